@@ -1,0 +1,63 @@
+# What people and continuous integration run. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# One file stays on one worker, so that what its tests share is made once.
+PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench vectors docs lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s  %s\n", $$1, $$2}' Makefile
+
+demo: $(INSTALLED) ## Two people talk through a server on this machine (INTERACTIVE=1: you are one of them)
+	@$(BIN)/e2ee demo $(if $(INTERACTIVE),--interactive)
+
+test: check ## All checks, then all tests
+	@echo "== tests"
+	@$(BIN)/pytest $(PYTEST_FLAGS) --ignore tests/architecture --ignore tests/typing
+
+check: $(INSTALLED) ## Format, lint, types, import contracts, architecture tests
+	@echo "== format, lint"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@echo "== types"
+	@$(BIN)/mypy
+	@echo "== import contracts"
+	@$(BIN)/lint-imports --no-logo
+	@echo "== architecture and typing tests"
+	@$(BIN)/pytest -q tests/architecture tests/typing
+
+format: $(INSTALLED) ## Format the code and apply the safe fixes of the linter
+	@$(BIN)/ruff check --fix --exit-zero .
+	@$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## Measure against the references, write benchmarks/results/bench.json
+	@test -e benchmarks/__main__.py || { echo "make bench: there are no benchmarks yet"; exit 2; }
+	@$(BIN)/python -m benchmarks
+
+vectors: $(INSTALLED) ## Generate the test vectors again; a difference to the committed ones is a wire break
+	@test -e e2ee/cli/vectors/__init__.py || { echo "make vectors: there is no generator yet"; exit 2; }
+	@$(BIN)/e2ee vectors generate
+
+docs: $(INSTALLED) ## Generate the reference pages again
+	@echo "make docs: no page is generated yet; the pages in docs/ are written by hand"; exit 2
+
+lock: ## Write constraints.txt again from pyproject.toml (UPGRADE=1: take the newest releases)
+	@scripts/lock $(if $(UPGRADE),--upgrade)
+
+clean: ## Remove the environment, caches and results
+	@rm -rf $(VENV) dist build benchmarks/results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Wheels only, and only the pinned ones: nothing is compiled, and nothing that was not reviewed is installed.
+$(INSTALLED): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "CPython 3.11 or later is needed: make PYTHON=python3.11 ...")'
+	@echo "Setting up $(VENV): about 80 pinned packages, a minute or two the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r constraints.txt
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,81 @@
+"""All bounds in one place.
+
+Owns: every number that limits what a peer, a server or time may cost us.
+Does not know about: who enforces it. Sizes are bytes, times are milliseconds unless the name says otherwise.
+Changing a specification constant breaks other implementations; an implementation constant is ours alone.
+"""
+
+from typing import Final
+
+SECOND_MS: Final = 1_000
+MINUTE_MS: Final = 60 * SECOND_MS
+HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
+
+# --- Specification constants (docs/protocol.md, section 11) -------------------------------------------------
+
+MAX_ENVELOPE: Final = 96 * 1024
+"""Largest encoded envelope."""
+
+MAX_APPLICATION_DATA: Final = 64 * 1024
+"""Largest application payload of one message."""
+
+MIN_PADDED: Final = 256
+"""Smallest padded plaintext: short messages are indistinguishable by size."""
+
+MAX_USER_ID: Final = 128
+MAX_CONVERSATION_ID: Final = 128
+MAX_DEVICES: Final = 10
+"""Devices in one device list."""
+
+MAX_TTL_SECONDS: Final = 28 * 24 * 3600
+MAX_TIMESTAMP: Final = (1 << 63) - 1
+"""Timestamps and counters of 2^63 or more are a decode error, so every language can hold them."""
+
+DEVICE_LIST_LIFETIME_MS: Final = 30 * DAY_MS
+PREKEY_LIFETIME_MS: Final = 90 * DAY_MS
+PREKEY_ROTATION_MS: Final = 7 * DAY_MS
+MAX_RETRY_IDS: Final = 256
+MAX_RECEIPT_IDS: Final = 256
+
+# --- Implementation constants --------------------------------------------------------------------------------
+
+MAX_SKIP: Final = 1_000
+"""Most message keys one message may skip in each of: old chain, new chain, post-quantum chain."""
+
+MAX_SKIP_WITH_DROPPED: Final = 10_000
+"""Upper end of MAX_SKIP when the server reported rows of this sender as expired undelivered."""
+
+MAX_SKIPPED_KEYS: Final = 2_000
+"""Skipped keys kept per session, for each of the two ratchets."""
+
+SKIPPED_KEY_LIFETIME_MS: Final = 7 * DAY_MS
+SKIPPED_KEY_RECEIVES: Final = 2_000
+"""A skipped key dies after this many further receives on its session."""
+
+MAX_EVICTED_MARKS: Final = 4_000
+"""Evicted positions remembered per session and ratchet, so that a late message is told from a duplicate."""
+
+MAX_CLOSED_RATCHET_KEYS: Final = 64
+MAX_SESSIONS_PER_DEVICE: Final = 20
+UNANSWERED_SESSION_MS: Final = 30 * DAY_MS
+"""A session that was never answered is not used for sending after this time."""
+
+LATE_ENVELOPE_MS: Final = 45 * DAY_MS
+"""Everything a late envelope may need lives this long: outbox 14 days, TTL 28 days, slack."""
+
+OUTBOX_LIFETIME_MS: Final = 14 * DAY_MS
+ONE_TIME_PREKEY_BATCH: Final = 100
+ONE_TIME_PREKEY_LOW: Final = 25
+MAX_ONE_TIME_PREKEYS: Final = 200
+"""One-time prekeys of one kind that a device may have published and unclaimed."""
+
+MAX_CLAIMED_ONE_TIME_PREKEYS: Final = 2_000
+"""Private halves kept of one-time prekeys that were claimed but not used yet."""
+
+MAX_REPLAY_ENTRIES: Final = 100_000
+"""First messages remembered per last-resort KEM prekey; beyond it the key refuses new handshakes."""
+
+MAX_PENDING_TRUST: Final = 100
+PENDING_TRUST_MS: Final = 30 * DAY_MS
+"""First messages under a changed account key: how many are kept as ciphertext per contact, and how long."""

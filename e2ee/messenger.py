@@ -1,0 +1,379 @@
+"""Messenger: the paved path through the library. One device of one user, on one store.
+
+Owns: the order load -> compute -> commit; what an application calls.
+Does not know about: the network. When it lacks a device list or a session it says so; the caller fetches and hands in.
+It performs no I/O but on its store, so it works the same under asyncio, in threads and in a Qt application.
+
+    messenger = Messenger.create(store, parse_user_id("alice"))
+    messenger.send(bob, "hello")          # queues ciphertext; DeviceListStaleError, SessionNotFoundError say what lacks
+    for entry in messenger.outbox(): ...  # hand to a transport, then messenger.outbox_accepted(entry.envelope_id)
+    messenger.receive(envelope, position) # decrypts and commits; then acknowledge
+    for message in messenger.inbound(): ...; messenger.confirm(message.number)
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, final
+
+from e2ee import prekey_supply, receiving, sending
+from e2ee.account import Account
+from e2ee.errors import (
+    AccountKeyChangedError,
+    DeviceListForkError,
+    DuplicateMessageError,
+    E2EEError,
+    ProtocolError,
+    SessionNotFoundError,
+    TrustError,
+)
+from e2ee.limits import LATE_ENVELOPE_MS, MAX_TTL_SECONDS, OUTBOX_LIFETIME_MS, PENDING_TRUST_MS
+from e2ee.ports import Store, Table, Transaction
+from e2ee.prekey_supply import PreKeyPublication, ServerCounts
+from e2ee.primitives.rng import Rng, system_rng
+from e2ee.sending import Draft, Queued, Sender
+from e2ee.session import Session
+from e2ee.stores import message_records, records, session_records
+from e2ee.stores.message_records import InboundMessage, OutboxEntry
+from e2ee.stores.records import Contact
+from e2ee.trust import learn_device_list, mark_forked, sendable_contact
+from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
+from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
+from e2ee.wire.envelope import Envelope, Lane
+from e2ee.wire.identifiers import ConversationId, DeviceAddress, EnvelopeId, MessageId, PreKeyId, UserId
+from e2ee.wire.prekey_bundle import PreKeyBundle
+
+DEFAULT_TTL = MAX_TTL_SECONDS
+_DEFAULT_CONVERSATION = ConversationId("")
+_ASSERTION_COUNTER = b"assertion"
+
+Clock = Callable[[], int]
+"""Returns Unix milliseconds."""
+
+
+def system_clock() -> int:
+    """Return the system's time in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class DeliveryPosition(NamedTuple):
+    """Where the relay's inbox held an envelope; committed together with what the envelope caused."""
+
+    epoch: int
+    seq: int
+
+
+@final
+class Outcome(Enum):
+    """What became of a received envelope. In every case it may be acknowledged."""
+
+    STORED = "stored"
+    """An inbound row waits for the application."""
+    CONSUMED = "consumed"
+    """It authenticated and holds nothing for the application, or a message that it has already seen."""
+    DUPLICATE = "duplicate"
+    """The same ciphertext was committed before."""
+    WAITING_FOR_TRUST = "waiting for trust"
+    """Sent under a changed account key; kept as ciphertext until a human decides."""
+    UNREADABLE = "unreadable"
+    """Refused; recorded, and nothing else changed."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """The result of `Messenger.receive`."""
+
+    outcome: Outcome
+    sender: DeviceAddress | None
+    """The envelope's claim; proven only for STORED and CONSUMED."""
+    envelope_id: EnvelopeId | None
+    number: int | None = None
+    """Of the inbound row, for STORED."""
+    error: E2EEError | None = None
+    """Why, for WAITING_FOR_TRUST and UNREADABLE."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Counts for people and for monitoring."""
+
+    address: DeviceAddress
+    contacts: int
+    sessions: int
+    skipped_keys: int
+    outbox: int
+    inbound: int
+    unreadable: int
+
+
+@final
+class Messenger:
+    """One device. Every method is one transaction; none holds state between calls, so the store is the truth."""
+
+    def __init__(self, store: Store, account: Account, *, rng: Rng = system_rng, clock: Clock = system_clock) -> None:
+        """Use `create` or `open`."""
+        self._store, self._account, self._rng, self._clock = store, account, rng, clock
+
+    @classmethod
+    def create(
+        cls, store: Store, user_id: UserId, *, rng: Rng = system_rng, clock: Clock = system_clock
+    ) -> "Messenger":
+        """Make an account with this device alone, in an empty store.
+
+        Raises:
+            ValueError: the store holds an account already.
+        """
+        account = Account.generate(user_id, rng)
+        with store.write() as tx:
+            if tx.count(Table.ACCOUNT):
+                raise ValueError("the store holds an account already")
+            records.save_account(tx, account)
+            records.save_own_device_list(tx, account.first_device_list(clock()))
+        return cls(store, account, rng=rng, clock=clock)
+
+    @classmethod
+    def open(cls, store: Store, *, rng: Rng = system_rng, clock: Clock = system_clock) -> "Messenger":
+        """Open the account of a store.
+
+        Raises:
+            AccountNotFoundError: the store holds none.
+        """
+        with store.read() as tx:
+            account = records.load_account(tx)
+        return cls(store, account, rng=rng, clock=clock)
+
+    # --- this device -----------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> DeviceAddress:
+        return self._account.address
+
+    @property
+    def account(self) -> Account:
+        """The keys of this device; their private halves redact themselves."""
+        return self._account
+
+    def own_device_list(self) -> VerifiedDeviceList:
+        """Return the newest link of our own chain, to be published."""
+        with self._store.read() as tx:
+            return records.own_device_list(tx)
+
+    def sign_assertion(self, signed_bytes: bytes) -> bytes:
+        """Sign a login assertion (protocol.md section 3) with the device signing key; returns 64 bytes."""
+        return self._account.device_signing_key_pair.sign(signed_bytes)
+
+    def next_assertion_counter(self) -> int:
+        """Return a counter above all returned before, even after a crash; follows the clock to survive reinstalls."""
+        with self._store.write() as tx:
+            value = max(self._clock(), records.counter(tx, _ASSERTION_COUNTER) + 1)
+            records.set_counter(tx, _ASSERTION_COUNTER, value)
+            return value
+
+    def due_prekeys(self, counts: ServerCounts) -> PreKeyPublication:
+        """Make the prekeys that are due and return all that the server has not confirmed."""
+        with self._store.write() as tx:
+            prekey_supply.make_due(tx, counts, self._clock(), self._rng)
+            return prekey_supply.publication(tx)
+
+    def prekeys_published(self, prekey_ids: Sequence[PreKeyId]) -> None:
+        """Note the server's confirmation of a publication."""
+        with self._store.write() as tx:
+            prekey_supply.mark_published(tx, tuple(prekey_ids))
+
+    # --- contacts and sessions -------------------------------------------------------------------------------
+
+    def contact(self, user_id: UserId) -> Contact | None:
+        with self._store.read() as tx:
+            return records.load_contact(tx, user_id)
+
+    def learn_device_lists(self, user_id: UserId, lists: Iterable[SignedDeviceList]) -> None:
+        """Take in lists of a user, oldest first.
+
+        Raises:
+            InvalidSignatureError, AccountKeyChangedError, DeviceListForkError: see `trust.learn_device_list`. A fork
+                is recorded: sending to this user stops.
+        """
+        try:
+            with self._store.write() as tx:
+                for signed in lists:
+                    learn_device_list(tx, user_id, signed, self._clock())
+        except DeviceListForkError:
+            with self._store.write() as tx:
+                mark_forked(tx, user_id)
+            raise
+
+    def missing_sessions(self, user_id: UserId) -> tuple[DeviceAddress, ...]:
+        """Return the user's devices that no session can send to; claim their bundles and hand them in.
+
+        Raises:
+            DeviceListStaleError: fetch the user's device list first.
+            DeviceListForkError: sending to this user has stopped.
+        """
+        with self._store.read() as tx:
+            now = self._clock()
+            addresses = sendable_contact(tx, user_id).device_list.content.addresses()
+            return tuple(address for address in addresses if session_records.sending_session(tx, address, now) is None)
+
+    def start_session(self, bundle: PreKeyBundle) -> Session:
+        """Verify a bundle and start a session with its device.
+
+        Raises:
+            See `sending.start_session`; nothing was changed.
+        """
+        with self._store.write() as tx:
+            return sending.start_session(tx, self._sender(), bundle)
+
+    # --- out -------------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        user_id: UserId,
+        data: bytes | str,
+        *,
+        conversation: ConversationId = _DEFAULT_CONVERSATION,
+        lane: Lane = Lane.CHAT,
+        ttl: int = DEFAULT_TTL,
+    ) -> Queued:
+        """Encrypt application data, at most 64 KiB, to all devices of a user and queue the envelopes.
+
+        Raises:
+            DeviceListStaleError, DeviceListForkError, SessionNotFoundError: see `sending.queue`.
+            ValueError: data too long, `ttl` not 1 to 2,419,200 seconds.
+        """
+        return self.queue(user_id, Draft(ContentKind.APPLICATION, encode_application(data), conversation, lane, ttl))
+
+    def send_receipt(self, user_id: UserId, kind: ReceiptType, message_ids: tuple[MessageId, ...]) -> Queued:
+        """Tell a user that messages (1 to 256) were delivered or read.
+
+        Raises:
+            See `send`.
+        """
+        body = Receipt(kind, message_ids).encode()
+        return self.queue(user_id, Draft(ContentKind.RECEIPT, body, _DEFAULT_CONVERSATION, Lane.RECEIPT, DEFAULT_TTL))
+
+    def queue(self, user_id: UserId, draft: Draft) -> Queued:
+        """Queue a content of any kind; see `sending.queue`."""
+        with self._store.write() as tx:
+            return sending.queue(tx, self._sender(), user_id, draft)
+
+    def outbox(self, limit: int | None = None) -> list[OutboxEntry]:
+        """Return envelopes that the server has not accepted, oldest first. A retry sends the same bytes."""
+        with self._store.read() as tx:
+            return message_records.outbox(tx, limit)
+
+    def outbox_accepted(self, envelope_id: EnvelopeId) -> None:
+        """The server has taken responsibility; or nobody wants the envelope any more."""
+        with self._store.write() as tx:
+            message_records.remove_outbox(tx, envelope_id)
+
+    # --- in --------------------------------------------------------------------------------------------------
+
+    def receive(self, encoded: bytes, position: DeliveryPosition | None = None) -> Reception:
+        """Decrypt an encoded envelope and commit all that follows from it, the delivery position included.
+
+        Never raises for the bytes: a refused envelope is recorded as unreadable, once, and may be acknowledged.
+
+        Raises:
+            StateError: our own store failed; nothing was changed, so do not acknowledge, and try again.
+        """
+        try:
+            envelope = Envelope.decode(encoded)
+        except ProtocolError as error:
+            self._commit_position(position)
+            return Reception(Outcome.UNREADABLE, None, None, error=error)
+        try:
+            with self._store.write() as tx:
+                number = receiving.receive(tx, receiving.Receiver(self._account, self._clock()), envelope)
+                _commit_position(tx, position)
+        except (ProtocolError, TrustError, SessionNotFoundError) as error:
+            return self._refuse(envelope, error, position)
+        outcome = Outcome.CONSUMED if number is None else Outcome.STORED
+        return Reception(outcome, envelope.sender, envelope.envelope_id, number)
+
+    def note_dropped(self, position: DeliveryPosition) -> None:
+        """Commit the position of an envelope that expired at the relay."""
+        self._commit_position(position)
+
+    def inbound(self, limit: int | None = None) -> list[InboundMessage]:
+        """Return decrypted contents that the application has not confirmed, in the order of their arrival."""
+        with self._store.read() as tx:
+            return message_records.inbound(tx, limit)
+
+    def confirm(self, number: int) -> None:
+        """The application is done with an inbound content."""
+        with self._store.write() as tx:
+            message_records.remove_inbound(tx, number)
+
+    def cursor(self) -> tuple[int, int]:
+        """Return (epoch, watermark) of the inbox."""
+        with self._store.read() as tx:
+            return message_records.cursor(tx)
+
+    # --- housekeeping ----------------------------------------------------------------------------------------
+
+    def expire_outbox(self) -> list[OutboxEntry]:
+        """Give up on envelopes that no server accepted for 14 days; return them, for an event each."""
+        deadline = self._clock() - OUTBOX_LIFETIME_MS
+        with self._store.write() as tx:
+            given_up = [entry for entry in message_records.outbox(tx) if entry.created_at < deadline]
+            for entry in given_up:
+                message_records.remove_outbox(tx, entry.envelope_id)
+        return given_up
+
+    def prune(self) -> None:
+        """Delete what no late envelope can need any more.
+
+        Call it only after the inbox was drained once since coming online: what it deletes could still decrypt.
+        """
+        now = self._clock()
+        with self._store.write() as tx:
+            for table in (Table.BODY_HASHES, Table.MESSAGE_IDS, Table.UNREADABLE):
+                tx.delete_before(table, now - LATE_ENVELOPE_MS)
+            tx.delete_before(Table.PENDING_TRUST, now - PENDING_TRUST_MS)
+            session_records.delete_superseded(tx, now)
+            prekey_supply.retire(tx, now)
+
+    def status(self) -> Status:
+        with self._store.read() as tx:
+            return Status(
+                address=self.address,
+                contacts=tx.count(Table.CONTACTS),
+                sessions=tx.count(Table.SESSIONS),
+                skipped_keys=tx.count(Table.SKIPPED_KEYS),
+                outbox=tx.count(Table.OUTBOX),
+                inbound=tx.count(Table.INBOUND),
+                unreadable=tx.count(Table.UNREADABLE),
+            )
+
+    # --- inside ----------------------------------------------------------------------------------------------
+
+    def _sender(self) -> Sender:
+        return Sender(self._account, self._clock(), self._rng)
+
+    def _commit_position(self, position: DeliveryPosition | None) -> None:
+        with self._store.write() as tx:
+            _commit_position(tx, position)
+
+    def _refuse(self, envelope: Envelope, error: E2EEError, position: DeliveryPosition | None) -> Reception:
+        """Commit that an envelope was refused, so that acknowledging it loses no record of it."""
+        outcome = Outcome.UNREADABLE
+        with self._store.write() as tx:
+            now = self._clock()
+            if isinstance(error, DuplicateMessageError):
+                outcome = Outcome.DUPLICATE
+            elif isinstance(error, AccountKeyChangedError) and message_records.keep_for_trust(tx, envelope, now):
+                outcome = Outcome.WAITING_FOR_TRUST
+            else:
+                message_records.remember_unreadable(tx, envelope, error.code, now)
+            if isinstance(error, DeviceListForkError):
+                mark_forked(tx, envelope.sender.user_id)
+            _commit_position(tx, position)
+        return Reception(outcome, envelope.sender, envelope.envelope_id, error=error)
+
+
+def _commit_position(tx: Transaction, position: DeliveryPosition | None) -> None:
+    if position is not None:
+        message_records.commit_delivery(tx, position.epoch, position.seq)

@@ -1,0 +1,163 @@
+"""The Double Ratchet (Signal's specification, revision 4, section 3), as a state machine over values.
+
+    KDF_RK(RK, DH) = HKDF-SHA-512(salt = RK, IKM = DH, info = "E2EE/1 root", L = 64) -> RK' || CK
+
+Owns: when the ratchet turns, which key a message gets.
+Does not know about: AEAD, the post-quantum ratchet, storage. An independent implementation can check it alone.
+
+Each function takes a state and returns the next; a call that raises has changed nothing.
+"""
+
+from typing import Final, NamedTuple
+
+from e2ee.errors import AuthenticationError
+from e2ee.limits import MAX_CLOSED_RATCHET_KEYS, MAX_SKIP
+from e2ee.primitives import kdf
+from e2ee.primitives.rng import Rng
+from e2ee.private_keys import ChainKey, MessageKey, PreKeyPair, RatchetKeyPair, RootKey, SharedSecret, diffie_hellman
+from e2ee.ratchet import chains
+from e2ee.ratchet.skipped_keys import FindSkipped, Ratchet, SkippedKey, SkippedPosition, take
+from e2ee.ratchet.state import DoubleRatchetState, ReceivingChain, SendingChain
+from e2ee.wire.public_keys import PreKeyPublicKey, RatchetPublicKey
+
+ROOT_KDF_INFO: Final = b"E2EE/1 root"
+"""Domain separation; changing it is a wire break."""
+
+
+class DoubleRatchetHeader(NamedTuple):
+    """HEADER of Double Ratchet section 3.1: ratchet key, PN, N."""
+
+    ratchet_key: RatchetPublicKey
+    previous_chain_length: int
+    chain_index: int
+
+
+class Sending(NamedTuple):
+    """The outcome of a send step."""
+
+    state: DoubleRatchetState
+    header: DoubleRatchetHeader
+    message_key: MessageKey
+
+
+class Receiving(NamedTuple):
+    """The outcome of a receive step, to be committed only after the message authenticated."""
+
+    state: DoubleRatchetState
+    message_key: MessageKey
+    skipped: tuple[SkippedKey, ...]
+    """Keys to add to the map."""
+    used: SkippedPosition | None
+    """The entry of the map that this message used up."""
+
+
+def start_as_initiator(root_key: RootKey, their_signed_prekey: PreKeyPublicKey) -> DoubleRatchetState:
+    """Start with the responder's signed prekey as its first ratchet key (section 3.3)."""
+    return DoubleRatchetState(root_key, None, None, RatchetPublicKey(their_signed_prekey.raw), None, 0, ())
+
+
+def start_as_responder(root_key: RootKey, our_signed_prekey: PreKeyPair) -> DoubleRatchetState:
+    """Start with our signed prekey as our first ratchet key (section 3.3). Cannot send before it received."""
+    return DoubleRatchetState(root_key, RatchetKeyPair(our_signed_prekey.private), None, None, None, 0, ())
+
+
+def send(state: DoubleRatchetState, rng: Rng) -> Sending:
+    """Return the next message key and its header; turns the ratchet if the last step was a receive (section 3.4).
+
+    Raises:
+        InvalidPublicKeyError: their ratchet key is of low order.
+    """
+    if state.sending is None or state.our_ratchet_key_pair is None:
+        state = _turn_for_sending(state, rng)
+    pair, sending = state.our_ratchet_key_pair, state.sending
+    assert pair is not None and sending is not None  # noqa: S101 - the turn above made both
+    index = sending.next_index
+    chain_key, message_key = chains.advance(Ratchet.DOUBLE, sending.key.expose(), index)
+    header = DoubleRatchetHeader(pair.public, state.previous_chain_length, index)
+    state = DoubleRatchetState(state[0], pair, SendingChain(ChainKey(chain_key), index + 1), *state[3:])
+    return Sending(state, header, MessageKey(message_key))
+
+
+def receive(
+    state: DoubleRatchetState, header: DoubleRatchetHeader, find: FindSkipped, max_skip: int = MAX_SKIP
+) -> Receiving:
+    """Return the key of a received message (section 3.5).
+
+    Raises:
+        DuplicateMessageError, KeyEvictedError: an earlier index whose key is used up or was dropped.
+        TooManySkippedError: the header skips more than `max_skip` in the old or in the new chain.
+        AuthenticationError: an unknown ratchet key that no honest peer can have made yet.
+        InvalidPublicKeyError: the ratchet key is of low order.
+    """
+    chain = state.receiving
+    if chain is not None and header.ratchet_key == chain.ratchet_key:
+        if header.chain_index >= chain.next_index:
+            return _receive_on(state, chain, header.chain_index, (), max_skip)
+        return _receive_skipped(state, header, find)
+    position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
+    if header.ratchet_key in state.closed_ratchet_keys or find(position) is not None:
+        return _receive_skipped(state, header, find)
+    return _receive_after_turn(state, header, max_skip)
+
+
+def knows(state: DoubleRatchetState, header: DoubleRatchetHeader, find: FindSkipped) -> bool:
+    """Whether the header's chain belongs to this state, so that no other session can have sent it."""
+    if state.receiving is not None and header.ratchet_key == state.receiving.ratchet_key:
+        return True
+    position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
+    return header.ratchet_key in state.closed_ratchet_keys or find(position) is not None
+
+
+def _receive_skipped(state: DoubleRatchetState, header: DoubleRatchetHeader, find: FindSkipped) -> Receiving:
+    position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
+    return Receiving(state, MessageKey(take(find, position)), (), position)
+
+
+def _receive_on(
+    state: DoubleRatchetState, chain: ReceivingChain, index: int, earlier: tuple[SkippedKey, ...], max_skip: int
+) -> Receiving:
+    origin = (Ratchet.DOUBLE, chain.ratchet_key.raw)
+    at_index, skipped = chains.skip(chain.key.expose(), chain.next_index, index, origin, max_skip)
+    chain_key, message_key = chains.advance(Ratchet.DOUBLE, at_index, index)
+    receiving = ReceivingChain(chain.ratchet_key, ChainKey(chain_key), index + 1)
+    state = DoubleRatchetState(*state[:4], receiving, *state[5:])
+    return Receiving(state, MessageKey(message_key), earlier + skipped, None)
+
+
+def _receive_after_turn(state: DoubleRatchetState, header: DoubleRatchetHeader, max_skip: int) -> Receiving:
+    if state.our_ratchet_key_pair is None:
+        # The peer changes its key only after seeing our next one, which we have not sent yet: nobody honest made this.
+        raise AuthenticationError
+    skipped: tuple[SkippedKey, ...] = ()
+    old = state.receiving
+    closed = state.closed_ratchet_keys
+    if old is not None:
+        origin = (Ratchet.DOUBLE, old.ratchet_key.raw)
+        _, skipped = chains.skip(old.key.expose(), old.next_index, header.previous_chain_length, origin, max_skip)
+        closed = (*closed, old.ratchet_key)[-MAX_CLOSED_RATCHET_KEYS:]
+    shared_secret = diffie_hellman(state.our_ratchet_key_pair, header.ratchet_key)
+    root_key, chain_key = _root_step(state.root_key, shared_secret)
+    turned = DoubleRatchetState(
+        root_key=root_key,
+        our_ratchet_key_pair=None,
+        sending=None,
+        their_ratchet_key=header.ratchet_key,
+        receiving=None,
+        previous_chain_length=state.sending.next_index if state.sending else 0,
+        closed_ratchet_keys=closed,
+    )
+    return _receive_on(turned, ReceivingChain(header.ratchet_key, chain_key, 0), header.chain_index, skipped, max_skip)
+
+
+def _turn_for_sending(state: DoubleRatchetState, rng: Rng) -> DoubleRatchetState:
+    """DHRatchet's second half (section 3.5), made on the send so that the new private key lives as short as it can."""
+    if state.their_ratchet_key is None:
+        raise ValueError("a responder receives before it sends")
+    pair = RatchetKeyPair.generate(rng)
+    root_key, chain_key = _root_step(state.root_key, diffie_hellman(pair, state.their_ratchet_key))
+    return DoubleRatchetState(root_key, pair, SendingChain(chain_key, 0), *state[3:])
+
+
+def _root_step(root_key: RootKey, shared_secret: SharedSecret) -> tuple[RootKey, ChainKey]:
+    output = kdf.hkdf_sha512(root_key.expose(), shared_secret.expose(), ROOT_KDF_INFO, 64)
+    return RootKey(output[:32]), ChainKey(output[32:])

@@ -1,0 +1,84 @@
+"""Both ratchets together, and the encryption of one message under their joint key (protocol.md sections 7.4 and 8).
+
+    message key = kdf(MK_pq, "E2EE/1 message", MK_dr) -> AES-256-GCM key 32 || commitment 32
+
+Owns: the combination, the key-committing AEAD.
+Does not know about: what the plaintext is, sessions, storage.
+"""
+
+import hmac
+from typing import Final, NamedTuple
+
+from e2ee.errors import AuthenticationError
+from e2ee.limits import MAX_SKIP
+from e2ee.primitives import aead
+from e2ee.primitives.kdf import kdf
+from e2ee.primitives.rng import Rng
+from e2ee.private_keys import MessageKey, PqMessageKey
+from e2ee.ratchet import double_ratchet, pq_ratchet
+from e2ee.ratchet.skipped_keys import FindSkipped, SkippedKey, SkippedPosition
+from e2ee.ratchet.state import RatchetState
+from e2ee.wire.message import NONCE_LENGTH, RatchetHeader, RatchetMessage
+
+MESSAGE_LABEL: Final = b"E2EE/1 message"
+"""Domain separation; changing it is a wire break."""
+
+
+class Decrypted(NamedTuple):
+    """The outcome of `decrypt`: commit all of it in one transaction, or nothing."""
+
+    state: RatchetState
+    plaintext: bytes
+    skipped: tuple[SkippedKey, ...]
+    used: tuple[SkippedPosition, ...]
+
+    def __repr__(self) -> str:
+        return f"Decrypted({len(self.plaintext)} bytes redacted, {len(self.skipped)} skipped, {len(self.used)} used)"
+
+
+def encrypt(state: RatchetState, associated_data: bytes, plaintext: bytes, rng: Rng) -> tuple[RatchetState, bytes]:
+    """Encrypt one message; return the next state and the encoded RatchetMessage.
+
+    The associated data of the AEAD is T (`associated_data`, 32 bytes) and the message's bytes before the ciphertext.
+    """
+    double = double_ratchet.send(state.double, rng)
+    pq = pq_ratchet.send(state.pq)
+    key, commitment = _message_key(double.message_key, pq.message_key)
+    # Each key seals one message, and yet the nonce is random: if a store is ever rolled back or cloned, no (key,
+    # nonce) repeats.
+    nonce = rng(NONCE_LENGTH)
+    prefix = RatchetHeader(*double.header, *pq.header).encode() + commitment + nonce
+    ciphertext = aead.seal(key, nonce, plaintext, associated_data + prefix)
+    return RatchetState(double.state, pq.state), prefix + ciphertext
+
+
+def decrypt(
+    state: RatchetState, associated_data: bytes, message: RatchetMessage, find: FindSkipped, max_skip: int = MAX_SKIP
+) -> Decrypted:
+    """Decrypt one message.
+
+    Raises:
+        AuthenticationError: the commitment or the ciphertext is wrong; deliberately one error for both.
+        DuplicateMessageError, KeyEvictedError, TooManySkippedError, EpochUnknownError, InvalidPublicKeyError:
+            see `double_ratchet.receive` and `pq_ratchet.receive`.
+        UnsupportedVersionError: it authenticated, and carries a payload that this release cannot answer.
+    """
+    header = message.header
+    double_header = double_ratchet.DoubleRatchetHeader(
+        header.ratchet_key, header.previous_chain_length, header.chain_index
+    )
+    double = double_ratchet.receive(state.double, double_header, find, max_skip)
+    pq = pq_ratchet.receive(state.pq, pq_ratchet.PqHeader(header.pq_epoch, header.pq_index), find, max_skip)
+    key, commitment = _message_key(double.message_key, pq.message_key)
+    if not hmac.compare_digest(commitment, message.commitment):
+        raise AuthenticationError
+    plaintext = aead.unseal(key, message.nonce, message.ciphertext, associated_data + message.prefix)
+    pq_ratchet.judge_payload(header.pq_type)
+    used = tuple(position for position in (double.used, pq.used) if position is not None)
+    return Decrypted(RatchetState(double.state, pq.state), plaintext, double.skipped + pq.skipped, used)
+
+
+def _message_key(double: MessageKey, pq: PqMessageKey) -> tuple[bytes, bytes]:
+    """Return (AES-256-GCM key, commitment): whoever breaks one ratchet still lacks the other's key."""
+    output = kdf(pq.expose(), MESSAGE_LABEL, double.expose())
+    return output[:32], output[32:]

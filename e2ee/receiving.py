@@ -1,0 +1,259 @@
+"""From an envelope to a content in the inbound table (protocol.md sections 10 to 12).
+
+Owns: which session decrypts, the order of the checks, what commits together.
+Does not know about: the network, the application. Everything up to `_commit` only reads, so a refused envelope has
+changed nothing.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple, final
+
+from e2ee import session as sessions
+from e2ee.account import Account, OwnPreKey, PreKeyKind
+from e2ee.errors import (
+    AuthenticationError,
+    DuplicateMessageError,
+    InvalidSignatureError,
+    MalformedMessageError,
+    ReplayedHandshakeError,
+    SessionNotFoundError,
+    UnknownPreKeyError,
+    UnlistedDeviceError,
+    WrongRecipientError,
+)
+from e2ee.limits import MAX_SKIP
+from e2ee.ports import ReadTransaction, Transaction
+from e2ee.pqxdh import ResponderKeys
+from e2ee.primitives import kdf
+from e2ee.private_keys import KemPreKeyPair, PreKeyPair
+from e2ee.ratchet.skipped_keys import nothing_skipped
+from e2ee.session import DecryptedContent, Session
+from e2ee.stores import message_records, records, session_records
+from e2ee.stores.records import Contact
+from e2ee.trust import check_listed, hear_of_list, judge_device_list
+from e2ee.wire.content import Content, ContentKind, Receipt, decode_application
+from e2ee.wire.device_list import SignedDeviceList
+from e2ee.wire.envelope import Envelope
+from e2ee.wire.identifiers import DeviceAddress, PreKeyId
+from e2ee.wire.message import HandshakeHeader, PreKeyMessage, RatchetMessage, decode_body
+
+_NOT_FOR_THE_APPLICATION = frozenset(
+    {
+        ContentKind.RETRY_REQUEST,
+        ContentKind.DEVICE_LIST_UPDATE,
+        ContentKind.SYNC,
+        ContentKind.LINK,
+        ContentKind.CALL,
+        ContentKind.EMPTY,
+    }
+)
+"""Known kinds that this release does not act on. Unknown kinds are kept for the application, as unsupported."""
+
+
+class Receiver(NamedTuple):
+    """This device at one moment: its account and its clock (Unix milliseconds)."""
+
+    account: Account
+    now: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An envelope that authenticated and passed every check, before it is committed."""
+
+    envelope: Envelope
+    body_hash: bytes
+    decrypted: DecryptedContent
+    content: Content
+    contact: Contact
+    handshake: "NewSession | None"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session that a first message would start, and the prekeys that it would use up."""
+
+    session: Session
+    header: HandshakeHeader
+    used_one_time: tuple[PreKeyId, ...]
+
+    @property
+    def needs_replay_memory(self) -> bool:
+        return not self.used_one_time
+
+
+def receive(tx: Transaction, receiver: Receiver, envelope: Envelope) -> int | None:
+    """Decrypt an envelope and commit everything that follows; return the number of the inbound row, if it made one.
+
+    Raises:
+        WrongRecipientError: addressed to another device.
+        DuplicateMessageError: this body was committed before.
+        Other ProtocolErrors and AccountKeyChangedError: refused; nothing was changed.
+    """
+    if envelope.recipient != receiver.account.address:
+        raise WrongRecipientError(str(envelope.recipient))
+    body_hash = kdf.sha256(envelope.body)
+    if message_records.is_known_body(tx, body_hash):
+        raise DuplicateMessageError
+    opened = _open(tx, receiver, envelope, body_hash)
+    return _commit(tx, receiver, opened)
+
+
+def _open(tx: ReadTransaction, receiver: Receiver, envelope: Envelope, body_hash: bytes) -> Opened:
+    body = decode_body(envelope.body)
+    new = None
+    if isinstance(body, PreKeyMessage):
+        session = _session_of_handshake(tx, envelope.sender, body.handshake)
+        if session is None:
+            new = _respond(tx, receiver, envelope.sender, body.handshake)
+            decrypted = new.session.decrypt(body.message, nothing_skipped)
+        else:
+            decrypted = session.decrypt(body.message, session_records.skipped_lookup(tx, session), MAX_SKIP)
+    else:
+        decrypted = _decrypt_established(tx, envelope.sender, body)
+    content = Content.decode(decrypted.content)
+    _check_body(content)
+    contact = _judge_sender(tx, receiver, content, decrypted.session, new is not None)
+    return Opened(envelope, body_hash, decrypted, content, contact, new)
+
+
+def _session_of_handshake(tx: ReadTransaction, sender: DeviceAddress, header: HandshakeHeader) -> Session | None:
+    """Find the session that a repeated first message belongs to (protocol.md section 6.4).
+
+    Raises:
+        ReplayedHandshakeError: its H is in the replay memory, and its session is gone.
+    """
+    handshake_hash = header.hash()
+    for session in session_records.sessions_with(tx, sender):
+        if session.origin.handshake_hash == handshake_hash:
+            return session
+    if session_records.is_replay(tx, handshake_hash):
+        raise ReplayedHandshakeError
+    return None
+
+
+def _respond(tx: ReadTransaction, receiver: Receiver, sender: DeviceAddress, header: HandshakeHeader) -> NewSession:
+    """Derive the session of a first message, without using anything up."""
+    signed_prekey = _own_prekey(tx, header.signed_prekey_id, PreKeyKind.SIGNED)
+    kem_prekey = _own_prekey(tx, header.kem_prekey_id, PreKeyKind.ONE_TIME_KEM, PreKeyKind.LAST_RESORT_KEM)
+    one_time = None
+    if header.one_time_prekey_id is not None:
+        one_time = _own_prekey(tx, header.one_time_prekey_id, PreKeyKind.ONE_TIME)
+    used = tuple(each.prekey_id for each in (one_time, kem_prekey) if each is not None and each.kind.is_one_time)
+    if not used and session_records.replay_memory_is_full(tx, kem_prekey.prekey_id):
+        raise UnknownPreKeyError(kem_prekey.prekey_id)
+    keys = ResponderKeys(
+        receiver.account.identity_key_pair,
+        _x25519(signed_prekey),
+        _x25519(one_time) if one_time else None,
+        _kem(kem_prekey),
+    )
+    session = sessions.start_as_responder(receiver.account.party, keys, sender, header, receiver.now)
+    return NewSession(session, header, used)
+
+
+def _own_prekey(tx: ReadTransaction, prekey_id: PreKeyId, *kinds: PreKeyKind) -> OwnPreKey:
+    prekey = records.load_prekey(tx, prekey_id)
+    if prekey is None or prekey.kind not in kinds:
+        raise UnknownPreKeyError(prekey_id)
+    return prekey
+
+
+def _x25519(prekey: OwnPreKey) -> PreKeyPair:
+    if not isinstance(prekey.pair, PreKeyPair):
+        raise UnknownPreKeyError(prekey.prekey_id)
+    return prekey.pair
+
+
+def _kem(prekey: OwnPreKey) -> KemPreKeyPair:
+    if not isinstance(prekey.pair, KemPreKeyPair):
+        raise UnknownPreKeyError(prekey.prekey_id)
+    return prekey.pair
+
+
+def _decrypt_established(tx: ReadTransaction, sender: DeviceAddress, message: RatchetMessage) -> DecryptedContent:
+    """Decrypt with the session that knows the ratchet key; else try those that could turn, sending session first."""
+    candidates = session_records.sessions_with(tx, sender)
+    if not candidates:
+        raise SessionNotFoundError(str(sender))
+    for session in candidates:
+        find = session_records.skipped_lookup(tx, session)
+        if session.knows(message, find):
+            return session.decrypt(message, find)
+    for session in (session for session in candidates if session.can_turn()):
+        try:
+            return session.decrypt(message, session_records.skipped_lookup(tx, session))
+        except AuthenticationError:
+            continue
+    raise AuthenticationError
+
+
+def _check_body(content: Content) -> None:
+    """Decode the bodies that will be acted on, so that a malformed one is refused while nothing has changed."""
+    if content.kind == ContentKind.APPLICATION:
+        decode_application(content.body)
+    elif content.kind == ContentKind.RECEIPT:
+        Receipt.decode(content.body)
+
+
+def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, session: Session, is_new: bool) -> Contact:
+    """Judge who sent it: the session's device, against the pinned key and the newest list known (section 4.2)."""
+    peer = session.origin.peer
+    user_id = peer.address.user_id
+    if user_id == receiver.account.address.user_id:
+        # Own devices are judged by our own list, which holds this device alone until linking exists.
+        raise UnlistedDeviceError(str(peer.address))
+    contact = records.load_contact(tx, user_id)
+    if content.device_list is not None:
+        contact = _judge_carried_list(tx, receiver, content.device_list, session)
+    if contact is None or (is_new and content.device_list is None):
+        raise MalformedMessageError("a first message carries its sender's device list")
+    if is_new:
+        check_listed(contact.device_list, peer)
+    return hear_of_list(contact, content.sender_list)
+
+
+def _judge_carried_list(tx: ReadTransaction, receiver: Receiver, signed: SignedDeviceList, session: Session) -> Contact:
+    peer = session.origin.peer
+    if signed.unverified.account_key != peer.account_key:
+        raise InvalidSignatureError("device list: signed by another account key than the session's")
+    check_listed(signed.verify(peer.address.user_id), peer)
+    return judge_device_list(tx, peer.address.user_id, signed, receiver.now)
+
+
+def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> int | None:
+    """Write all that follows from an authenticated message. One transaction with the caller's delivery position."""
+    session, now = opened.decrypted.session, receiver.now
+    if opened.handshake is not None:
+        _commit_handshake(tx, opened.handshake, now)
+        session_records.add_session(tx, session)
+    else:
+        session_records.save_session(tx, session)
+    session_records.add_skipped(tx, session, opened.decrypted.skipped, now)
+    for position in opened.decrypted.used:
+        session_records.use_skipped(tx, session, position)
+    if opened.contact != records.load_contact(tx, opened.contact.user_id):
+        records.save_contact(tx, opened.contact)
+    message_records.remember_body(tx, opened.body_hash, now)
+    return _commit_content(tx, receiver, opened)
+
+
+def _commit_handshake(tx: Transaction, new: NewSession, now: int) -> None:
+    for prekey_id in new.used_one_time:
+        records.delete_prekey(tx, prekey_id)
+    if new.needs_replay_memory:
+        session_records.remember_handshake(tx, new.header.kem_prekey_id, new.header.hash(), now)
+
+
+def _commit_content(tx: Transaction, receiver: Receiver, opened: Opened) -> int | None:
+    content, sender = opened.content, opened.envelope.sender
+    if message_records.is_known_message(tx, sender.user_id, content.message_id):
+        # The same message in a second ciphertext: the session has moved on, the application saw it already.
+        return None
+    message_records.remember_message(tx, sender.user_id, content.message_id, receiver.now)
+    if content.kind in _NOT_FOR_THE_APPLICATION:
+        return None
+    stored = replace(content, device_list=None).encode()
+    return message_records.add_inbound(tx, sender, stored, receiver.now)

@@ -1,0 +1,145 @@
+"""From a content to envelopes in the outbox, one for each device of the recipient.
+
+Owns: session start from bundles, fan-out, what every outgoing content carries.
+Does not know about: the network, when the outbox is emptied.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+from e2ee import session as sessions
+from e2ee.account import Account
+from e2ee.errors import SessionNotFoundError, UnlistedDeviceError
+from e2ee.ports import Transaction
+from e2ee.primitives.rng import Rng
+from e2ee.session import Session
+from e2ee.stores.message_records import OutboxEntry, add_outbox
+from e2ee.stores.records import own_device_list
+from e2ee.stores.session_records import add_session, save_session, sending_session, sessions_with
+from e2ee.trust import sendable_contact
+from e2ee.wire.content import Content
+from e2ee.wire.device_list import VerifiedDeviceList
+from e2ee.wire.envelope import Envelope, Lane
+from e2ee.wire.identifiers import ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId
+from e2ee.wire.prekey_bundle import PreKeyBundle
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A content before it is addressed: what the application wants to say, and how urgently."""
+
+    kind: int
+    body: bytes
+    conversation_id: ConversationId
+    lane: Lane
+    ttl: int
+    """Seconds."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """What `queue` did."""
+
+    message_id: MessageId
+    entries: tuple[OutboxEntry, ...]
+    without_session: tuple[DeviceAddress, ...]
+    """Listed devices that were skipped because no session with them could be started."""
+
+
+class Sender(NamedTuple):
+    """This device at one moment: its account, its clock (Unix milliseconds), its randomness."""
+
+    account: Account
+    now: int
+    rng: Rng
+
+
+def start_session(tx: Transaction, sender: Sender, bundle: PreKeyBundle) -> Session:
+    """Verify a bundle against its user's newest known list and start a session with it.
+
+    Raises:
+        DeviceListStaleError, DeviceListForkError: see `trust.sendable_contact`.
+        UnlistedDeviceError, InvalidSignatureError, PreKeyExpiredError: see `PreKeyBundle.verify`.
+        InvalidPublicKeyError: a key of the bundle is of low order or out of range.
+    """
+    contact = sendable_contact(tx, bundle.address.user_id)
+    if bundle.address == sender.account.address:
+        raise UnlistedDeviceError(str(bundle.address))
+    verified = bundle.verify(contact.device_list, sender.now)
+    known = sessions_with(tx, bundle.address)
+    created = max([sender.now, *(1 + session.origin.created for session in known)])
+    account = sender.account
+    clock = sessions.Clock(created, sender.now)
+    session = sessions.start_as_initiator(account.party, account.identity_key_pair, verified, clock, sender.rng)
+    add_session(tx, session)
+    return session
+
+
+def queue(tx: Transaction, sender: Sender, user_id: UserId, draft: Draft) -> Queued:
+    """Encrypt a draft to every device of a user and queue the envelopes.
+
+    New session states and envelopes are committed together, before any ciphertext is released.
+
+    Raises:
+        DeviceListStaleError, DeviceListForkError: see `trust.sendable_contact`.
+        SessionNotFoundError: there is a session with none of the user's devices.
+    """
+    contact, own_list = sendable_contact(tx, user_id), own_device_list(tx)
+    message_id = MessageId(sender.rng(16))
+    entries, without_session = [], []
+    for address in contact.device_list.content.addresses():
+        session = sending_session(tx, address, sender.now)
+        if session is None:
+            without_session.append(address)
+            continue
+        content = _content(draft, message_id, sender.now, own_list, contact.device_list)
+        entries.append(_encrypt(tx, sender, session, _for_session(content, session, own_list), draft))
+    if not entries:
+        raise SessionNotFoundError(user_id)
+    return Queued(message_id, tuple(entries), tuple(without_session))
+
+
+def _content(
+    draft: Draft, message_id: MessageId, now: int, own_list: VerifiedDeviceList, their_list: VerifiedDeviceList
+) -> Content:
+    return Content(
+        message_id=message_id,
+        kind=draft.kind,
+        conversation_id=draft.conversation_id,
+        sent_at=now,
+        sender_list=own_list.position,
+        recipient_list=their_list.position,
+        body=draft.body,
+    )
+
+
+def _for_session(content: Content, session: Session, own_list: VerifiedDeviceList) -> Content:
+    """Every PreKeyMessage carries the sender's device list: the responder may know nothing of us yet."""
+    if not session.carries_handshake:
+        return content
+    return Content(
+        content.message_id,
+        content.kind,
+        content.conversation_id,
+        content.sent_at,
+        content.sender_list,
+        content.recipient_list,
+        content.body,
+        own_list.signed,
+    )
+
+
+def _encrypt(tx: Transaction, sender: Sender, session: Session, content: Content, draft: Draft) -> OutboxEntry:
+    advanced, body = session.encrypt(content.encode(), sender.rng)
+    save_session(tx, advanced)
+    envelope = Envelope(
+        envelope_id=EnvelopeId(sender.rng(16)),
+        sender=sender.account.address,
+        recipient=session.peer,
+        lane=draft.lane,
+        ttl=draft.ttl,
+        body=body,
+    )
+    return add_outbox(tx, envelope, content.message_id, sender.now)

@@ -1,0 +1,195 @@
+"""Typed views of a transaction: what is on its way out, what came in, what must not come in twice.
+
+Owns: keys, groups and values of outbox, inbound, deliveries, body hashes, message ids and unreadable envelopes.
+Does not know about: sessions and the network.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from e2ee.errors import CorruptStateError, ProtocolError
+from e2ee.limits import MAX_ENVELOPE, MAX_PENDING_TRUST
+from e2ee.ports import ReadTransaction, Table, Transaction
+from e2ee.stores.records import counter, next_counter, set_counter
+from e2ee.wire.codec import Reader, Writer
+from e2ee.wire.content import Content
+from e2ee.wire.envelope import Envelope
+from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
+
+_SEND_COUNTER = b"send"
+_INBOUND_NUMBER = b"inbound"
+_EPOCH = b"inbox epoch"
+_WATERMARK = b"inbox watermark"
+_COMMITTED = b"committed"
+_MAX_COMMITTED = 1_000
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """One envelope that the server has not accepted yet. A retry sends the same bytes."""
+
+    envelope_id: EnvelopeId
+    message_id: MessageId
+    counter: int
+    """n: this device's count of envelopes, committed with the row."""
+    created_at: int
+    recipient: DeviceAddress
+    envelope: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class InboundMessage:
+    """One decrypted content that the application has not confirmed yet."""
+
+    number: int
+    """Position in the inbound table; orders what the application sees."""
+    sender: DeviceAddress
+    received_at: int
+    content: Content
+
+
+def add_outbox(tx: Transaction, envelope: Envelope, message_id: MessageId, now: int) -> OutboxEntry:
+    """Queue an envelope under the next counter."""
+    number, encoded = next_counter(tx, _SEND_COUNTER), envelope.encode()
+    writer = Writer().u64(number).u64(now).raw(message_id.raw).bytes32(encoded)
+    tx.put(
+        Table.OUTBOX,
+        envelope.envelope_id.raw,
+        writer.finish(),
+        group=envelope.recipient.user_id.encode(),
+        order=number,
+    )
+    return OutboxEntry(envelope.envelope_id, message_id, number, now, envelope.recipient, encoded)
+
+
+def outbox(tx: ReadTransaction, limit: int | None = None) -> list[OutboxEntry]:
+    """Return queued envelopes, oldest first."""
+    return [_decode_outbox(record.value) for record in tx.scan(Table.OUTBOX, limit=limit)]
+
+
+def remove_outbox(tx: Transaction, envelope_id: EnvelopeId) -> bool:
+    """Remove an envelope; return whether it was queued."""
+    queued = tx.get(Table.OUTBOX, envelope_id.raw) is not None
+    tx.delete(Table.OUTBOX, envelope_id.raw)
+    return queued
+
+
+def send_counter(tx: ReadTransaction) -> int:
+    """Return the highest n used."""
+    return counter(tx, _SEND_COUNTER)
+
+
+def add_inbound(tx: Transaction, sender: DeviceAddress, content: bytes, now: int) -> int:
+    """Append a content for the application; return its number."""
+    number = next_counter(tx, _INBOUND_NUMBER)
+    writer = Writer().raw(sender.encode()).u64(now).bytes32(content)
+    tx.put(Table.INBOUND, number.to_bytes(8, "big"), writer.finish(), order=number)
+    return number
+
+
+def inbound(tx: ReadTransaction, limit: int | None = None) -> list[InboundMessage]:
+    """Return unconfirmed contents in the order of their arrival."""
+    return [_decode_inbound(record.order, record.value) for record in tx.scan(Table.INBOUND, limit=limit)]
+
+
+def remove_inbound(tx: Transaction, number: int) -> None:
+    tx.delete(Table.INBOUND, number.to_bytes(8, "big"))
+
+
+def is_known_body(tx: ReadTransaction, body_hash: bytes) -> bool:
+    return tx.get(Table.BODY_HASHES, body_hash) is not None
+
+
+def remember_body(tx: Transaction, body_hash: bytes, now: int) -> None:
+    tx.put(Table.BODY_HASHES, body_hash, b"", order=now)
+
+
+def is_known_message(tx: ReadTransaction, sender: UserId, message_id: MessageId) -> bool:
+    return tx.get(Table.MESSAGE_IDS, message_id.raw + sender.encode()) is not None
+
+
+def remember_message(tx: Transaction, sender: UserId, message_id: MessageId, now: int) -> None:
+    tx.put(Table.MESSAGE_IDS, message_id.raw + sender.encode(), b"", order=now)
+
+
+def remember_unreadable(tx: Transaction, envelope: Envelope, error_code: str, now: int) -> None:
+    """Record an envelope that could not be read, so that it may be acknowledged."""
+    key = envelope.envelope_id.raw + envelope.sender.encode()
+    tx.put(Table.UNREADABLE, key, error_code.encode(), group=envelope.sender.encode(), order=now)
+
+
+def keep_for_trust(tx: Transaction, envelope: Envelope, now: int) -> bool:
+    """Keep a first message under a changed account key as ciphertext; return False if too many wait already."""
+    group = envelope.sender.user_id.encode()
+    if tx.count(Table.PENDING_TRUST, group) >= MAX_PENDING_TRUST:
+        return False
+    tx.put(Table.PENDING_TRUST, envelope.envelope_id.raw, envelope.encode(), group=group, order=now)
+    return True
+
+
+def cursor(tx: ReadTransaction) -> tuple[int, int]:
+    """Return (epoch, watermark): every seq up to the watermark is committed."""
+    return counter(tx, _EPOCH), counter(tx, _WATERMARK)
+
+
+def commit_delivery(tx: Transaction, epoch: int, seq: int) -> None:
+    """Record that a delivery was committed, in the transaction that commits it. A new epoch starts at 0."""
+    known_epoch, watermark = cursor(tx)
+    if epoch != known_epoch:
+        set_counter(tx, _EPOCH, epoch)
+        tx.delete_group(Table.DELIVERIES, _COMMITTED)
+        watermark = 0
+    if seq > watermark + 1:
+        tx.put(Table.DELIVERIES, seq.to_bytes(8, "big"), b"", group=_COMMITTED, order=seq)
+        watermark = _close_gap(tx, watermark)
+    elif seq == watermark + 1:
+        watermark = _absorb(tx, seq)
+    set_counter(tx, _WATERMARK, watermark)
+
+
+def _close_gap(tx: Transaction, watermark: int) -> int:
+    """Give up a gap that has stayed open for long: in a new epoch, seqs acknowledged in the old one never come again.
+
+    Harmless, because the cursor filters nothing: after each hello the server sends whatever is not acknowledged.
+    """
+    if tx.count(Table.DELIVERIES, _COMMITTED) <= _MAX_COMMITTED:
+        return watermark
+    lowest = tx.scan(Table.DELIVERIES, _COMMITTED, limit=1)[0].order
+    return _absorb(tx, lowest - 1)
+
+
+def _absorb(tx: Transaction, watermark: int) -> int:
+    """Advance over committed seqs that follow the watermark directly."""
+    while tx.get(Table.DELIVERIES, (watermark + 1).to_bytes(8, "big")) is not None:
+        watermark += 1
+        tx.delete(Table.DELIVERIES, watermark.to_bytes(8, "big"))
+    return watermark
+
+
+def committed_above_watermark(tx: ReadTransaction) -> Sequence[int]:
+    """Return committed seqs beyond the watermark, ascending."""
+    return [record.order for record in tx.scan(Table.DELIVERIES, _COMMITTED)]
+
+
+def _decode_outbox(data: bytes) -> OutboxEntry:
+    reader = Reader(data)
+    try:
+        number, created_at, message_id = reader.u64(), reader.u64(), MessageId.decode(reader)
+        encoded = reader.bytes32(MAX_ENVELOPE)
+        envelope = Envelope.decode(encoded)
+    except ProtocolError:
+        raise CorruptStateError("outbox entry does not decode") from None
+    return OutboxEntry(envelope.envelope_id, message_id, number, created_at, envelope.recipient, encoded)
+
+
+def _decode_inbound(number: int, data: bytes) -> InboundMessage:
+    reader = Reader(data)
+    try:
+        sender, received_at = DeviceAddress.decode(reader), reader.u64()
+        content = Content.decode(reader.bytes32(MAX_ENVELOPE))
+    except ProtocolError:
+        raise CorruptStateError("inbound content does not decode") from None
+    return InboundMessage(number, sender, received_at, content)

@@ -1,0 +1,175 @@
+"""Typed views of a transaction: account, counters, prekeys, contacts, own device lists.
+
+Owns: keys, groups and values of these tables.
+Does not know about: how a store keeps records (memory.py, sqlite.py), what they are used for.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import final
+
+from e2ee import persist
+from e2ee.account import Account, OwnPreKey, PreKeyKind
+from e2ee.errors import AccountNotFoundError, CorruptStateError, ProtocolError
+from e2ee.limits import MAX_ENVELOPE
+from e2ee.ports import ReadTransaction, Table, Transaction
+from e2ee.primitives.rng import Rng
+from e2ee.wire.codec import Reader, Writer
+from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
+from e2ee.wire.identifiers import PreKeyId, UserId
+from e2ee.wire.public_keys import AccountKey
+
+_CONTACT_VERSION = 1
+_ACCOUNT = b"account"
+
+
+def load_account(tx: ReadTransaction) -> Account:
+    """Return this device's account.
+
+    Raises:
+        AccountNotFoundError: the store holds none.
+    """
+    data = tx.get(Table.ACCOUNT, _ACCOUNT)
+    if data is None:
+        raise AccountNotFoundError
+    return persist.decode_account(data)
+
+
+def save_account(tx: Transaction, account: Account) -> None:
+    tx.put(Table.ACCOUNT, _ACCOUNT, persist.encode_account(account))
+
+
+def counter(tx: ReadTransaction, name: bytes) -> int:
+    """Return a counter's value; 0 before its first use."""
+    data = tx.get(Table.COUNTERS, name)
+    return int.from_bytes(data, "big") if data is not None else 0
+
+
+def set_counter(tx: Transaction, name: bytes, value: int) -> None:
+    tx.put(Table.COUNTERS, name, value.to_bytes(8, "big"))
+
+
+def next_counter(tx: Transaction, name: bytes) -> int:
+    """Add one to a counter and return it."""
+    value = counter(tx, name) + 1
+    set_counter(tx, name, value)
+    return value
+
+
+# --- prekeys -------------------------------------------------------------------------------------------------
+
+
+def fresh_prekey_id(tx: Transaction, rng: Rng) -> PreKeyId:
+    """Draw an id that this device never used, and mark it as used for ever."""
+    while True:
+        raw = rng(4)
+        if tx.get(Table.USED_PREKEY_IDS, raw) is None:
+            tx.put(Table.USED_PREKEY_IDS, raw, b"")
+            return PreKeyId(int.from_bytes(raw, "big"))
+
+
+def save_prekey(tx: Transaction, prekey: OwnPreKey) -> None:
+    key = prekey.prekey_id.to_bytes(4, "big")
+    group = bytes((prekey.kind,))
+    tx.put(Table.PREKEYS, key, persist.encode_prekey(prekey), group=group, order=prekey.created_at)
+
+
+def load_prekey(tx: ReadTransaction, prekey_id: PreKeyId) -> OwnPreKey | None:
+    data = tx.get(Table.PREKEYS, prekey_id.to_bytes(4, "big"))
+    return persist.decode_prekey(data) if data is not None else None
+
+
+def delete_prekey(tx: Transaction, prekey_id: PreKeyId) -> None:
+    tx.delete(Table.PREKEYS, prekey_id.to_bytes(4, "big"))
+
+
+def prekeys(tx: ReadTransaction, kind: PreKeyKind) -> Iterator[OwnPreKey]:
+    """Return the prekeys of a kind, oldest first."""
+    for record in tx.scan(Table.PREKEYS, bytes((kind,))):
+        yield persist.decode_prekey(record.value)
+
+
+# --- contacts and device lists -------------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """What we know of another user."""
+
+    user_id: UserId
+    account_key: AccountKey
+    """Pinned at first contact."""
+    device_list: VerifiedDeviceList
+    """The newest list known."""
+    heard_seq: int = 0
+    """The highest seq that an authenticated message named; above the list's own, the list is fetched before sending."""
+    forked: bool = False
+    """Two lists contradicted each other: sending stops until a human decides."""
+    queried_at: int = 0
+    """When the server was last asked for a newer list, Unix milliseconds."""
+
+    @property
+    def is_stale(self) -> bool:
+        return self.heard_seq > self.device_list.content.seq
+
+    def with_list(self, device_list: VerifiedDeviceList) -> "Contact":
+        return replace(self, device_list=device_list)
+
+
+def load_contact(tx: ReadTransaction, user_id: UserId) -> Contact | None:
+    data = tx.get(Table.CONTACTS, user_id.encode())
+    return _decode_contact(user_id, data) if data is not None else None
+
+
+def save_contact(tx: Transaction, contact: Contact) -> None:
+    writer = Writer().u8(_CONTACT_VERSION).raw(contact.account_key.raw).u8(contact.forked)
+    writer.u64(contact.heard_seq).u64(contact.queried_at).raw(contact.device_list.signed.encode())
+    tx.put(Table.CONTACTS, contact.user_id.encode(), writer.finish())
+
+
+def contacts(tx: ReadTransaction) -> tuple[UserId, ...]:
+    """Return all contacts' user ids, sorted."""
+    return tuple(sorted(UserId(record.key.decode()) for record in tx.scan(Table.CONTACTS)))
+
+
+def own_device_list(tx: ReadTransaction) -> VerifiedDeviceList:
+    """Return the newest link of our own chain.
+
+    Raises:
+        AccountNotFoundError: there is none.
+    """
+    newest = tx.scan(Table.OWN_DEVICE_LISTS, limit=1, newest_first=True)
+    if not newest:
+        raise AccountNotFoundError
+    return _restore_list(newest[0].value)
+
+
+def save_own_device_list(tx: Transaction, device_list: VerifiedDeviceList) -> None:
+    """Append a link to our own chain; earlier ones stay, so that a restored server can be given them again."""
+    seq = device_list.content.seq
+    tx.put(Table.OWN_DEVICE_LISTS, seq.to_bytes(8, "big"), device_list.signed.encode(), order=seq)
+
+
+def _decode_contact(user_id: UserId, data: bytes) -> Contact:
+    reader = Reader(data)
+    try:
+        version, account_key = reader.u8(), AccountKey.decode(reader)
+        forked, heard_seq, queried_at = reader.flag(), reader.u64(), reader.u64()
+        device_list = _restore_list(data[reader.position() :])
+    except ProtocolError:
+        raise CorruptStateError("contact does not decode") from None
+    if version != _CONTACT_VERSION:
+        raise CorruptStateError(f"contact has layout version {version}")
+    return Contact(user_id, account_key, device_list, heard_seq, forked, queried_at)
+
+
+def _restore_list(data: bytes) -> VerifiedDeviceList:
+    if len(data) > MAX_ENVELOPE:
+        raise CorruptStateError("device list is too long")
+    try:
+        signed = SignedDeviceList.decode(data)
+    except ProtocolError:
+        raise CorruptStateError("device list does not decode") from None
+    # Not verified again: only verified lists are stored, and the store authenticates what it returns.
+    return VerifiedDeviceList(signed.unverified, signed)

@@ -1,0 +1,149 @@
+"""Typed views of a transaction: sessions, their skipped keys, first messages that may not come twice.
+
+Owns: keys, groups and values of these tables; when a skipped key dies.
+Does not know about: which session is used for what.
+"""
+
+from collections.abc import Sequence
+
+from e2ee import persist
+from e2ee.limits import (
+    LATE_ENVELOPE_MS,
+    MAX_EVICTED_MARKS,
+    MAX_REPLAY_ENTRIES,
+    MAX_SESSIONS_PER_DEVICE,
+    MAX_SKIPPED_KEYS,
+    SKIPPED_KEY_LIFETIME_MS,
+    SKIPPED_KEY_RECEIVES,
+)
+from e2ee.ports import ReadTransaction, Table, Transaction
+from e2ee.ratchet.skipped_keys import Evicted, FindSkipped, Ratchet, SkippedKey, SkippedPosition
+from e2ee.session import Session
+from e2ee.wire.identifiers import DeviceAddress, PreKeyId
+
+_LIVE, _EVICTED = b"L", b"E"
+
+
+def save_session(tx: Transaction, session: Session) -> None:
+    tx.put(
+        Table.SESSIONS,
+        session.session_id,
+        persist.encode_session(session),
+        group=session.peer.encode(),
+        order=session.origin.created,
+    )
+
+
+def sessions_with(tx: ReadTransaction, peer: DeviceAddress) -> list[Session]:
+    """Return the sessions with a device, the highest (created, T) first."""
+    found = [persist.decode_session(record.value) for record in tx.scan(Table.SESSIONS, peer.encode())]
+    return sorted(found, key=lambda session: session.precedence, reverse=True)
+
+
+def sending_session(tx: ReadTransaction, peer: DeviceAddress, now: int) -> Session | None:
+    """Return the session that both ends send on (protocol.md section 12.1), or None."""
+    return next((session for session in sessions_with(tx, peer) if session.may_send(now)), None)
+
+
+def add_session(tx: Transaction, session: Session) -> None:
+    """Save a new session; beyond 20 with one device, the lowest in order goes."""
+    save_session(tx, session)
+    for surplus in sessions_with(tx, session.peer)[MAX_SESSIONS_PER_DEVICE:]:
+        delete_session(tx, surplus)
+
+
+def delete_session(tx: Transaction, session: Session) -> None:
+    """Delete a session with all its skipped keys."""
+    tx.delete(Table.SESSIONS, session.session_id)
+    for ratchet in Ratchet:
+        for state in (_LIVE, _EVICTED):
+            tx.delete_group(Table.SKIPPED_KEYS, _group(session, ratchet, state))
+
+
+def delete_superseded(tx: Transaction, now: int) -> None:
+    """Delete sessions that have only been receiving for 45 days, because a higher one took over before that."""
+    for record in tx.scan(Table.SESSIONS):
+        session = persist.decode_session(record.value)
+        successor = sending_session(tx, session.peer, now)
+        if successor is None or successor.precedence <= session.precedence:
+            continue
+        if now - successor.origin.established_at > LATE_ENVELOPE_MS:
+            delete_session(tx, session)
+
+
+def skipped_lookup(tx: ReadTransaction, session: Session) -> FindSkipped:
+    """Return the lookup into a session's skipped keys that the ratchets ask."""
+
+    def find(position: SkippedPosition) -> bytes | Evicted | None:
+        value = tx.get(Table.SKIPPED_KEYS, _key(session, position))
+        if value is None:
+            return None
+        return value[:32] if value else Evicted.EVICTED
+
+    return find
+
+
+def add_skipped(tx: Transaction, session: Session, keys: Sequence[SkippedKey], now: int) -> None:
+    """Add a message's skipped keys, `session` being the state after it; dead ones are evicted on the occasion."""
+    stored_at = now.to_bytes(8, "big")
+    for each in keys:
+        group = _group(session, each.position.ratchet, _LIVE)
+        value = each.key + stored_at
+        tx.put(Table.SKIPPED_KEYS, _key(session, each.position), value, group=group, order=session.receives)
+    for ratchet in {each.position.ratchet for each in keys}:
+        evict_skipped(tx, session, ratchet, now)
+
+
+def use_skipped(tx: Transaction, session: Session, position: SkippedPosition) -> None:
+    """Delete the key that a message used up."""
+    tx.delete(Table.SKIPPED_KEYS, _key(session, position))
+
+
+def evict_skipped(tx: Transaction, session: Session, ratchet: Ratchet, now: int) -> int:
+    """Drop keys that are too old or too many; return how many. What remains is a mark, so the loss has a name."""
+    live, evicted = _group(session, ratchet, _LIVE), _group(session, ratchet, _EVICTED)
+    surplus = tx.count(Table.SKIPPED_KEYS, live) - MAX_SKIPPED_KEYS
+    dropped = 0
+    for record in tx.scan(Table.SKIPPED_KEYS, live):
+        too_old = now - int.from_bytes(record.value[32:], "big") > SKIPPED_KEY_LIFETIME_MS
+        overtaken = session.receives - record.order > SKIPPED_KEY_RECEIVES
+        if not (dropped < surplus or too_old or overtaken):
+            break  # records come oldest first
+        tx.put(Table.SKIPPED_KEYS, record.key, b"", group=evicted, order=record.order)
+        dropped += 1
+    excess = tx.count(Table.SKIPPED_KEYS, evicted) - MAX_EVICTED_MARKS
+    if excess > 0:
+        for record in tx.scan(Table.SKIPPED_KEYS, evicted, limit=excess):
+            tx.delete(Table.SKIPPED_KEYS, record.key)
+    return dropped
+
+
+def remember_handshake(tx: Transaction, last_resort_id: PreKeyId, handshake_hash: bytes, now: int) -> None:
+    """Remember H of a first message that used no one-time key at all, for as long as its KEM key lives."""
+    tx.put(Table.REPLAYS, handshake_hash, b"", group=_replay_group(last_resort_id), order=now)
+
+
+def is_replay(tx: ReadTransaction, handshake_hash: bytes) -> bool:
+    return tx.get(Table.REPLAYS, handshake_hash) is not None
+
+
+def replay_memory_is_full(tx: ReadTransaction, last_resort_id: PreKeyId) -> bool:
+    """Whether this last-resort key must refuse further handshakes and be rotated."""
+    return tx.count(Table.REPLAYS, _replay_group(last_resort_id)) >= MAX_REPLAY_ENTRIES
+
+
+def forget_handshakes(tx: Transaction, last_resort_id: PreKeyId) -> None:
+    """Drop the memory of a last-resort key whose private half is deleted."""
+    tx.delete_group(Table.REPLAYS, _replay_group(last_resort_id))
+
+
+def _replay_group(last_resort_id: PreKeyId) -> bytes:
+    return last_resort_id.to_bytes(4, "big")
+
+
+def _group(session: Session, ratchet: Ratchet, state: bytes) -> bytes:
+    return session.session_id + bytes((ratchet,)) + state
+
+
+def _key(session: Session, position: SkippedPosition) -> bytes:
+    return session.session_id + bytes((position.ratchet,)) + position.chain + position.chain_index.to_bytes(4, "big")
