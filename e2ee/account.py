@@ -75,6 +75,11 @@ class OwnPreKey:
         """Expiry that the signature covers; one-time X25519 prekeys carry none on the wire."""
         return self.created_at + PREKEY_LIFETIME_MS
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the server should be given it: it was not confirmed, and no newer one took over meanwhile."""
+        return not self.published and self.replaced_at is None
+
     def obsolete(self, now: int) -> bool:
         """Whether no late first message can need the private half any more."""
         return self.replaced_at is not None and now - self.replaced_at > LATE_ENVELOPE_MS

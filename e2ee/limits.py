@@ -64,6 +64,9 @@ UNANSWERED_SESSION_MS: Final = 30 * DAY_MS
 LATE_ENVELOPE_MS: Final = 45 * DAY_MS
 """Everything a late envelope may need lives this long: outbox 14 days, TTL 28 days, slack."""
 
+MAX_UNREADABLE: Final = 10_000
+"""Unreadable envelopes remembered; beyond it the oldest go, because strangers can cause them."""
+
 OUTBOX_LIFETIME_MS: Final = 14 * DAY_MS
 ONE_TIME_PREKEY_BATCH: Final = 100
 ONE_TIME_PREKEY_LOW: Final = 25

@@ -6,7 +6,7 @@ It performs no I/O but on its store, so it works the same under asyncio, in thre
 
     messenger = Messenger.create(store, parse_user_id("alice"))
     messenger.send(bob, "hello")          # queues ciphertext; DeviceListStaleError, SessionNotFoundError say what lacks
-    for entry in messenger.outbox(): ...  # hand to a transport, then messenger.outbox_accepted(entry.envelope_id)
+    for entry in messenger.outbox(): ...  # hand to a transport, then messenger.outbox_settled([entry.envelope_id])
     messenger.receive(envelope, position) # decrypts and commits; then acknowledge
     for message in messenger.inbound(): ...; messenger.confirm(message.number)
 """
@@ -22,6 +22,7 @@ from e2ee.account import Account
 from e2ee.errors import (
     AccountKeyChangedError,
     DeviceListForkError,
+    DeviceListStaleError,
     DuplicateMessageError,
     E2EEError,
     ProtocolError,
@@ -39,7 +40,7 @@ from e2ee.stores.message_records import InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.trust import learn_device_list, mark_forked, sendable_contact
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
-from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
+from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import ConversationId, DeviceAddress, EnvelopeId, MessageId, PreKeyId, UserId
 from e2ee.wire.prekey_bundle import PreKeyBundle
@@ -47,6 +48,7 @@ from e2ee.wire.prekey_bundle import PreKeyBundle
 DEFAULT_TTL = MAX_TTL_SECONDS
 _DEFAULT_CONVERSATION = ConversationId("")
 _ASSERTION_COUNTER = b"assertion"
+_REGISTERED = b"registered"
 
 Clock = Callable[[], int]
 """Returns Unix milliseconds."""
@@ -172,6 +174,16 @@ class Messenger:
             records.set_counter(tx, _ASSERTION_COUNTER, value)
             return value
 
+    def is_registered(self) -> bool:
+        """Whether the key server has accepted this device and its list."""
+        with self._store.read() as tx:
+            return records.counter(tx, _REGISTERED) == 1
+
+    def mark_registered(self) -> None:
+        """Note that the key server has accepted this device and its list."""
+        with self._store.write() as tx:
+            records.set_counter(tx, _REGISTERED, 1)
+
     def due_prekeys(self, counts: ServerCounts) -> PreKeyPublication:
         """Make the prekeys that are due and return all that the server has not confirmed."""
         with self._store.write() as tx:
@@ -264,10 +276,23 @@ class Messenger:
         with self._store.read() as tx:
             return message_records.outbox(tx, limit)
 
-    def outbox_accepted(self, envelope_id: EnvelopeId) -> None:
-        """The server has taken responsibility; or nobody wants the envelope any more."""
+    def outbox_settled(self, envelope_ids: Iterable[EnvelopeId]) -> None:
+        """Forget envelopes for which the server has taken responsibility, or which nobody wants any more."""
         with self._store.write() as tx:
-            message_records.remove_outbox(tx, envelope_id)
+            for envelope_id in envelope_ids:
+                message_records.remove_outbox(tx, envelope_id)
+
+    def list_positions(self, user_id: UserId) -> tuple[ListPosition, ListPosition]:
+        """Return the newest known positions of a recipient's list and of our own, as a send must state them.
+
+        Raises:
+            DeviceListStaleError: no list of the recipient is known.
+        """
+        with self._store.read() as tx:
+            contact = records.load_contact(tx, user_id)
+            if contact is None:
+                raise DeviceListStaleError(user_id)
+            return contact.device_list.position, records.own_device_list(tx).position
 
     # --- in --------------------------------------------------------------------------------------------------
 
@@ -307,6 +332,11 @@ class Messenger:
         with self._store.write() as tx:
             message_records.remove_inbound(tx, number)
 
+    def note_connected(self, epoch: int, dropped_through: int) -> None:
+        """Take note of the inbox's epoch, and of the seq up to which the relay holds no more than it will deliver."""
+        with self._store.write() as tx:
+            message_records.start_epoch(tx, epoch, dropped_through)
+
     def cursor(self) -> tuple[int, int]:
         """Return (epoch, watermark) of the inbox."""
         with self._store.read() as tx:
@@ -334,6 +364,7 @@ class Messenger:
                 tx.delete_before(table, now - LATE_ENVELOPE_MS)
             tx.delete_before(Table.PENDING_TRUST, now - PENDING_TRUST_MS)
             session_records.delete_superseded(tx, now)
+            session_records.evict_old_skipped(tx, now)
             prekey_supply.retire(tx, now)
 
     def status(self) -> Status:

@@ -46,6 +46,10 @@ class Record(NamedTuple):
     group: bytes
     order: int
 
+    def __repr__(self) -> str:
+        # The value holds secrets and plaintext, and keys and groups may name people.
+        return f"Record({len(self.value)} bytes redacted)"
+
 
 class ReadTransaction(Protocol):
     """A consistent view. Keys and groups are at most 255 bytes; `order` is any integer of 63 bits and sign."""

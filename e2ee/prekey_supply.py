@@ -59,7 +59,7 @@ def make_due(tx: Transaction, counts: ServerCounts, now: int, rng: Rng) -> None:
 def publication(tx: Transaction) -> PreKeyPublication:
     """Return everything that the server has not confirmed."""
     account = load_account(tx)
-    due = {kind: [prekey for prekey in prekeys(tx, kind) if not prekey.published] for kind in PreKeyKind}
+    due = {kind: [each for each in prekeys(tx, kind) if each.is_due] for kind in PreKeyKind}
     signed, last_resort = due[PreKeyKind.SIGNED], due[PreKeyKind.LAST_RESORT_KEM]
     return PreKeyPublication(
         signed_prekey=account.signed_prekey(signed[-1]) if signed else None,

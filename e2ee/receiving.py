@@ -13,10 +13,14 @@ from e2ee.account import Account, OwnPreKey, PreKeyKind
 from e2ee.errors import (
     AuthenticationError,
     DuplicateMessageError,
+    EpochUnknownError,
     InvalidSignatureError,
+    KeyEvictedError,
     MalformedMessageError,
+    ProtocolError,
     ReplayedHandshakeError,
     SessionNotFoundError,
+    TooManySkippedError,
     UnknownPreKeyError,
     UnlistedDeviceError,
     WrongRecipientError,
@@ -48,6 +52,10 @@ _NOT_FOR_THE_APPLICATION = frozenset(
     }
 )
 """Known kinds that this release does not act on. Unknown kinds are kept for the application, as unsupported."""
+
+
+_BEFORE_AUTHENTICATION = (AuthenticationError, EpochUnknownError, KeyEvictedError, TooManySkippedError)
+"""What a session raises for a header that another session wrote."""
 
 
 class Receiver(NamedTuple):
@@ -174,7 +182,11 @@ def _kem(prekey: OwnPreKey) -> KemPreKeyPair:
 
 
 def _decrypt_established(tx: ReadTransaction, sender: DeviceAddress, message: RatchetMessage) -> DecryptedContent:
-    """Decrypt with the session that knows the ratchet key; else try those that could turn, sending session first."""
+    """Decrypt with the session that knows the ratchet key; else try those that could turn, sending session first.
+
+    Raises:
+        See `Session.decrypt`. If several sessions were tried, the error is that of the first.
+    """
     candidates = session_records.sessions_with(tx, sender)
     if not candidates:
         raise SessionNotFoundError(str(sender))
@@ -182,12 +194,14 @@ def _decrypt_established(tx: ReadTransaction, sender: DeviceAddress, message: Ra
         find = session_records.skipped_lookup(tx, session)
         if session.knows(message, find):
             return session.decrypt(message, find)
+    failures: list[ProtocolError] = []
     for session in (session for session in candidates if session.can_turn()):
         try:
             return session.decrypt(message, session_records.skipped_lookup(tx, session))
-        except AuthenticationError:
-            continue
-    raise AuthenticationError
+        except _BEFORE_AUTHENTICATION as failure:
+            # The header counts in the chains of the session that sent it; to another one it may look like any nonsense.
+            failures.append(failure)
+    raise failures[0] if failures else AuthenticationError()
 
 
 def _check_body(content: Content) -> None:
@@ -212,6 +226,9 @@ def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, ses
         raise MalformedMessageError("a first message carries its sender's device list")
     if is_new:
         check_listed(contact.device_list, peer)
+    elif contact.device_list.content.device(peer.address.device_id) is None:
+        # A removed device may still be read, but its word on the user's lists could only stop us from sending.
+        return contact
     return hear_of_list(contact, content.sender_list)
 
 
@@ -226,14 +243,15 @@ def _judge_carried_list(tx: ReadTransaction, receiver: Receiver, signed: SignedD
 def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> int | None:
     """Write all that follows from an authenticated message. One transaction with the caller's delivery position."""
     session, now = opened.decrypted.session, receiver.now
-    if opened.handshake is not None:
-        _commit_handshake(tx, opened.handshake, now)
-        session_records.add_session(tx, session)
-    else:
-        session_records.save_session(tx, session)
     session_records.add_skipped(tx, session, opened.decrypted.skipped, now)
     for position in opened.decrypted.used:
         session_records.use_skipped(tx, session, position)
+    if opened.handshake is not None:
+        _commit_handshake(tx, opened.handshake, now)
+        # Last, because it deletes the session that exceeds the limit, perhaps this one, with its skipped keys.
+        session_records.add_session(tx, session)
+    else:
+        session_records.save_session(tx, session)
     if opened.contact != records.load_contact(tx, opened.contact.user_id):
         records.save_contact(tx, opened.contact)
     message_records.remember_body(tx, opened.body_hash, now)

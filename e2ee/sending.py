@@ -4,12 +4,13 @@ Owns: session start from bundles, fan-out, what every outgoing content carries.
 Does not know about: the network, when the outbox is emptied.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
 from e2ee import session as sessions
 from e2ee.account import Account
 from e2ee.errors import SessionNotFoundError, UnlistedDeviceError
+from e2ee.limits import MAX_TIMESTAMP
 from e2ee.ports import Transaction
 from e2ee.primitives.rng import Rng
 from e2ee.session import Session
@@ -30,7 +31,9 @@ class Draft:
     """A content before it is addressed: what the application wants to say, and how urgently."""
 
     kind: int
-    body: bytes
+    body: bytes = field(repr=False)
+    """Plaintext, so kept out of `repr`."""
+
     conversation_id: ConversationId
     lane: Lane
     ttl: int
@@ -69,7 +72,8 @@ def start_session(tx: Transaction, sender: Sender, bundle: PreKeyBundle) -> Sess
         raise UnlistedDeviceError(str(bundle.address))
     verified = bundle.verify(contact.device_list, sender.now)
     known = sessions_with(tx, bundle.address)
-    created = max([sender.now, *(1 + session.origin.created for session in known)])
+    # A peer may have used the highest time there is; then the order among equals, by T, decides.
+    created = min(max([sender.now, *(1 + session.origin.created for session in known)]), MAX_TIMESTAMP)
     account = sender.account
     clock = sessions.Clock(created, sender.now)
     session = sessions.start_as_initiator(account.party, account.identity_key_pair, verified, clock, sender.rng)

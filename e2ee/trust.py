@@ -41,19 +41,20 @@ def judge_device_list(tx: ReadTransaction, user_id: UserId, signed: SignedDevice
         return Contact(user_id, verified.content.account_key, verified, queried_at=now)
     if verified.content.account_key != contact.account_key:
         raise AccountKeyChangedError(user_id)
-    if verified.content.seq >= contact.device_list.content.seq and verified.follows(contact.device_list):
+    if verified.follows(contact.device_list):
         contact = contact.with_list(verified)
     return replace(contact, queried_at=now)
 
 
 def hear_of_list(contact: Contact, position: ListPosition) -> Contact:
-    """Return the contact after an authenticated message named its sender's own list position.
+    """Return the contact after an authenticated message of a listed device named its own list position.
 
-    The seq that we know with another hash is a fork: sending stops, and the message itself is still delivered, because
-    its session proves the device that sent it.
+    Another hash for the list that we know, or for the one before it, is a fork: sending stops, and the message itself
+    is still delivered, because its session proves the device that sent it.
     """
-    known = contact.device_list.position
-    forked = contact.forked or (position.seq == known.seq and position.hash != known.hash)
+    known = contact.device_list.content
+    expected = {known.seq: known.hash(), known.seq - 1: known.previous_hash}.get(position.seq, position.hash)
+    forked = contact.forked or position.hash != expected
     return replace(contact, heard_seq=max(contact.heard_seq, position.seq), forked=forked)
 
 

@@ -9,7 +9,7 @@ Does not know about: what the plaintext is, sessions, storage.
 import hmac
 from typing import Final, NamedTuple
 
-from e2ee.errors import AuthenticationError
+from e2ee.errors import AuthenticationError, DuplicateMessageError
 from e2ee.limits import MAX_SKIP
 from e2ee.primitives import aead
 from e2ee.primitives.kdf import kdf
@@ -68,7 +68,12 @@ def decrypt(
         header.ratchet_key, header.previous_chain_length, header.chain_index
     )
     double = double_ratchet.receive(state.double, double_header, find, max_skip)
-    pq = pq_ratchet.receive(state.pq, pq_ratchet.PqHeader(header.pq_epoch, header.pq_index), find, max_skip)
+    try:
+        pq = pq_ratchet.receive(state.pq, pq_ratchet.PqHeader(header.pq_epoch, header.pq_index), find, max_skip)
+    except DuplicateMessageError:
+        # The Double Ratchet had a key, so the message is no duplicate: the two halves of the header belong to different
+        # messages, or to another session.
+        raise AuthenticationError from None
     key, commitment = _message_key(double.message_key, pq.message_key)
     if not hmac.compare_digest(commitment, message.commitment):
         raise AuthenticationError

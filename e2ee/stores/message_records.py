@@ -5,11 +5,11 @@ Does not know about: sessions and the network.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from e2ee.errors import CorruptStateError, ProtocolError
-from e2ee.limits import MAX_ENVELOPE, MAX_PENDING_TRUST
+from e2ee.limits import MAX_ENVELOPE, MAX_PENDING_TRUST, MAX_UNREADABLE
 from e2ee.ports import ReadTransaction, Table, Transaction
 from e2ee.stores.records import counter, next_counter, set_counter
 from e2ee.wire.codec import Reader, Writer
@@ -36,7 +36,7 @@ class OutboxEntry:
     """n: this device's count of envelopes, committed with the row."""
     created_at: int
     recipient: DeviceAddress
-    envelope: bytes
+    envelope: bytes = field(repr=False)
 
 
 @final
@@ -119,6 +119,11 @@ def remember_unreadable(tx: Transaction, envelope: Envelope, error_code: str, no
     """Record an envelope that could not be read, so that it may be acknowledged."""
     key = envelope.envelope_id.raw + envelope.sender.encode()
     tx.put(Table.UNREADABLE, key, error_code.encode(), group=envelope.sender.encode(), order=now)
+    # Anybody who reaches our inbox can make such records, under any name.
+    excess = tx.count(Table.UNREADABLE) - MAX_UNREADABLE
+    if excess > 0:
+        for record in tx.scan(Table.UNREADABLE, limit=excess):
+            tx.delete(Table.UNREADABLE, record.key)
 
 
 def keep_for_trust(tx: Transaction, envelope: Envelope, now: int) -> bool:
@@ -126,7 +131,9 @@ def keep_for_trust(tx: Transaction, envelope: Envelope, now: int) -> bool:
     group = envelope.sender.user_id.encode()
     if tx.count(Table.PENDING_TRUST, group) >= MAX_PENDING_TRUST:
         return False
-    tx.put(Table.PENDING_TRUST, envelope.envelope_id.raw, envelope.encode(), group=group, order=now)
+    # The id alone is the server's to choose: one sender's envelope must not replace another's.
+    key = envelope.envelope_id.raw + envelope.sender.encode()
+    tx.put(Table.PENDING_TRUST, key, envelope.encode(), group=group, order=now)
     return True
 
 
@@ -135,34 +142,42 @@ def cursor(tx: ReadTransaction) -> tuple[int, int]:
     return counter(tx, _EPOCH), counter(tx, _WATERMARK)
 
 
-def commit_delivery(tx: Transaction, epoch: int, seq: int) -> None:
-    """Record that a delivery was committed, in the transaction that commits it. A new epoch starts at 0."""
+def start_epoch(tx: Transaction, epoch: int, floor: int) -> None:
+    """Begin or go on with an inbox epoch; a new one starts at 0. Nothing up to `floor` will be delivered any more."""
     known_epoch, watermark = cursor(tx)
     if epoch != known_epoch:
         set_counter(tx, _EPOCH, epoch)
         tx.delete_group(Table.DELIVERIES, _COMMITTED)
         watermark = 0
-    if seq > watermark + 1:
-        tx.put(Table.DELIVERIES, seq.to_bytes(8, "big"), b"", group=_COMMITTED, order=seq)
-        watermark = _close_gap(tx, watermark)
-    elif seq == watermark + 1:
-        watermark = _absorb(tx, seq)
+    watermark = _absorb(tx, max(watermark, floor))
+    tx.delete_before(Table.DELIVERIES, watermark + 1)
     set_counter(tx, _WATERMARK, watermark)
 
 
-def _close_gap(tx: Transaction, watermark: int) -> int:
+def commit_delivery(tx: Transaction, epoch: int, seq: int) -> None:
+    """Record that a delivery was committed, in the transaction that commits it."""
+    if epoch != counter(tx, _EPOCH):
+        start_epoch(tx, epoch, 0)
+    watermark = counter(tx, _WATERMARK)
+    if seq == watermark + 1:
+        set_counter(tx, _WATERMARK, _absorb(tx, seq))
+    elif seq > watermark:
+        tx.put(Table.DELIVERIES, seq.to_bytes(8, "big"), b"", group=_COMMITTED, order=seq)
+        _close_gap(tx)
+
+
+def _close_gap(tx: Transaction) -> None:
     """Give up a gap that has stayed open for long: in a new epoch, seqs acknowledged in the old one never come again.
 
     Harmless, because the cursor filters nothing: after each hello the server sends whatever is not acknowledged.
     """
-    if tx.count(Table.DELIVERIES, _COMMITTED) <= _MAX_COMMITTED:
-        return watermark
-    lowest = tx.scan(Table.DELIVERIES, _COMMITTED, limit=1)[0].order
-    return _absorb(tx, lowest - 1)
+    if tx.count(Table.DELIVERIES, _COMMITTED) > _MAX_COMMITTED:
+        lowest = tx.scan(Table.DELIVERIES, _COMMITTED, limit=1)[0].order
+        set_counter(tx, _WATERMARK, _absorb(tx, lowest - 1))
 
 
 def _absorb(tx: Transaction, watermark: int) -> int:
-    """Advance over committed seqs that follow the watermark directly."""
+    """Return the watermark, advanced over committed seqs that follow it directly."""
     while tx.get(Table.DELIVERIES, (watermark + 1).to_bytes(8, "big")) is not None:
         watermark += 1
         tx.delete(Table.DELIVERIES, watermark.to_bytes(8, "big"))

@@ -4,7 +4,7 @@ Owns: keys, groups and values of these tables; when a skipped key dies.
 Does not know about: which session is used for what.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from e2ee import persist
 from e2ee.limits import (
@@ -16,12 +16,13 @@ from e2ee.limits import (
     SKIPPED_KEY_LIFETIME_MS,
     SKIPPED_KEY_RECEIVES,
 )
-from e2ee.ports import ReadTransaction, Table, Transaction
+from e2ee.ports import ReadTransaction, Record, Table, Transaction
 from e2ee.ratchet.skipped_keys import Evicted, FindSkipped, Ratchet, SkippedKey, SkippedPosition
 from e2ee.session import Session
 from e2ee.wire.identifiers import DeviceAddress, PreKeyId
 
 _LIVE, _EVICTED = b"L", b"E"
+_EVICTION_STEP = 32
 
 
 def save_session(tx: Transaction, session: Session) -> None:
@@ -84,14 +85,17 @@ def skipped_lookup(tx: ReadTransaction, session: Session) -> FindSkipped:
 
 
 def add_skipped(tx: Transaction, session: Session, keys: Sequence[SkippedKey], now: int) -> None:
-    """Add a message's skipped keys, `session` being the state after it; dead ones are evicted on the occasion."""
+    """Add a message's skipped keys, `session` being the state after it; on the occasion those beyond 2,000 and those
+    overtaken by 2,000 others are evicted. Age waits for `evict_old_skipped`.
+    """
     stored_at = now.to_bytes(8, "big")
     for each in keys:
         group = _group(session, each.position.ratchet, _LIVE)
         value = each.key + stored_at
         tx.put(Table.SKIPPED_KEYS, _key(session, each.position), value, group=group, order=session.receives)
     for ratchet in {each.position.ratchet for each in keys}:
-        evict_skipped(tx, session, ratchet, now)
+        surplus = tx.count(Table.SKIPPED_KEYS, _group(session, ratchet, _LIVE)) - MAX_SKIPPED_KEYS
+        _evict(tx, session, ratchet, surplus, 0)
 
 
 def use_skipped(tx: Transaction, session: Session, position: SkippedPosition) -> None:
@@ -99,23 +103,38 @@ def use_skipped(tx: Transaction, session: Session, position: SkippedPosition) ->
     tx.delete(Table.SKIPPED_KEYS, _key(session, position))
 
 
-def evict_skipped(tx: Transaction, session: Session, ratchet: Ratchet, now: int) -> int:
-    """Drop keys that are too old or too many; return how many. What remains is a mark, so the loss has a name."""
+def evict_old_skipped(tx: Transaction, now: int) -> None:
+    """Evict the skipped keys of all sessions that have lived for 7 days.
+
+    Call it only after the inbox was drained once since coming online: the messages may be waiting there.
+    """
+    for record in tx.scan(Table.SESSIONS):
+        session = persist.decode_session(record.value)
+        for ratchet in Ratchet:
+            _evict(tx, session, ratchet, 0, now - SKIPPED_KEY_LIFETIME_MS)
+
+
+def _evict(tx: Transaction, session: Session, ratchet: Ratchet, surplus: int, stored_before: int) -> None:
+    """Drop keys that are surplus, overtaken or too old. What remains is a mark, so the loss has a name."""
     live, evicted = _group(session, ratchet, _LIVE), _group(session, ratchet, _EVICTED)
-    surplus = tx.count(Table.SKIPPED_KEYS, live) - MAX_SKIPPED_KEYS
     dropped = 0
-    for record in tx.scan(Table.SKIPPED_KEYS, live):
-        too_old = now - int.from_bytes(record.value[32:], "big") > SKIPPED_KEY_LIFETIME_MS
+    for record in _oldest_first(tx, live):
+        too_old = int.from_bytes(record.value[32:], "big") < stored_before
         overtaken = session.receives - record.order > SKIPPED_KEY_RECEIVES
         if not (dropped < surplus or too_old or overtaken):
-            break  # records come oldest first
+            break
         tx.put(Table.SKIPPED_KEYS, record.key, b"", group=evicted, order=record.order)
         dropped += 1
-    excess = tx.count(Table.SKIPPED_KEYS, evicted) - MAX_EVICTED_MARKS
+    excess = tx.count(Table.SKIPPED_KEYS, evicted) - MAX_EVICTED_MARKS if dropped else 0
     if excess > 0:
         for record in tx.scan(Table.SKIPPED_KEYS, evicted, limit=excess):
             tx.delete(Table.SKIPPED_KEYS, record.key)
-    return dropped
+
+
+def _oldest_first(tx: Transaction, live: bytes) -> Iterator[Record]:
+    """Yield the keys of a group while the caller takes each away, a few at a time: mostly the first one may stay."""
+    while some := tx.scan(Table.SKIPPED_KEYS, live, limit=_EVICTION_STEP):
+        yield from some
 
 
 def remember_handshake(tx: Transaction, last_resort_id: PreKeyId, handshake_hash: bytes, now: int) -> None:

@@ -84,7 +84,12 @@ class Content:
         | sender's own list position, recipient's list position used | seq u64 and hash 32, twice |
         | device list | u8 present, then u32 length and bytes |
         | body | u32 length and bytes |
+
+        Raises:
+            ValueError: a body that `decode` would refuse as too long.
         """
+        if len(self.body) > _MAX_BODY:
+            raise ValueError(f"a body holds at most {_MAX_BODY} bytes, not {len(self.body)}")
         writer = Writer().raw(self.message_id.raw).u8(self.kind).ascii8(self.conversation_id).u64(self.sent_at)
         self.sender_list.encode_into(writer)
         self.recipient_list.encode_into(writer)

@@ -1,0 +1,98 @@
+"""What a client tells its application beside the messages themselves.
+
+Owns: the event values. Text for people is the application's matter.
+Does not know about: who causes them.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Online:
+    """The relay has answered; stored envelopes follow."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """Everything that waited in the inbox when we came online has been committed."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The server has stored a message for one device of its recipient."""
+
+    message_id: MessageId
+    recipient: DeviceAddress
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SendFailed:
+    """A message will not reach one device of its recipient. `code` is stable, for example `contact_refused`."""
+
+    message_id: MessageId
+    recipient: DeviceAddress
+    code: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DeviceSkipped:
+    """A device of the recipient could not be encrypted to this time; it is tried again with the next message."""
+
+    device: DeviceAddress
+    code: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A contact's device received or read messages of ours."""
+
+    sender: UserId
+    read: bool
+    message_ids: tuple[MessageId, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An envelope was refused and recorded. `code` names the error; the sender is the envelope's claim."""
+
+    sender: DeviceAddress | None
+    envelope_id: EnvelopeId | None
+    code: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """An envelope for this device expired at the relay before we came online."""
+
+    sender: DeviceAddress
+    envelope_id: EnvelopeId
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TrustNeeded:
+    """A message waits, as ciphertext, under a changed account key: a human must decide."""
+
+    user_id: UserId
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Work in the background failed and is being tried again. `code` names the error."""
+
+    code: str
+
+
+Event = Online | CaughtUp | Sent | SendFailed | DeviceSkipped | Receipt | Unreadable | Expired | TrustNeeded | Trouble

@@ -1,0 +1,374 @@
+"""SecureClient: what an application uses. Messenger + key directory + transport, under asyncio.
+
+Owns: opening and closing a device, the application's view of messages, the life of the background work.
+Does not know about: cryptography (e2ee), frames (transports), HTTP (keyserver.client).
+
+    async with await SecureClient.open(store="alice.db", passphrase=..., server=..., token_provider=...) as client:
+        await client.send("bob", "hello")
+        async for message in client:
+            print(message.sender, message.data)
+
+A queued message reaches the server exactly once, over crashes and reconnects. A received one is committed to the store
+before it is acknowledged, and shown to the application at least once, under a stable message id.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, final
+
+from e2ee.errors import AccountNotFoundError, MalformedMessageError
+from e2ee.messenger import DEFAULT_TTL, Messenger
+from e2ee.ports import Store
+from e2ee.stores.message_records import InboundMessage
+from e2ee.stores.sqlite import SqliteStore
+from e2ee.wire import content as contents
+from e2ee.wire.content import ContentKind, ReceiptType
+from e2ee.wire.envelope import Lane
+from e2ee.wire.identifiers import (
+    ConversationId,
+    DeviceAddress,
+    MessageId,
+    UserId,
+    parse_conversation_id,
+    parse_user_id,
+)
+from keyserver.client import KeyServerClient
+from transport_adapters import events
+from transport_adapters.base import Cursor, EnvelopeTransport
+from transport_adapters.secure_client.directory import Directory
+from transport_adapters.secure_client.inbound import Inbound
+from transport_adapters.secure_client.outbound import Outbound
+from transport_adapters.secure_client.parts import OnEvent, Parts, StoreThread, TokenProvider
+
+
+class TransportFactory(Protocol):
+    """Makes the transport, once the device's tokens and its cursor are known."""
+
+    def __call__(
+        self, server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+    ) -> EnvelopeTransport: ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One received message. Its `repr` holds no content."""
+
+    message_id: MessageId
+    sender: UserId
+    device: DeviceAddress
+    conversation: ConversationId
+    data: bytes | str | None = field(repr=False)
+    """What the sender's application sent; None if the message's kind is unknown to this release."""
+    sent_at: int
+    """The sender's clock, Unix milliseconds."""
+    received_at: int
+    """Our clock, Unix milliseconds."""
+    number: int
+    """Position in the inbound table."""
+    _confirm: Callable[[int], Awaitable[None]] = field(repr=False)
+
+    async def done(self) -> None:
+        """Say that the application has taken care of it; otherwise it is shown again after a restart.
+
+        Asking the client for the next message says the same.
+        """
+        await self._confirm(self.number)
+
+
+@final
+class SecureClient:
+    """One device online. Make it with `open`, close it with `aclose` or `async with`."""
+
+    def __init__(self, store: Store, parts: Parts) -> None:
+        """Put a client together from its parts; applications call `open`."""
+        self._store, self._parts = store, parts
+        self._directory = Directory(parts)
+        self._outbound = Outbound(parts, self._directory)
+        self._inbound = Inbound(parts, self._outbound)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._shown: int | None = None
+
+    @classmethod
+    async def open(  # noqa: PLR0913 - keywords only; each has one meaning and most have a default
+        cls,
+        *,
+        store: str | Path | Store,
+        server: str,
+        token_provider: TokenProvider,
+        transport: TransportFactory | None = None,
+        passphrase: str | None = None,
+        key: bytes | None = None,
+        user: str | None = None,
+        on_event: OnEvent | None = None,
+    ) -> "SecureClient":
+        """Open the device kept in `store`, or make it for `user`; register it if it is new; go online.
+
+        `store` is a path, encrypted under `passphrase` or a 32-byte `key`, or a Store. `transport` is Socket.IO by
+        default. A device that was registered before opens without the network, too.
+
+        Raises:
+            StateError: the store cannot be opened.
+            ValueError: there is no account yet and no `user`, or the store is another user's.
+            KeyServerError: the first registration failed.
+            InsecureUrlError: plaintext beyond this machine.
+        """
+        opened = await asyncio.to_thread(_open_store, store, passphrase, key)
+        try:
+            messenger = await asyncio.to_thread(_open_messenger, opened, user)
+            client = cls(opened, _parts(messenger, server, token_provider, transport or socketio_transport, on_event))
+        except BaseException:
+            opened.close()
+            raise
+        try:
+            if not await client._parts.call(messenger.is_registered):
+                await client._directory.register()
+        except BaseException:
+            await client.aclose()
+            raise
+        client._start()
+        return client
+
+    @property
+    def address(self) -> DeviceAddress:
+        """This device."""
+        return self._parts.messenger.address
+
+    @property
+    def messenger(self) -> Messenger:
+        """The library underneath. Its calls block on the store."""
+        return self._parts.messenger
+
+    async def send(
+        self,
+        user: str,
+        data: bytes | str,
+        *,
+        conversation: str | None = None,
+        lane: Lane = Lane.CHAT,
+        ttl: int | None = None,
+    ) -> MessageId:
+        """Encrypt up to 64 KiB to all devices of a user and queue it durably; delivery goes on in the background.
+
+        The network is needed only at first contact. `ttl` is in seconds, 28 days by default and at most.
+
+        Raises:
+            UserUnreachableError: the server offers no device of this user.
+            KeyServerError: the key server was needed and did not answer.
+            DeviceListForkError, AccountKeyChangedError: a human must look first.
+            ValueError: data too long, or `ttl` out of range.
+        """
+        user_id, conversation_id = _user(user), _conversation(conversation)
+        seconds = DEFAULT_TTL if ttl is None else ttl
+
+        def queue() -> MessageId:
+            messenger = self._parts.messenger
+            return messenger.send(user_id, data, conversation=conversation_id, lane=lane, ttl=seconds).message_id
+
+        message_id = await self._directory.with_sessions(user_id, queue)
+        self._outbound.wake()
+        return message_id
+
+    async def mark_read(self, message: Message) -> None:
+        """Tell the sender that a message was read.
+
+        Raises:
+            See `send`.
+        """
+        user_id, ids = message.sender, (message.message_id,)
+        messenger = self._parts.messenger
+        await self._directory.with_sessions(user_id, lambda: messenger.send_receipt(user_id, ReceiptType.READ, ids))
+        self._outbound.wake()
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self
+
+    async def __anext__(self) -> Message:
+        """Return the next message; asking for it confirms the one before.
+
+        Raises:
+            StateError, TransportRefusedError: work in the background ended for this reason.
+        """
+        if self._shown is not None:
+            await self._confirm(self._shown)
+        while not self._ended.done():
+            self._inbound.changed.clear()
+            rows = await self._parts.call(self._parts.messenger.inbound, 1)
+            if not rows:
+                await self._until(self._inbound.changed)
+                continue
+            message = self._present(rows[0])
+            if message is not None:
+                self._shown = message.number
+                return message
+            await self._confirm(rows[0].number)
+        self._ended.result()
+        raise StopAsyncIteration
+
+    async def online(self) -> None:
+        """Wait until the relay has answered for the first time.
+
+        Raises:
+            StateError, TransportRefusedError: work in the background ended for this reason.
+        """
+        await self._until(self._parts.online)
+
+    async def caught_up(self) -> None:
+        """Wait until everything that waited at the relay when we came online is committed here.
+
+        Raises:
+            See `online`.
+        """
+        await self._until(self._inbound.caught_up)
+
+    async def flushed(self) -> None:
+        """Wait until the server has taken everything that was queued.
+
+        Raises:
+            See `online`.
+        """
+        self._outbound.wake()
+        await self._until(self._outbound.empty)
+
+    async def aclose(self) -> None:
+        """Go offline and close the store. What is queued stays queued. Idempotent."""
+        if not self._ended.done():
+            self._ended.set_result(None)
+        elif not self._tasks:
+            return
+        await self._inbound.flush()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._parts.transport.aclose()
+        await self._parts.key_server.aclose()
+        await self._parts.call(self._store.close)
+        self._parts.thread.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _start(self) -> None:
+        work = (self._inbound.run, self._inbound.acknowledge, self._outbound.run, self._directory.keep_supplied)
+        for each in work:
+            task = asyncio.create_task(each())
+            task.add_done_callback(self._note_end)
+            self._tasks.append(task)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        """Hand a task's failure to whoever waits."""
+        if task.cancelled() or self._ended.done():
+            return
+        error = task.exception()
+        if error is not None:
+            self._ended.set_exception(error)
+            self._ended.exception()  # mark it as retrieved: perhaps nobody waits, which is no error
+
+    async def _until(self, event: asyncio.Event) -> None:
+        """Wait for an event, or for the end of the client, which raises its reason if it has one."""
+        waiter = asyncio.ensure_future(event.wait())
+        either: set[asyncio.Future[Any]] = {waiter, self._ended}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiter.cancel()
+        if self._ended.done():
+            self._ended.result()
+
+    async def _confirm(self, number: int) -> None:
+        await self._parts.call(self._parts.messenger.confirm, number)
+        if self._shown == number:
+            self._shown = None
+
+    def _present(self, row: InboundMessage) -> Message | None:
+        """Turn an inbound row into a message; a receipt becomes an event."""
+        content = row.content
+        if content.kind == ContentKind.RECEIPT:
+            receipt = contents.Receipt.decode(content.body)
+            read = receipt.type is ReceiptType.READ
+            self._parts.emit(events.Receipt(row.sender.user_id, read, receipt.message_ids))
+            return None
+        return Message(
+            message_id=content.message_id,
+            sender=row.sender.user_id,
+            device=row.sender,
+            conversation=content.conversation_id,
+            data=contents.decode_application(content.body) if content.kind == ContentKind.APPLICATION else None,
+            sent_at=content.sent_at,
+            received_at=row.received_at,
+            number=row.number,
+            _confirm=self._confirm,
+        )
+
+
+def socketio_transport(
+    server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+) -> EnvelopeTransport:
+    """Make the default transport."""
+    from transport_adapters.socketio import SocketIoTransport
+
+    return SocketIoTransport(server, token=token, cursor=cursor)
+
+
+def _parts(
+    messenger: Messenger, server: str, host_token: TokenProvider, make: TransportFactory, on_event: OnEvent | None
+) -> Parts:
+    thread = StoreThread()
+
+    async def next_counter() -> int:
+        return await thread.call(messenger.next_assertion_counter)
+
+    async def cursor() -> Cursor:
+        return Cursor(*await thread.call(messenger.cursor))
+
+    key_server = KeyServerClient(
+        server, messenger.address, host_token=host_token, sign=messenger.sign_assertion, next_counter=next_counter
+    )
+    transport = make(server, token=key_server.device_token, cursor=cursor)
+    return Parts(messenger, thread, key_server, transport, on_event)
+
+
+def _open_store(store: str | Path | Store, passphrase: str | None, key: bytes | None) -> Store:
+    if not isinstance(store, str | Path):
+        return store
+    path = Path(store)
+    if SqliteStore.exists(path):
+        return SqliteStore.open(path, passphrase=passphrase, key=key)
+    return SqliteStore.create(path, passphrase=passphrase, key=key)
+
+
+def _open_messenger(store: Store, user: str | None) -> Messenger:
+    try:
+        messenger = Messenger.open(store)
+    except AccountNotFoundError:
+        if user is None:
+            raise ValueError("the store holds no account yet: say whose it is (user=...)") from None
+        return Messenger.create(store, _user(user))
+    if user is not None and messenger.address.user_id != user:
+        raise ValueError(f"the store belongs to {messenger.address.user_id}, not to {user}")
+    return messenger
+
+
+def _user(text: str) -> UserId:
+    """Parse a name given by the application: a bad one is its mistake, not hostile input."""
+    try:
+        return parse_user_id(text)
+    except MalformedMessageError as error:
+        raise ValueError(str(error)) from None
+
+
+def _conversation(text: str | None) -> ConversationId:
+    try:
+        return parse_conversation_id(text or "")
+    except MalformedMessageError as error:
+        raise ValueError(str(error)) from None

@@ -1,0 +1,120 @@
+"""From the relay to the store, and the acknowledgements back.
+
+Owns: the order decrypt -> commit -> acknowledge; when the inbox counts as drained.
+Does not know about: decryption (messenger), how the application is fed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Final, final
+
+from e2ee.errors import StateError
+from e2ee.messenger import DeliveryPosition, Outcome, Reception
+from transport_adapters import events
+from transport_adapters.base import Connected, Delivery, SeqRange, TransportError
+from transport_adapters.secure_client.outbound import Outbound
+from transport_adapters.secure_client.parts import FIRST_RETRY_SECONDS, Parts
+
+_LOCAL_FAULT_TRIES: Final = 5
+
+
+@final
+class Inbound:
+    """Takes deliveries in, one transaction each, and acknowledges what is committed."""
+
+    def __init__(self, parts: Parts, outbound: Outbound) -> None:
+        self._parts, self._outbound = parts, outbound
+        self.changed = asyncio.Event()
+        """Set when a row was added for the application."""
+        self.caught_up = asyncio.Event()
+        """Set once everything that waited at the relay when we came online is committed."""
+        self._head_seq: int | None = None
+        self._acks: list[DeliveryPosition] = []
+        self._acks_due = asyncio.Event()
+
+    async def run(self) -> None:
+        """Receive until the transport is closed.
+
+        Raises:
+            StateError: our own store failed again and again. What was not committed was not acknowledged.
+            TransportRefusedError: the server ended it for good.
+        """
+        async for incoming in self._parts.transport.receive():
+            if isinstance(incoming, Connected):
+                await self._note_connected(incoming)
+            else:
+                await self._take(incoming)
+            await self._note_progress()
+
+    async def acknowledge(self) -> None:
+        """Send acknowledgements as they fall due, for ever; what falls due meanwhile goes together."""
+        while True:
+            await self._acks_due.wait()
+            self._acks_due.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send the acknowledgements that are due. One that is lost is made good by a repeated delivery."""
+        due, self._acks = self._acks, []
+        for epoch in sorted({position.epoch for position in due}):
+            seqs = sorted(position.seq for position in due if position.epoch == epoch)
+            with contextlib.suppress(TransportError):
+                await self._parts.transport.ack(epoch, ranges(seqs))
+
+    async def _note_connected(self, connected: Connected) -> None:
+        await self._parts.call(self._parts.messenger.note_connected, connected.epoch, connected.dropped_through)
+        self._head_seq = connected.head_seq
+        self._parts.online.set()
+        self._outbound.connected()
+        self._parts.emit(events.Online())
+
+    async def _take(self, delivery: Delivery) -> None:
+        position = DeliveryPosition(delivery.epoch, delivery.seq)
+        if delivery.envelope is not None:
+            self._report(await self._commit(delivery.envelope, position))
+        else:
+            await self._parts.call(self._parts.messenger.note_dropped, position)
+            if delivery.sender is not None and delivery.envelope_id is not None:
+                self._parts.emit(events.Expired(delivery.sender, delivery.envelope_id))
+        self._acks.append(position)
+        self._acks_due.set()
+
+    async def _commit(self, envelope: bytes, position: DeliveryPosition) -> Reception:
+        """Decrypt and commit. Only local faults are tried again, a few times: a peer's bytes never raise here."""
+        for attempt in range(_LOCAL_FAULT_TRIES - 1):
+            try:
+                return await self._parts.call(self._parts.messenger.receive, envelope, position)
+            except StateError as error:
+                self._parts.emit(events.Trouble(error.code))
+                await asyncio.sleep(FIRST_RETRY_SECONDS * 2**attempt)
+        return await self._parts.call(self._parts.messenger.receive, envelope, position)
+
+    def _report(self, reception: Reception) -> None:
+        if reception.outcome is Outcome.STORED:
+            self.changed.set()
+        elif reception.outcome is Outcome.WAITING_FOR_TRUST and reception.sender is not None:
+            self._parts.emit(events.TrustNeeded(reception.sender.user_id))
+        elif reception.outcome is Outcome.UNREADABLE and reception.error is not None:
+            self._parts.emit(events.Unreadable(reception.sender, reception.envelope_id, reception.error.code))
+
+    async def _note_progress(self) -> None:
+        """Notice that the inbox was drained once; only then may anything that could still decrypt be deleted."""
+        if self._head_seq is None or self.caught_up.is_set():
+            return
+        _, watermark = await self._parts.call(self._parts.messenger.cursor)
+        if watermark >= self._head_seq:
+            await self._parts.call(self._parts.messenger.prune)
+            self.caught_up.set()
+            self._parts.emit(events.CaughtUp())
+
+
+def ranges(seqs: Sequence[int]) -> list[SeqRange]:
+    """Join ascending seqs to ranges."""
+    joined: list[SeqRange] = []
+    for seq in seqs:
+        if joined and seq <= joined[-1].last + 1:
+            joined[-1] = SeqRange(joined[-1].first, seq)
+        else:
+            joined.append(SeqRange(seq, seq))
+    return joined
