@@ -40,6 +40,10 @@ class E2EEError(Exception):
             raise TypeError(f"{cls.__name__} is abstract: raise one of its subclasses")
         return super().__new__(cls)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Subclasses take other arguments than the text; this restores the text and the attributes, across processes.
+        return _restore, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         cause = super().__str__()
         return f"{cause}. {self.remedy}" if self.remedy else cause
@@ -333,3 +337,10 @@ class StoreVersionError(StateError):
         super().__init__(f"The store has schema version {found}, this release reads up to {supported}")
         self.found = found
         self.supported = supported
+
+
+def _restore(kind: type[E2EEError], args: tuple[object, ...], attributes: dict[str, object]) -> E2EEError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

@@ -24,7 +24,26 @@ from e2ee.wire.public_keys import (
 )
 
 
-class SecretBytes:
+class _Sealed:
+    """Immutable, and serialised by e2ee.persist alone: pickling and copying refuse."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]  # a secret is never a dictionary key
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} is serialised by e2ee.persist only")
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} is serialised by e2ee.persist only")
+
+
+class SecretBytes(_Sealed):
     """A fixed-length secret. Leaves this wrapper only through :meth:`expose`.
 
     `repr` redacts, `==` is constant-time and only between equal types; hashing, pickling and copying refuse.
@@ -43,19 +62,11 @@ class SecretBytes:
         """Return the bytes. Every call is a place to review."""
         return self._raw
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__} is immutable")
-
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and hmac.compare_digest(self._raw, other._raw)
 
-    __hash__ = None  # type: ignore[assignment]  # a secret is never a dictionary key
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} redacted>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} is serialised by e2ee.persist only")
 
 
 _set = object.__setattr__
@@ -135,7 +146,7 @@ class SeedBytes64(SecretBytes):
 P = TypeVar("P", bound=X25519PublicKey)
 
 
-class X25519KeyPair(Generic[P]):
+class X25519KeyPair(_Sealed, Generic[P]):
     """An X25519 private key and its public key; one subclass per purpose."""
 
     __slots__ = ("private", "public")
@@ -161,19 +172,11 @@ class X25519KeyPair(Generic[P]):
         _set(pair, "public", public)
         return pair
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__} is immutable")
-
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self.private == other.private
 
-    __hash__ = None  # type: ignore[assignment]  # holds a secret
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.public!r}, private half redacted>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} is serialised by e2ee.persist only")
 
 
 @final
@@ -209,7 +212,7 @@ class RatchetKeyPair(X25519KeyPair[RatchetPublicKey]):
 
 
 @final
-class KemPreKeyPair:
+class KemPreKeyPair(_Sealed):
     """PQPK of this device: an ML-KEM-1024 seed and its encapsulation key."""
 
     __slots__ = ("public", "seed")
@@ -218,8 +221,8 @@ class KemPreKeyPair:
 
     def __init__(self, seed: SeedBytes64, public: KemPreKeyPublicKey | None = None) -> None:
         """Take a seed; expanding it into the public key costs a key generation, so a stored one may be handed in."""
-        self.seed = seed
-        self.public = public or KemPreKeyPublicKey(kem.public_key_1024(seed.expose()))
+        _set(self, "seed", seed)
+        _set(self, "public", public or KemPreKeyPublicKey(kem.public_key_1024(seed.expose())))
 
     @classmethod
     def generate(cls, rng: Rng) -> "KemPreKeyPair":
@@ -237,20 +240,16 @@ class KemPreKeyPair:
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self.seed == other.seed
 
-    __hash__ = None  # type: ignore[assignment]  # holds a secret
-
     def __repr__(self) -> str:
         return "<KemPreKeyPair redacted>"
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("KemPreKeyPair is serialised by e2ee.persist only")
 
-
-class _SigningKeyPair:
+class _SigningKeyPair(_Sealed):
     __slots__ = ("_seed",)
+    _seed: SeedBytes32
 
     def __init__(self, seed: SeedBytes32) -> None:
-        self._seed = seed
+        _set(self, "_seed", seed)
 
     @classmethod
     def generate(cls, rng: Rng) -> Self:
@@ -268,13 +267,8 @@ class _SigningKeyPair:
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self._seed == other._seed
 
-    __hash__ = None  # type: ignore[assignment]  # holds a secret
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} redacted>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} is serialised by e2ee.persist only")
 
 
 @final

@@ -25,6 +25,7 @@ from e2ee.stores.sqlite_transactions import Shelf, SqliteReadTransaction, Sqlite
 # overwritten, and a commit is on the disk when it returns (on macOS that takes fullfsync). The exclusive mode keeps
 # SQLite's own lock for as long as the store is open, and its index of the log in memory instead of in a third file.
 _PRAGMAS: Final = (
+    "locking_mode = EXCLUSIVE",  # first, for the next ones read the file, and the reader's mode is set by then
     "trusted_schema = OFF",
     "cell_size_check = ON",
     "mmap_size = 0",
@@ -33,7 +34,6 @@ _PRAGMAS: Final = (
     "synchronous = FULL",
     "fullfsync = ON",
     "checkpoint_fullfsync = ON",
-    "locking_mode = EXCLUSIVE",
 )
 _CACHED_STATEMENTS: Final = len(Table) * len(schema.Statements._fields)
 

@@ -1,0 +1,89 @@
+"""The `keyserver` command.
+
+Owns: arguments, exit codes (0 done, 1 failed, 2 wrong use or configuration), messages for people.
+Does not know about: the server (serve.py), which is imported only when it is started.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+_MISSING_EXTRA = "this command needs more packages: install 'e2ee-layer[server]'"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ImportError as error:
+        if error.name is None or error.name.split(".")[0] in ("e2ee", "keyserver", "transport_adapters"):
+            raise
+        return _fail(_MISSING_EXTRA)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="keyserver",
+        description="Key server and relay for end-to-end encrypted chat. Settings: environment variables E2EE_...",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the server")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8000, help="0 picks a free one (default: %(default)s)")
+    serve.add_argument("--database", help="path of an SQLite file, or a postgresql:// URL (default: E2EE_DATABASE)")
+    serve.add_argument("--dev", action="store_true", help="with a built-in login for everybody; loopback only")
+    serve.add_argument("--behind-tls-proxy", action="store_true", help="a proxy in front terminates TLS")
+    serve.add_argument("--json-log", action="store_true", help="log one JSON object per line")
+    serve.set_defaults(run=_serve)
+
+    migrate = commands.add_parser("migrate", help="bring the database's tables up to date")
+    migrate.add_argument("--database", help="as for serve")
+    migrate.set_defaults(run=_migrate)
+
+    check = commands.add_parser("check-config", help="say whether the settings are complete and consistent")
+    check.set_defaults(run=_check_config)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from keyserver import logs
+    from keyserver.serve import ServeError, ServeOptions, serve
+
+    logs.configure(as_json=options.json_log)
+    try:
+        serve(ServeOptions(options.host, options.port, options.database, options.dev, options.behind_tls_proxy))
+    except (ServeError, ValueError) as error:
+        return _fail(str(error))
+    return 0
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from keyserver.commands import migrate
+
+    try:
+        migrate(options.database)
+    except ValueError as error:
+        return _fail(str(error))
+    return 0
+
+
+def _check_config(_options: argparse.Namespace) -> int:
+    from keyserver.commands import check_config
+
+    try:
+        check_config()
+    except ValueError as error:
+        return _fail(str(error))
+    print("the settings are complete")
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"keyserver: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""The composition root of the server side: joins the key service, the mailbox's relay, and the host application.
+
+Owns: who gets what. The one module that knows both the key service and the relay.
+Does not know about: rules, SQL, frames.
+
+    services = build_services(settings, verify_host_token, may_contact=...)     # inside an existing application
+    app = create_app(settings)                                                  # a server of its own
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, final
+
+import socketio
+from fastapi import APIRouter, FastAPI, Request, Response
+from sqlalchemy import Connection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from e2ee.limits import MAX_ENVELOPE
+from e2ee.wire.device_list import SignedDeviceList
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
+from keyserver.auth import Clock, DeviceAuthenticator, DeviceTokens
+from keyserver.database import Database, database_url
+from keyserver.deps import Context
+from keyserver.host_token import VerifyHostToken, host_token_verifier
+from keyserver.housekeeping import keep_house
+from keyserver.migrations.runner import is_current, upgrade
+from keyserver.problems import UnauthorizedProblem
+from keyserver.repository import device_lists, devices
+from keyserver.routes import api, dev, health
+from keyserver.routes.guarded import guarded_route, problem_response, to_problem
+from keyserver.service.claims import ClaimService
+from keyserver.service.device_lists import DeviceListService
+from keyserver.service.devices import DeviceService
+from keyserver.service.logins import LoginService
+from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobody
+from keyserver.service.prekeys import PreKeyService
+from keyserver.settings import Settings
+from keyserver.tables import DeviceStatus, metadata
+from transport_adapters.server.guard import guard
+from transport_adapters.server.ports import (
+    OK,
+    ListClaim,
+    Principal,
+    SendCheck,
+    StaleList,
+    TokenRefusedError,
+    Unavailable,
+)
+from transport_adapters.server.relay import Relay
+from transport_adapters.server.socketio import attach
+from transport_adapters.server.tables import define_tables
+
+MAILBOX_TABLES: Final = define_tables(metadata)
+
+
+def system_clock() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What an application mounts: `include_router(services.router)`, and `services.lifespan` around its life."""
+
+    router: APIRouter
+    relay: Relay
+    database: Database
+    context: Context
+    lifespan: Callable[[object], AbstractAsyncContextManager[None]]
+
+
+def build_services(
+    settings: Settings,
+    verify_host_token: VerifyHostToken,
+    *,
+    may_contact: ContactRule = everybody,
+    may_see: ContactRule = nobody,
+    now: Clock = system_clock,
+) -> Services:
+    """Build the server side without an application around it. Nothing is opened before `lifespan`."""
+    database = Database(database_url(settings.database))
+    tokens = DeviceTokens(settings.token_secret.get_secret_value(), settings.origin, settings.token_ms, now)
+    authenticator = DeviceAuthenticator(database, tokens, now)
+    policy = ContactPolicy(may_contact, may_see)
+    relay = Relay(database, MAILBOX_TABLES, _Directory(), _TokenVerifier(authenticator), policy, now=now)
+
+    def cut(retired: Sequence[DeviceAddress]) -> None:
+        for address in retired:
+            relay.cut(address)
+
+    context = Context(
+        database=database,
+        now=now,
+        verify_host_token=verify_host_token,
+        authenticator=authenticator,
+        devices=DeviceService(database, now, settings.registrations, relay.mailbox.create_inbox),
+        device_lists=DeviceListService(database, now, policy, settings.lists, cut),
+        logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
+        prekeys=PreKeyService(database, now),
+        claims=ClaimService(database, now, policy, settings.claim_pair, settings.claim_target),
+    )
+    router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
+    return Services(router, relay, database, context, _lifespan(database, relay, settings.migrate, now))
+
+
+@final
+class StandaloneApp:
+    """The whole server as one ASGI application: key service, Socket.IO and relay."""
+
+    def __init__(self, fastapi: FastAPI, services: Services, asgi: ASGIApp) -> None:
+        self.fastapi = fastapi
+        self.services = services
+        self._asgi = asgi
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Socket.IO's own handling of the lifespan would hide ours.
+        await (self.fastapi if scope["type"] == "lifespan" else self._asgi)(scope, receive, send)
+
+
+def create_app(settings: Settings, *, dev_issuer: bool = False, now: Clock = system_clock) -> StandaloneApp:
+    """Build a server of its own. `dev_issuer` adds POST /dev/token, which gives anybody a token for any user.
+
+    Raises:
+        ValueError: the settings do not say how the host application's tokens are verified.
+    """
+    services = build_services(settings, host_token_verifier(settings, now), now=now)
+    fastapi = FastAPI(title="e2ee-layer", version="1", lifespan=services.lifespan, docs_url=None, redoc_url=None)
+    fastapi.include_router(services.router)
+    extra = APIRouter(route_class=guarded_route(services.context, settings.request_limit))
+    health.add_routes(extra)
+    if dev_issuer and settings.host_jwt_secret is not None:
+        dev.add_routes(extra, settings.host_jwt_secret.get_secret_value(), now)
+    fastapi.include_router(extra)
+    for kind in (404, 405, Exception):
+        fastapi.add_exception_handler(kind, _refuse)
+    sio = socketio.AsyncServer(
+        async_mode="asgi",
+        cors_allowed_origins=[],  # browsers reach the server through the host application's own page, or not at all
+        ping_interval=15,
+        ping_timeout=25,
+        max_http_buffer_size=2 * MAX_ENVELOPE,
+    )
+    attach(sio, services.relay)
+    return StandaloneApp(fastapi, services, guard(socketio.ASGIApp(sio, fastapi), services.relay))
+
+
+@final
+class _Directory:
+    """Tells the relay how devices stand (`DeviceDirectory`)."""
+
+    def check_send(
+        self,
+        connection: Connection,
+        sender: DeviceAddress,
+        recipient: DeviceAddress,
+        sender_list: ListClaim,
+        recipient_list: ListClaim,
+    ) -> SendCheck:
+        for address, claim in ((recipient, recipient_list), (sender, sender_list)):
+            standing = devices.standing(connection, address)
+            if standing is None:
+                return StaleList(address.user_id, 0, ())
+            if (standing.list_seq, standing.list_hash) != claim:
+                return StaleList(address.user_id, standing.list_seq, _listed(connection, address.user_id))
+            if standing.status is not DeviceStatus.ACTIVE:
+                return Unavailable()
+        return OK
+
+
+def _listed(connection: Connection, user_id: UserId) -> tuple[DeviceId, ...]:
+    newest = device_lists.newest(connection, user_id)
+    if newest is None:
+        return ()
+    return tuple(device.device_id for device in SignedDeviceList.decode(newest).unverified.devices)
+
+
+@final
+class _TokenVerifier:
+    """Tells the relay whom a token speaks for (`TokenVerifier`)."""
+
+    def __init__(self, authenticator: DeviceAuthenticator) -> None:
+        self._authenticator = authenticator
+
+    async def verify(self, token: str) -> Principal:
+        try:
+            principal = await self._authenticator.verify(token)
+        except UnauthorizedProblem as problem:
+            raise TokenRefusedError(problem.code) from None
+        return Principal(principal.address, principal.token_version, principal.expires_at)
+
+
+def _lifespan(
+    database: Database, relay: Relay, migrate: bool, now: Clock
+) -> Callable[[object], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: object = None) -> AsyncIterator[None]:
+        await database.start()
+        try:
+            await _prepare_tables(database, migrate)
+            await relay.start()
+            try:
+                async with _running(keep_house(database, now)):
+                    yield
+            finally:
+                await relay.close()
+        finally:
+            await database.close()
+
+    return lifespan
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    return problem_response(to_problem(error, request.url.path))
+
+
+async def _prepare_tables(database: Database, migrate: bool) -> None:
+    if database.is_sqlite or migrate:
+        await database.write(upgrade)
+    elif not await database.read(is_current):
+        raise RuntimeError("the database's tables are not those of this release: run 'keyserver migrate'")
+
+
+@asynccontextmanager
+async def _running(coroutine: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(coroutine)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,290 @@
+"""The key server's client: registers a device, publishes its keys, fetches those of others.
+
+Owns: the endpoints as calls, logging in, and that every answer is parsed before anybody sees it.
+Does not know about: private keys (a callable signs), stores, whether a list or bundle is to be trusted: parsed is not
+verified, and the caller verifies.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, final
+
+import httpx
+
+from e2ee.errors import ProtocolError
+from e2ee.wire.codec import from_base64url, to_base64url
+from e2ee.wire.device_list import SignedDeviceList
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
+from e2ee.wire.login_assertion import LoginAssertion, LoginId
+from e2ee.wire.prekey_bundle import KemPreKey, OneTimePreKey, PreKeyBundle, SignedPreKey
+from e2ee.wire.public_keys import DeviceSigningKey, IdentityKey
+from keyserver.client_http import (
+    Answer,
+    ClientOptions,
+    CounterBehindError,
+    DeviceListConflictError,
+    InsecureServerUrlError,
+    JsonApi,
+    KeyServerError,
+    KeyServerRefusedError,
+    KeyServerUnavailableError,
+    MalformedAnswerError,
+    PreKeyConflictError,
+    RateLimitedError,
+)
+
+__all__ = [
+    "Claim",
+    "ClientOptions",
+    "CounterBehindError",
+    "DeviceListConflictError",
+    "InsecureServerUrlError",
+    "KeyServerClient",
+    "KeyServerError",
+    "KeyServerRefusedError",
+    "KeyServerUnavailableError",
+    "MalformedAnswerError",
+    "PreKeyConflictError",
+    "PreKeyCounts",
+    "PreKeyUpload",
+    "RateLimitedError",
+]
+
+T = TypeVar("T")
+
+TOKEN_SPARE_SECONDS: Final = 60
+"""A token is renewed this long before it expires."""
+
+MAX_HISTORY: Final = 4_096
+"""Device lists fetched at once: the server decides how many there are, and memory is ours."""
+
+_DEFAULT_OPTIONS: Final = ClientOptions()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PreKeyUpload:
+    """Prekeys to publish together."""
+
+    signed_prekey: SignedPreKey | None = None
+    one_time_prekeys: tuple[OneTimePreKey, ...] = ()
+    last_resort: KemPreKey | None = None
+    one_time_kem_prekeys: tuple[KemPreKey, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PreKeyCounts:
+    """What this device offers on the server: numbers of one-time prekeys, ids of the current others."""
+
+    one_time: int
+    one_time_kem: int
+    signed_prekey_id: int | None
+    last_resort_id: int | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim got: the user's newest list (None: no such user) and bundles of devices. Parsed, not verified."""
+
+    device_list: SignedDeviceList | None
+    bundles: tuple[PreKeyBundle, ...]
+
+
+@final
+class KeyServerClient:
+    """One device's connection to its key server. Safe for concurrent calls."""
+
+    def __init__(  # noqa: PLR0913  # keyword-only but for the first two
+        self,
+        server: str,
+        address: DeviceAddress,
+        *,
+        host_token: Callable[[], Awaitable[str]],
+        sign: Callable[[bytes], bytes],
+        next_counter: Callable[[], Awaitable[int]],
+        http: httpx.AsyncClient | None = None,
+        options: ClientOptions = _DEFAULT_OPTIONS,
+    ) -> None:
+        """Take what logging in needs.
+
+        `host_token` gives the host application's JWT of this user. `sign` signs with the device signing key.
+        `next_counter` gives a number above all that it ever gave for this device, so its caller persists it.
+
+        Raises:
+            InsecureServerUrlError: http:// beyond loopback.
+        """
+        self._api = JsonApi(server, http, options)
+        self._address = address
+        self._host_token = host_token
+        self._sign = sign
+        self._next_counter = next_counter
+        self._clock = options.clock
+        self._lock = asyncio.Lock()
+        self._login_id: LoginId | None = None
+        self._token = ""
+        self._token_until = 0.0
+
+    async def register_device(self, device_signing_key: DeviceSigningKey, identity_key: IdentityKey) -> None:
+        """Register this device. The same keys again change nothing; others are refused for ever.
+
+        Raises:
+            KeyServerError: see client_http.py; all calls raise these.
+        """
+        body = {
+            "device_id": str(self._address.device_id),
+            "device_signing_key": to_base64url(device_signing_key.raw),
+            "identity_key": to_base64url(identity_key.raw),
+        }
+        await self._api.request("POST", "/v1/devices", token=await self._host_token(), body=body)
+
+    async def publish_device_list(self, signed: SignedDeviceList) -> None:
+        """Publish a list that follows the newest one; a list that was accepted before changes nothing.
+
+        Raises:
+            DeviceListConflictError: it does not follow; another device was faster, or links are missing.
+        """
+        await self._as_device("PUT", "/v1/device-lists", body={"device_list": to_base64url(signed.encode())})
+
+    async def device_lists(self, user_id: UserId, *, from_seq: int = 1) -> tuple[SignedDeviceList, ...]:
+        """Return a user's lists from a number on: consecutive, oldest first, the newest last; none if unknown."""
+        lists: list[SignedDeviceList] = []
+        while True:
+            start = from_seq + len(lists)
+            query = {"user_id": user_id, "from_seq": start}
+            answer = await self._as_device("GET", "/v1/device-lists", query=query)
+            newest = answer.number("newest_seq")
+            page = [_parsed(SignedDeviceList.decode, text) for text in answer.texts("device_lists")]
+            for seq, each in enumerate(page, start):
+                if each.unverified.user_id != user_id or each.unverified.seq != seq:
+                    raise MalformedAnswerError("a device list that was not asked for")
+            lists += page
+            if start + len(page) > newest:
+                return tuple(lists)
+            if not page or len(lists) > MAX_HISTORY:
+                raise MalformedAnswerError("a history without end")
+
+    async def publish_prekeys(self, upload: PreKeyUpload) -> PreKeyCounts:
+        """Publish prekeys, all or none; the same bytes again change nothing. Return what is offered then.
+
+        Raises:
+            PreKeyConflictError: an id was published before with other bytes.
+        """
+        body = {
+            "signed_prekey": None if upload.signed_prekey is None else to_base64url(upload.signed_prekey.encode()),
+            "one_time_prekeys": [to_base64url(each.encode()) for each in upload.one_time_prekeys],
+            "last_resort": None if upload.last_resort is None else to_base64url(upload.last_resort.encode()),
+            "one_time_kem_prekeys": [to_base64url(each.encode()) for each in upload.one_time_kem_prekeys],
+        }
+        return _counts(await self._as_device("PUT", "/v1/prekeys", body=body))
+
+    async def prekey_counts(self) -> PreKeyCounts:
+        """Return what this device offers."""
+        return _counts(await self._as_device("GET", "/v1/prekeys"))
+
+    async def claim(self, user_id: UserId, request_id: bytes, device_ids: Sequence[DeviceId] | None = None) -> Claim:
+        """Claim one bundle of each active device of a user, or of the named ones.
+
+        The same request id (16 random bytes) again gets the same bundles for 24 hours.
+
+        Raises:
+            RateLimitedError: too often.
+        """
+        body: dict[str, Any] = {"user_id": user_id, "request_id": request_id.hex()}
+        if device_ids is not None:
+            body["device_ids"] = [str(each) for each in device_ids]
+        answer = await self._as_device("POST", "/v1/claims", body=body)
+        text = answer.optional_text("device_list")
+        device_list = None if text is None else _parsed(SignedDeviceList.decode, text)
+        if device_list is not None and device_list.unverified.user_id != user_id:
+            raise MalformedAnswerError("another user's device list")
+        bundles = tuple(_parsed(PreKeyBundle.decode, each) for each in answer.texts("bundles"))
+        _check_asked_for(bundles, user_id, device_ids)
+        return Claim(device_list, bundles)
+
+    async def device_token(self) -> str:
+        """Return a device token that is good for another minute, logging in if need be.
+
+        Raises:
+            CounterBehindError: the store that counts is older than this device.
+        """
+        async with self._lock:
+            if self._clock() >= self._token_until:
+                await self._renew()
+            return self._token
+
+    async def aclose(self) -> None:
+        """Close the connections. Idempotent."""
+        await self._api.aclose()
+
+    async def _as_device(
+        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, query: Mapping[str, Any] | None = None
+    ) -> Answer:
+        token = await self.device_token()
+        try:
+            return await self._api.request(method, path, token=token, body=body, query=query)
+        except KeyServerRefusedError as refusal:
+            if refusal.code not in ("token_invalid", "token_expired"):
+                raise
+        # The server restarted with another secret, or ended the login: log in again, once.
+        if self._token == token:
+            self._token_until = 0.0
+        token = await self.device_token()
+        return await self._api.request(method, path, token=token, body=body, query=query)
+
+    async def _renew(self) -> None:
+        """Get a token within the login, or within a new one if it has ended. The caller holds the lock."""
+        if self._login_id is not None:
+            try:
+                return await self._assert(self._login_id)
+            except KeyServerRefusedError as refusal:
+                if refusal.code != "login_ended":
+                    raise
+        body = {"device_id": str(self._address.device_id)}
+        answer = await self._api.request("POST", "/v1/logins", token=await self._host_token(), body=body)
+        try:
+            self._login_id = LoginId.from_hex(answer.text("login_id"))
+        except ProtocolError:
+            raise MalformedAnswerError("login_id") from None
+        return await self._assert(self._login_id)
+
+    async def _assert(self, login_id: LoginId) -> None:
+        counter = await self._next_counter()
+        assertion = LoginAssertion(self._api.origin, self._address, login_id, counter)
+        body = {
+            "user_id": self._address.user_id,
+            "device_id": str(self._address.device_id),
+            "login_id": str(login_id),
+            "counter": counter,
+            "signature": to_base64url(self._sign(assertion.signed_bytes())),
+        }
+        asked_at = self._clock()
+        # Not repeated by itself: a lost answer used the counter up. The caller's next call signs a higher one.
+        answer = await self._api.request("POST", "/v1/tokens", body=body, repeat=False)
+        self._token = answer.text("token")
+        self._token_until = asked_at + answer.number("expires_in") - TOKEN_SPARE_SECONDS
+
+
+def _parsed(decode: Callable[[bytes], T], text: str) -> T:
+    try:
+        return decode(from_base64url(text))
+    except ProtocolError as error:
+        raise MalformedAnswerError(str(error)) from None
+
+
+def _counts(answer: Answer) -> PreKeyCounts:
+    return PreKeyCounts(
+        answer.number("one_time"),
+        answer.number("one_time_kem"),
+        answer.optional_number("signed_prekey_id"),
+        answer.optional_number("last_resort_id"),
+    )
+
+
+def _check_asked_for(bundles: Sequence[PreKeyBundle], user_id: UserId, device_ids: Sequence[DeviceId] | None) -> None:
+    got = [bundle.address for bundle in bundles]
+    asked = {DeviceAddress(user_id, each) for each in device_ids} if device_ids is not None else set(got)
+    if len(set(got)) != len(got) or not asked.issuperset(got) or any(each.user_id != user_id for each in got):
+        raise MalformedAnswerError("a bundle that was not asked for")

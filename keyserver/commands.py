@@ -1,0 +1,59 @@
+"""`keyserver migrate` and `keyserver check-config`.
+
+Owns: what they do. Does not know about: how arguments are written (__main__.py).
+"""
+
+import os
+
+from pydantic import ValidationError
+from sqlalchemy import create_engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from keyserver.app import system_clock
+from keyserver.database import database_url, sqlite_engine
+from keyserver.host_token import host_token_verifier
+from keyserver.migrations.runner import upgrade
+from keyserver.settings import DEFAULT_DATABASE, Settings
+
+
+def migrate(database: str | None) -> None:
+    """Bring the tables up to date.
+
+    Raises:
+        ValueError: no such database, or it refuses.
+    """
+    url = database_url(database or os.environ.get("E2EE_DATABASE") or DEFAULT_DATABASE)
+    engine = sqlite_engine(url) if url.get_backend_name() == "sqlite" else create_engine(url, hide_parameters=True)
+    try:
+        with engine.begin() as connection:
+            upgrade(connection)
+    except SQLAlchemyError as error:
+        raise ValueError(f"the database refuses: {type(error).__name__}") from None
+    finally:
+        engine.dispose()
+
+
+def load_settings(**given: object) -> Settings:
+    """Read the settings from the environment; `given` goes first.
+
+    Raises:
+        ValueError: what is wrong, by the names of the environment variables and without their values.
+    """
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # checked by pydantic
+    except ValidationError as error:
+        raise ValueError("\n".join(_sentence(each["loc"], each["msg"]) for each in error.errors())) from None
+
+
+def check_config() -> None:
+    """Check the settings that `keyserver serve` would use.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    host_token_verifier(load_settings(), system_clock)
+
+
+def _sentence(place: tuple[int | str, ...], message: str) -> str:
+    name = f"E2EE_{str(place[0]).upper()}" if place else "settings"
+    return f"{name}: {message.removeprefix('Value error, ')}"

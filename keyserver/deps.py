@@ -1,0 +1,107 @@
+"""What endpoints depend on: the server they belong to, and who asks.
+
+Owns: how a token comes in, which kind of token an endpoint takes.
+Does not know about: verification (auth.py), what the caller may do (service/).
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple, cast
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from e2ee.wire.identifiers import DeviceAddress, UserId
+from keyserver.auth import Clock, DeviceAuthenticator, is_device_token
+from keyserver.database import Database
+from keyserver.host_token import HostIdentity, VerifyHostToken, host_user
+from keyserver.problems import TokenMissingProblem
+from keyserver.routes.guarded import CONTEXT_KEY
+from keyserver.service.claims import ClaimService
+from keyserver.service.device_lists import DeviceListService
+from keyserver.service.devices import DeviceService
+from keyserver.service.logins import LoginService
+from keyserver.service.prekeys import PreKeyService
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One server: everything its endpoints use."""
+
+    database: Database
+    now: Clock
+    verify_host_token: VerifyHostToken
+    authenticator: DeviceAuthenticator
+    devices: DeviceService
+    device_lists: DeviceListService
+    logins: LoginService
+    prekeys: PreKeyService
+    claims: ClaimService
+
+
+class HostUser(NamedTuple):
+    """A user whom the host application vouches for; `issued_at` is Unix seconds."""
+
+    user_id: UserId
+    issued_at: int
+
+
+_host_bearer = HTTPBearer(scheme_name="HostToken", description="The host application's JWT", auto_error=False)
+_device_bearer = HTTPBearer(scheme_name="DeviceToken", description="From POST /v1/tokens", auto_error=False)
+
+
+def context(request: Request) -> Context:
+    """Return the server that the endpoint belongs to."""
+    return cast(Context, request.scope[CONTEXT_KEY])
+
+
+ContextDep = Annotated[Context, Depends(context)]
+
+
+def bearer_token(request: Request) -> str:
+    """Take the token from the Authorization header.
+
+    Raises:
+        TokenMissingProblem: none, or another scheme.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise TokenMissingProblem
+    return token
+
+
+TokenDep = Annotated[str, Depends(bearer_token)]
+
+
+async def host_caller(
+    context: ContextDep, token: TokenDep, _described: Annotated[object, Depends(_host_bearer)]
+) -> HostUser:
+    """Let only the host application's token in."""
+    return _host(await context.verify_host_token(token))
+
+
+async def device_caller(
+    context: ContextDep, token: TokenDep, _described: Annotated[object, Depends(_device_bearer)]
+) -> DeviceAddress:
+    """Let only a device token in."""
+    return (await context.authenticator.verify(token)).address
+
+
+async def either_caller(
+    context: ContextDep,
+    token: TokenDep,
+    _host_described: Annotated[object, Depends(_host_bearer)],
+    _device_described: Annotated[object, Depends(_device_bearer)],
+) -> UserId:
+    """Let both kinds of token in, each verified as its own kind."""
+    if is_device_token(token):
+        return (await context.authenticator.verify(token)).address.user_id
+    return _host(await context.verify_host_token(token)).user_id
+
+
+HostDep = Annotated[HostUser, Depends(host_caller)]
+DeviceDep = Annotated[DeviceAddress, Depends(device_caller)]
+CallerDep = Annotated[UserId, Depends(either_caller)]
+
+
+def _host(identity: HostIdentity) -> HostUser:
+    return HostUser(host_user(identity), identity.issued_at)

@@ -1,0 +1,35 @@
+"""Brings the tables of key service and mailbox up to date.
+
+Owns: Alembic's configuration. Its version table has a name of its own, so the tables can live in the host's database.
+Does not know about: the tables.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+VERSION_TABLE: Final = "e2ee_alembic_version"
+
+
+def upgrade(connection: Connection) -> None:
+    """Run what is missing, in the transaction of `connection`."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def is_current(connection: Connection) -> bool:
+    """Say whether the tables are those of this release."""
+    found = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_heads()
+    return set(found) == set(ScriptDirectory.from_config(_config()).get_heads())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return config

@@ -1,0 +1,167 @@
+"""SQL on prekeys.
+
+Owns: the statements on `e2ee_prekeys`; above all that no statement hands out a one-time prekey twice.
+Does not know about: signatures, bundles, who may claim.
+
+A row that was spent keeps its id and hash for as long as the device exists: a tombstone.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, PreKeyId, UserId
+from keyserver.repository.statements import insert
+from keyserver.tables import DeviceStatus, PreKeyKind, devices, prekeys
+
+
+class NewPreKey(NamedTuple):
+    """A prekey as it is published. `body` is the encoded wire object, `hash` its SHA-256."""
+
+    prekey_id: PreKeyId
+    kind: PreKeyKind
+    body: bytes
+    hash: bytes
+    expires_at: int | None
+
+
+class Fingerprint(NamedTuple):
+    """What is known of a published id, even when its bytes are gone."""
+
+    kind: PreKeyKind
+    hash: bytes
+
+
+def fingerprints(
+    connection: Connection, address: DeviceAddress, prekey_ids: Collection[PreKeyId]
+) -> Mapping[PreKeyId, Fingerprint]:
+    """Return those of the named ids that were published before, spent or not."""
+    rows = connection.execute(
+        select(prekeys.c.prekey_id, prekeys.c.kind, prekeys.c.hash).where(
+            *_of(address), prekeys.c.prekey_id.in_(prekey_ids)
+        )
+    )
+    return {PreKeyId(row.prekey_id): Fingerprint(PreKeyKind(row.kind), row.hash) for row in rows}
+
+
+def add(connection: Connection, address: DeviceAddress, fresh: Sequence[NewPreKey], now: int) -> None:
+    """Publish prekeys whose ids are new."""
+    rows = [
+        {
+            "user_id": address.user_id,
+            "device_id": address.device_id.raw,
+            "prekey_id": each.prekey_id,
+            "kind": each.kind,
+            "hash": each.hash,
+            "body": each.body,
+            "expires_at": each.expires_at,
+            "published_at": now,
+        }
+        for each in fresh
+    ]
+    if rows:
+        connection.execute(insert(connection, prekeys), rows)
+
+
+def replace(connection: Connection, address: DeviceAddress, kind: PreKeyKind, now: int) -> None:
+    """Stop offering the device's prekeys of a kind."""
+    connection.execute(update(prekeys).where(*_of(address), prekeys.c.kind == kind, _OFFERED).values(spent_at=now))
+
+
+def count_offered(connection: Connection, address: DeviceAddress, now: int) -> Mapping[PreKeyKind, int]:
+    """Return how many prekeys of each kind are offered; a kind without any is missing."""
+    rows = connection.execute(
+        select(prekeys.c.kind, func.count().label("number"))
+        .where(*_of(address), _OFFERED, _unexpired(now))
+        .group_by(prekeys.c.kind)
+    )
+    return {PreKeyKind(row.kind): row.number for row in rows}
+
+
+def offered(connection: Connection, address: DeviceAddress, kind: PreKeyKind, now: int) -> PreKeyId | None:
+    """Return the device's prekey of a kind that is offered until it is replaced."""
+    found = connection.execute(
+        select(prekeys.c.prekey_id).where(*_of(address), prekeys.c.kind == kind, _OFFERED, _unexpired(now))
+    ).scalar_one_or_none()
+    return None if found is None else PreKeyId(found)
+
+
+def claim_one_time_prekey(
+    connection: Connection, address: DeviceAddress, kind: PreKeyKind, request_id: bytes, now: int
+) -> PreKeyId | None:
+    """Hand out the device's oldest one-time prekey of a kind, and mark it; None if none is left.
+
+    One statement picks and marks, so two claims never see the same row as unmarked. On PostgreSQL the pick skips
+    rows that another claim has locked: both get a key, neither waits.
+    """
+    oldest = (
+        select(prekeys.c.prekey_id)
+        .where(*_of(address), prekeys.c.kind == kind, _OFFERED, _unexpired(now))
+        .order_by(prekeys.c.published_at, prekeys.c.prekey_id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+        .prefix_with("MATERIALIZED")  # or PostgreSQL may run the pick again for every row it compares
+    )
+    claimed = connection.execute(
+        update(prekeys)
+        .where(*_of(address), prekeys.c.prekey_id == select(oldest.c.prekey_id).scalar_subquery(), _OFFERED)
+        .values(spent_at=now, claim_request=request_id)
+        .returning(prekeys.c.prekey_id)
+    ).scalar_one_or_none()
+    return None if claimed is None else PreKeyId(claimed)
+
+
+def bodies(
+    connection: Connection, address: DeviceAddress, prekey_ids: Collection[PreKeyId]
+) -> Mapping[PreKeyId, bytes]:
+    """Return the bytes of prekeys, spent or not, as far as they are still held."""
+    rows = connection.execute(
+        select(prekeys.c.prekey_id, prekeys.c.body).where(
+            *_of(address), prekeys.c.prekey_id.in_(prekey_ids), prekeys.c.body.is_not(None)
+        )
+    )
+    return {PreKeyId(row.prekey_id): row.body for row in rows}
+
+
+def withdraw(connection: Connection, user_id: UserId, device_ids: Collection[DeviceId], now: int) -> None:
+    """Stop offering anything of these devices."""
+    named = prekeys.c.device_id.in_([each.raw for each in device_ids])
+    connection.execute(update(prekeys).where(prekeys.c.user_id == user_id, named, _OFFERED).values(spent_at=now))
+
+
+def forget_bodies(connection: Connection, spent_before: int) -> int:
+    """Drop the bytes of prekeys spent before a time; return how many. Id and hash stay."""
+    old = prekeys.c.spent_at < spent_before
+    dropped = connection.execute(update(prekeys).where(old, prekeys.c.body.is_not(None)).values(body=None))
+    return dropped.rowcount
+
+
+def delete_retired(connection: Connection, retired_before: int) -> int:
+    """Delete all prekeys of devices that were retired before a time; return how many.
+
+    No tombstones are needed here: a retired device publishes nothing any more.
+    """
+    gone = (
+        select(devices.c.device_id)
+        .where(
+            devices.c.user_id == prekeys.c.user_id,
+            devices.c.device_id == prekeys.c.device_id,
+            devices.c.status == DeviceStatus.RETIRED,
+            devices.c.retired_at < retired_before,
+        )
+        .exists()
+    )
+    return connection.execute(delete(prekeys).where(gone)).rowcount
+
+
+_OFFERED = prekeys.c.spent_at.is_(None)
+
+
+def _of(address: DeviceAddress) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return prekeys.c.user_id == address.user_id, prekeys.c.device_id == address.device_id.raw
+
+
+def _unexpired(now: int) -> ColumnElement[bool]:
+    return prekeys.c.expires_at.is_(None) | (prekeys.c.expires_at > now)

@@ -1,0 +1,26 @@
+"""All endpoints of one server, as a router that any FastAPI application can include.
+
+Owns: which endpoint has which body limit.
+Does not know about: what the endpoints do.
+"""
+
+from fastapi import APIRouter
+
+from keyserver.deps import Context
+from keyserver.routes import device_lists, devices, prekeys
+from keyserver.routes.guarded import guarded_route, problem_responses
+
+
+def build_router(context: Context, request_limit: int, upload_limit: int) -> APIRouter:
+    """Make the router. It needs no middleware, state or handlers of the application that includes it."""
+    responses = {**problem_responses(500)}
+    ordinary = APIRouter(route_class=guarded_route(context, request_limit), responses=responses, tags=["e2ee"])
+    devices.add_routes(ordinary)
+    device_lists.add_routes(ordinary)
+    prekeys.add_routes(ordinary)
+    large = APIRouter(route_class=guarded_route(context, upload_limit), responses=responses, tags=["e2ee"])
+    prekeys.add_upload_route(large)
+    router = APIRouter()
+    router.include_router(ordinary)
+    router.include_router(large)
+    return router

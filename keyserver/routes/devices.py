@@ -1,0 +1,74 @@
+"""Endpoints: register a device, log it in, give it tokens.
+
+Owns: the translation between HTTP and the services.
+Does not know about: the rules.
+"""
+
+from fastapi import APIRouter
+
+from e2ee.limits import SECOND_MS
+from e2ee.wire.codec import from_base64url
+from e2ee.wire.device_list import ListedDevice
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, parse_user_id
+from e2ee.wire.login_assertion import LoginId
+from e2ee.wire.public_keys import DeviceSigningKey, IdentityKey
+from keyserver.deps import ContextDep, HostDep
+from keyserver.routes.guarded import problem_responses
+from keyserver.schemas import AssertionIn, DeviceIn, DeviceOut, LoginIn, LoginOut, TokenOut
+from keyserver.tables import DeviceStatus
+
+
+def add_routes(router: APIRouter) -> None:
+    """Put the endpoints on a router."""
+    router.add_api_route(
+        "/v1/devices",
+        register_device,
+        methods=["POST"],
+        operation_id="registerDevice",
+        responses={**problem_responses(401, 409, 413, 422, 429)},
+    )
+    router.add_api_route(
+        "/v1/logins",
+        open_login,
+        methods=["POST"],
+        operation_id="openLogin",
+        responses={**problem_responses(401, 409, 413, 422)},
+    )
+    router.add_api_route(
+        "/v1/tokens",
+        issue_token,
+        methods=["POST"],
+        operation_id="issueToken",
+        responses={**problem_responses(401, 409, 413, 422)},
+    )
+
+
+async def register_device(body: DeviceIn, caller: HostDep, context: ContextDep) -> DeviceOut:
+    """Register a device of the host token's user. The same keys again change nothing."""
+    device = ListedDevice(
+        DeviceId.from_hex(body.device_id),
+        DeviceSigningKey.from_bytes(from_base64url(body.device_signing_key)),
+        IdentityKey.from_bytes(from_base64url(body.identity_key)),
+    )
+    status = await context.devices.register(caller.user_id, device)
+    return DeviceOut(
+        user_id=caller.user_id,
+        device_id=body.device_id,
+        status="active" if status is DeviceStatus.ACTIVE else "pending",
+    )
+
+
+async def open_login(body: LoginIn, caller: HostDep, context: ContextDep) -> LoginOut:
+    """Open a login: within it the device gets tokens by assertions alone, for at most 30 days."""
+    address = DeviceAddress(caller.user_id, DeviceId.from_hex(body.device_id))
+    return LoginOut(login_id=str(await context.logins.open(address, caller.issued_at)))
+
+
+async def issue_token(body: AssertionIn, context: ContextDep) -> TokenOut:
+    """Give a device token for a login assertion. The assertion is the authentication; it counts once."""
+    address = DeviceAddress(parse_user_id(body.user_id), DeviceId.from_hex(body.device_id))
+    issued = await context.logins.token(
+        address, LoginId.from_hex(body.login_id), body.counter, from_base64url(body.signature)
+    )
+    left = max(0, issued.expires_at - context.now()) // SECOND_MS
+    return TokenOut(token=issued.token, expires_at=issued.expires_at, expires_in=left)

@@ -1,0 +1,139 @@
+"""The route class of every endpoint: limits the body, turns errors into problem+json, adds security headers.
+
+Owns: the form of an error response, the body limit, the binding of endpoints to their server.
+Does not know about: what an endpoint does.
+
+All of it is in the route and not in middleware or handlers of the application, so that it works the same when the
+router is mounted in somebody else's application.
+"""
+
+import logging
+import traceback
+from collections.abc import Callable, Coroutine, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive
+
+from e2ee.errors import E2EEError
+from keyserver.problems import (
+    InternalProblem,
+    InvalidRequestProblem,
+    MethodNotAllowedProblem,
+    NotFoundProblem,
+    Problem,
+    TooLargeProblem,
+    UnacceptableBytesProblem,
+    UnauthorizedProblem,
+)
+from keyserver.schemas import ProblemBody
+
+PROBLEM_JSON: Final = "application/problem+json"
+
+SECURITY_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+CONTEXT_KEY: Final = "e2ee.keyserver"
+"""Where in the ASGI scope an endpoint finds its server (deps.py)."""
+
+_log = logging.getLogger("keyserver")
+
+
+def guarded_route(context: object, limit: int) -> type[APIRoute]:
+    """Make the route class of one server, for endpoints that take bodies of at most `limit` bytes."""
+
+    class GuardedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handler = super().get_route_handler()
+
+            async def guarded(request: Request) -> Response:
+                request.scope[CONTEXT_KEY] = context
+                try:
+                    _refuse_declared(request, limit)
+                    response = await handler(Request(request.scope, _limited(request.receive, limit)))
+                except Exception as error:  # noqa: BLE001  # the last resort turns it into a bare 500
+                    response = problem_response(to_problem(error, self.path))
+                response.headers.update(SECURITY_HEADERS)
+                return response
+
+            return guarded
+
+    return GuardedRoute
+
+
+def problem_response(problem: Problem) -> Response:
+    """Write a problem as application/problem+json."""
+    body: dict[str, int | str] = {
+        "type": f"urn:e2ee-layer:problem:{problem.code}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "code": problem.code,
+        "detail": str(problem),
+        **problem.members,
+    }
+    headers = dict(SECURITY_HEADERS)
+    if problem.retry_after is not None:
+        headers["Retry-After"] = str(problem.retry_after)
+    if isinstance(problem, UnauthorizedProblem):
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body, problem.status, headers, PROBLEM_JSON)
+
+
+def to_problem(error: Exception, path: str) -> Problem:
+    """Find the problem that stands for an error. What nobody foresaw is logged without its values."""
+    match error:
+        case Problem():
+            return error
+        case RequestValidationError():
+            return InvalidRequestProblem(_places(error))
+        case E2EEError():
+            return UnacceptableBytesProblem(error.code, str(error))
+        case HTTPException(status_code=status) if status < 500:
+            return _BY_STATUS.get(status, InvalidRequestProblem)()
+    # Not the error's text: a database driver may put values there.
+    where = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s in %s\n%s", type(error).__name__, path, where)
+    return InternalProblem()
+
+
+def problem_responses(*statuses: int) -> Mapping[int | str, dict[str, Any]]:
+    """Describe error responses for OpenAPI."""
+    schema = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {PROBLEM_JSON: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+_BY_STATUS: Final[Mapping[int, type[Problem]]] = {404: NotFoundProblem, 405: MethodNotAllowedProblem}
+
+
+def _refuse_declared(request: Request, limit: int) -> None:
+    """Refuse by the declared length before reading anything. What is not declared, or falsely, `_limited` counts."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > limit:
+        raise TooLargeProblem(limit)
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    taken = 0
+
+    async def limited() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > limit:
+            raise TooLargeProblem(limit)
+        return message
+
+    return limited
+
+
+def _places(error: RequestValidationError) -> str:
+    """Say where a request is wrong, and how; never what it held."""
+    places = (f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()[:5])
+    return "; ".join(places)

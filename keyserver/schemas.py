@@ -1,0 +1,163 @@
+"""Bodies of requests and responses, as OpenAPI describes them.
+
+Owns: JSON names, forms and sizes.
+Does not know about: what the wire objects hold; they cross as base64url, device ids and hashes as lower-case hex.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from e2ee.limits import MAX_DEVICES, MAX_TIMESTAMP, MAX_USER_ID, ONE_TIME_PREKEY_BATCH
+
+MAX_WIRE_TEXT = 4096
+"""Characters of the longest wire object here: a KEM prekey of 1,645 bytes, a device list of ten devices of 1,130."""
+
+Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", min_length=32, max_length=32, description="16 bytes, hex")]
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", min_length=64, max_length=64, description="32 bytes, hex")]
+Base64Url = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_-]*$", max_length=MAX_WIRE_TEXT, description="base64url without padding")
+]
+UserIdText = Annotated[
+    str,
+    Field(pattern=r"^[!-~]*$", min_length=1, max_length=MAX_USER_ID, description="1 to 128 printable ASCII characters"),
+]
+Counter = Annotated[int, Field(ge=0, le=MAX_TIMESTAMP)]
+Seq = Annotated[int, Field(ge=1, le=MAX_TIMESTAMP)]
+Milliseconds = Annotated[int, Field(ge=0, description="Unix milliseconds")]
+
+
+class Body(BaseModel):
+    """Base of all bodies: no conversions, no unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ProblemBody(BaseModel):
+    """An error (RFC 9457). `code` is stable; other fields depend on it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="urn:e2ee-layer:problem:<code>")
+    title: str
+    status: int
+    code: str
+    detail: str
+
+
+class DeviceIn(Body):
+    """A device to register: its id and the keys it keeps for ever."""
+
+    device_id: Hex16
+    device_signing_key: Base64Url
+    identity_key: Base64Url
+
+
+class DeviceOut(Body):
+    """A registered device."""
+
+    user_id: UserIdText
+    device_id: Hex16
+    status: Literal["pending", "active"]
+
+
+class LoginIn(Body):
+    """Which device logs in."""
+
+    device_id: Hex16
+
+
+class LoginOut(Body):
+    """A login: what the device names in its assertions."""
+
+    login_id: Hex16
+
+
+class AssertionIn(Body):
+    """A login assertion: the signature covers origin, user, device, login and counter."""
+
+    user_id: UserIdText
+    device_id: Hex16
+    login_id: Hex16
+    counter: Counter
+    signature: Base64Url
+
+
+class TokenOut(Body):
+    """A device token."""
+
+    token: str
+    expires_at: Milliseconds
+    expires_in: int = Field(ge=0, description="seconds, for clients whose clock is wrong")
+
+
+class DeviceListIn(Body):
+    """A signed device list."""
+
+    device_list: Base64Url
+
+
+class ListPositionOut(Body):
+    """Where in the chain of the user's lists."""
+
+    seq: Seq
+    hash: Hex32
+
+
+class DeviceListsOut(Body):
+    """Consecutive signed lists, oldest first. If the last of them is not number `newest_seq`, ask again from there."""
+
+    device_lists: list[Base64Url]
+    newest_seq: Counter
+
+
+class PreKeysIn(Body):
+    """Prekeys to publish, in one transaction."""
+
+    signed_prekey: Base64Url | None = None
+    one_time_prekeys: list[Base64Url] = Field(default_factory=list, max_length=ONE_TIME_PREKEY_BATCH)
+    last_resort: Base64Url | None = None
+    one_time_kem_prekeys: list[Base64Url] = Field(default_factory=list, max_length=ONE_TIME_PREKEY_BATCH)
+
+
+class PreKeyCountsOut(Body):
+    """What the device offers: numbers of one-time prekeys, ids of the current others."""
+
+    one_time: int = Field(ge=0)
+    one_time_kem: int = Field(ge=0)
+    signed_prekey_id: int | None
+    last_resort_id: int | None
+
+
+class ClaimIn(Body):
+    """Whose bundles to claim. The same `request_id` again gets the same bundles for 24 hours."""
+
+    user_id: UserIdText
+    request_id: Hex16
+    device_ids: list[Hex16] | None = Field(default=None, max_length=MAX_DEVICES)
+
+
+class ClaimOut(Body):
+    """The user's newest signed list and one bundle per active device; null and none for an unknown user."""
+
+    device_list: Base64Url | None
+    bundles: list[Base64Url]
+
+
+class DevUserIn(Body):
+    """Whom the built-in issuer of `keyserver serve --dev` makes a token for."""
+
+    user: UserIdText
+
+
+class DevTokenOut(Body):
+    """A host token of the built-in issuer."""
+
+    token: str
+    expires_at: Milliseconds
+
+
+class HealthOut(Body):
+    """The server's state."""
+
+    status: Literal["ok"]

@@ -1,0 +1,106 @@
+"""`keyserver serve`: the server as a process.
+
+Owns: the listening socket, what may be bound in plaintext, uvicorn's settings.
+Does not know about: how arguments are written (__main__.py).
+"""
+
+import secrets
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any, final
+
+import uvicorn
+
+from keyserver.app import create_app
+from keyserver.commands import load_settings
+from keyserver.loopback import is_loopback
+from keyserver.settings import Settings
+
+_MAX_WEBSOCKET_FRAME = 256 * 1024
+
+
+class ServeError(Exception):
+    """The server cannot start; the text says why and what to do."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """The command line of `serve`."""
+
+    host: str
+    port: int
+    database: str | None
+    dev: bool
+    behind_tls_proxy: bool
+
+
+def serve(options: ServeOptions) -> None:
+    """Run until a signal says stop.
+
+    Raises:
+        ServeError: the combination of options is refused, or the address is taken.
+        ValueError: the settings are incomplete.
+    """
+    if not is_loopback(options.host):
+        if options.dev:
+            raise ServeError("--dev gives anybody a token for any user: it listens on loopback only")
+        if not options.behind_tls_proxy:
+            raise ServeError(
+                f"{options.host} is not loopback, and this server speaks plaintext: put a proxy that terminates TLS "
+                "in front and say so with --behind-tls-proxy"
+            )
+    with _listen(options) as listener:
+        port = listener.getsockname()[1]
+        app = create_app(_settings(options, port), dev_issuer=options.dev)
+        sys.stdout.write(f"keyserver listening on {_url(options.host, port)}\n")
+        sys.stdout.flush()
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,  # user ids are in query strings
+            server_header=False,
+            proxy_headers=False,
+            lifespan="on",
+            ws_max_size=_MAX_WEBSOCKET_FRAME,
+            timeout_graceful_shutdown=10,
+        )
+        server = uvicorn.Server(config)
+        server.run(sockets=[listener])
+    if not server.started:
+        raise ServeError("the server did not start; the log says why")
+
+
+def _listen(options: ServeOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((options.host, options.port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise ServeError(f"cannot listen on {options.host} port {options.port}: {error.strerror}") from None
+    return listener
+
+
+def _settings(options: ServeOptions, port: int) -> Settings:
+    given: dict[str, Any] = {} if options.database is None else {"database": options.database}
+    if options.dev:
+        origins = [_url(host, port) for host in ("127.0.0.1", "localhost", "::1")]
+        given |= {
+            "origin": origins[0],
+            "other_origins": tuple(origins[1:]),
+            "token_secret": secrets.token_urlsafe(32),
+            "host_jwt_algorithm": "HS256",
+            "host_jwt_secret": secrets.token_urlsafe(32),
+            "host_jwt_issuer": None,
+            "host_jwt_audience": None,
+        }
+    return load_settings(**given)
+
+
+def _url(host: str, port: int) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}" if port == 80 else f"http://{shown}:{port}"

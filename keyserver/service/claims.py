@@ -1,0 +1,131 @@
+"""Claiming bundles.
+
+Owns: what one claim gets, that a repeated claim gets the same, how often one may claim.
+Does not know about: HTTP, SQL.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+from sqlalchemy import Connection
+
+from e2ee.primitives.kdf import sha256
+from e2ee.wire.codec import Reader, Writer
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, PreKeyId, UserId
+from e2ee.wire.prekey_bundle import KemPreKey, OneTimePreKey, PreKeyBundle, SignedPreKey
+from keyserver.auth import Clock
+from keyserver.database import Database
+from keyserver.problems import RateLimitedProblem, RequestIdReusedProblem
+from keyserver.repository import claims, device_lists, devices, prekeys, rate_limits
+from keyserver.repository.claims import ClaimedBundle, ClaimRequest
+from keyserver.repository.rate_limits import RateLimit
+from keyserver.service.policy import NOBODY, ContactPolicy
+from keyserver.tables import DeviceStatus, PreKeyKind
+
+
+class Answer(NamedTuple):
+    """The user's newest encoded list, and one bundle per active device that can be reached."""
+
+    device_list: bytes | None
+    bundles: Sequence[PreKeyBundle]
+
+
+class Question(NamedTuple):
+    """Whose bundles are asked for; of all active devices, or of the named ones."""
+
+    user_id: UserId
+    device_ids: frozenset[DeviceId] | None
+
+    def digest(self) -> bytes:
+        """Return 32 bytes that two different questions do not share."""
+        writer = Writer().ascii8(self.user_id).u8(self.device_ids is not None)
+        for device_id in sorted(self.device_ids or ()):
+            writer.raw(device_id.raw)
+        return sha256(writer.finish())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ClaimService:
+    """Hands out bundles. A one-time prekey goes to one request, whatever races, retries or crashes."""
+
+    database: Database
+    now: Clock
+    policy: ContactPolicy
+    per_pair: RateLimit
+    per_target: RateLimit
+
+    async def claim(self, claimer: DeviceAddress, question: Question, request_id: bytes) -> Answer:
+        """Claim bundles under a request id of 16 bytes; the same id again gets the same bundles.
+
+        A user that the claimer may not contact looks like one that does not exist.
+
+        Raises:
+            RequestIdReusedProblem: the id was used for another question.
+            RateLimitedProblem: too often.
+        """
+        allowed = await self.policy.may_contact(claimer.user_id, question.user_id)
+        asked = question if allowed else Question(NOBODY, question.device_ids)
+        request = ClaimRequest(claimer, request_id, question.digest())
+
+        def work(connection: Connection) -> Answer:
+            earlier = claims.begin(connection, request, self.now())
+            if earlier is None:
+                self._limit(connection, claimer.user_id, question.user_id)
+                self._claim(connection, request, asked)
+            elif earlier != request.question:
+                raise RequestIdReusedProblem
+            return _answer(connection, request, asked)
+
+        return await self.database.write(work)
+
+    def _limit(self, connection: Connection, claimer: UserId, target: UserId) -> None:
+        now = self.now()
+        wait = rate_limits.take(connection, f"claim {target} by {claimer}", self.per_pair, now)
+        wait = wait or rate_limits.take(connection, f"claim {target}", self.per_target, now)
+        if wait:
+            raise RateLimitedProblem(wait)
+
+    def _claim(self, connection: Connection, request: ClaimRequest, asked: Question) -> None:
+        now = self.now()
+        got = []
+        for device_id in devices.devices_in(connection, asked.user_id, DeviceStatus.ACTIVE):
+            if asked.device_ids is None or device_id in asked.device_ids:
+                address = DeviceAddress(asked.user_id, device_id)
+                got.append(_claim_bundle(connection, address, request.request_id, now))
+        claims.add_bundles(connection, request, [bundle for bundle in got if bundle is not None])
+
+
+def _claim_bundle(connection: Connection, address: DeviceAddress, request_id: bytes, now: int) -> ClaimedBundle | None:
+    """Take one device's bundle; None, and nothing taken, if it offers no usable signed or KEM prekey."""
+    signed = prekeys.offered(connection, address, PreKeyKind.SIGNED, now)
+    if signed is None:
+        return None
+    kem = prekeys.claim_one_time_prekey(connection, address, PreKeyKind.ONE_TIME_KEM, request_id, now)
+    kem = kem or prekeys.offered(connection, address, PreKeyKind.LAST_RESORT_KEM, now)
+    if kem is None:
+        return None
+    one_time = prekeys.claim_one_time_prekey(connection, address, PreKeyKind.ONE_TIME, request_id, now)
+    return ClaimedBundle(address, signed, one_time, kem)
+
+
+def _answer(connection: Connection, request: ClaimRequest, asked: Question) -> Answer:
+    """Put the answer together from what is recorded, so that a first and a repeated request cannot differ."""
+    bundles = []
+    for claimed in claims.bundles(connection, request):
+        ids = [claimed.signed_prekey_id, claimed.kem_prekey_id, claimed.one_time_prekey_id]
+        bodies = prekeys.bodies(connection, claimed.address, [each for each in ids if each is not None])
+        bundles.append(
+            PreKeyBundle(
+                claimed.address,
+                SignedPreKey.decode(Reader(bodies[claimed.signed_prekey_id])),
+                _one_time(bodies, claimed.one_time_prekey_id),
+                KemPreKey.decode(Reader(bodies[claimed.kem_prekey_id])),
+            )
+        )
+    return Answer(device_lists.newest(connection, asked.user_id), bundles)
+
+
+def _one_time(bodies: Mapping[PreKeyId, bytes], prekey_id: PreKeyId | None) -> OneTimePreKey | None:
+    return None if prekey_id is None else OneTimePreKey.decode(Reader(bodies[prekey_id]))

@@ -1,0 +1,133 @@
+"""Accepting and serving signed device lists.
+
+Owns: the chain's rules on the server: who may bring a list, what it must follow, what it does to devices.
+Does not know about: HTTP, SQL. Clients check signatures and chain again and never rely on this.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, final
+
+from sqlalchemy import Connection
+
+from e2ee.wire.device_list import DeviceList, ListPosition, SignedDeviceList
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
+from keyserver.auth import Clock
+from keyserver.database import Database
+from keyserver.problems import (
+    AccountKeyChangedProblem,
+    ContactRefusedProblem,
+    DeviceListConflictProblem,
+    DeviceRetiredProblem,
+    FirstListProblem,
+    ListedKeysProblem,
+    RateLimitedProblem,
+)
+from keyserver.repository import device_lists, devices, logins, prekeys, rate_limits
+from keyserver.repository.devices import UserRow
+from keyserver.repository.rate_limits import RateLimit
+from keyserver.service.policy import NOBODY, ContactPolicy
+from keyserver.tables import DeviceStatus
+
+HISTORY_PAGE: Final = 64
+"""Lists in one answer."""
+
+OnRetired = Callable[[Sequence[DeviceAddress]], None]
+"""Told after the commit which devices left, so that their connections are cut."""
+
+
+class History(NamedTuple):
+    """Consecutive encoded lists, oldest first, and the number of the newest (0: none)."""
+
+    lists: Sequence[bytes]
+    newest_seq: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DeviceListService:
+    """Accepts lists by compare-and-set and serves them."""
+
+    database: Database
+    now: Clock
+    policy: ContactPolicy
+    limit: RateLimit
+    on_retired: OnRetired
+
+    async def publish(self, caller: UserId, signed: SignedDeviceList) -> ListPosition:
+        """Accept a list that follows the newest one; one that was accepted before changes nothing.
+
+        Raises:
+            InvalidSignatureError: the account key named in the list did not sign it.
+            ContactRefusedProblem, FirstListProblem: the caller may not bring it.
+            DeviceListConflictProblem, AccountKeyChangedProblem: it does not follow.
+            ListedKeysProblem, DeviceRetiredProblem: it names a device wrongly.
+        """
+        content = signed.unverified
+        if not await self.policy.may_contact(caller, content.user_id):
+            raise ContactRefusedProblem
+        signed.verify(content.user_id)
+        retired = await self.database.write(lambda connection: self._publish(connection, caller, signed))
+        if retired:
+            self.on_retired([DeviceAddress(content.user_id, device_id) for device_id in retired])
+        return content.position
+
+    async def history(self, caller: UserId, user_id: UserId, from_seq: int) -> History:
+        """Return a page of the user's lists from `from_seq` on. An unknown user, or one out of reach, has none."""
+        allowed = await self.policy.may_contact(caller, user_id)
+        whose = user_id if allowed else NOBODY
+
+        def load(connection: Connection) -> History:
+            user = devices.find_user(connection, whose)
+            lists = device_lists.history(connection, whose, from_seq, HISTORY_PAGE)
+            return History(lists, 0 if user is None else user.list_seq)
+
+        return await self.database.read(load)
+
+    def _publish(self, connection: Connection, caller: UserId, signed: SignedDeviceList) -> Sequence[DeviceId]:
+        content, now = signed.unverified, self.now()
+        if caller == content.user_id:
+            devices.ensure_user(connection, content.user_id, now)
+        user = devices.find_user(connection, content.user_id, lock=True)
+        if user is None or (user.account_key is None and caller != content.user_id):
+            raise FirstListProblem
+        if user.account_key not in (None, content.account_key):
+            raise AccountKeyChangedProblem
+        if _accepted_before(connection, user, content):
+            return ()
+        current = ListPosition(user.list_seq, user.list_hash)
+        if content.seq != current.seq + 1 or content.previous_hash != current.hash:
+            raise DeviceListConflictProblem(current.seq, current.hash.raw)
+        wait = rate_limits.take(connection, f"list {content.user_id}", self.limit, now)
+        if wait:
+            raise RateLimitedProblem(wait)
+        if not devices.advance_list(connection, content.user_id, content.account_key, current, content.position):
+            raise DeviceListConflictProblem(current.seq, current.hash.raw)
+        device_lists.add(connection, signed, now)
+        return _apply(connection, content, now)
+
+
+def _accepted_before(connection: Connection, user: UserRow, content: DeviceList) -> bool:
+    return (
+        content.seq <= user.list_seq
+        and device_lists.hash_of(connection, content.user_id, content.seq) == content.hash()
+    )
+
+
+def _apply(connection: Connection, content: DeviceList, now: int) -> Sequence[DeviceId]:
+    """Activate who is listed, retire who is not listed any more; return the retired."""
+    user_id, listed = content.user_id, {device.device_id: device for device in content.devices}
+    for registered in devices.devices_of(connection, user_id, listed):
+        entry = listed[registered.device_id]
+        if (entry.device_signing_key, entry.identity_key) != (registered.device_signing_key, registered.identity_key):
+            raise ListedKeysProblem
+        if registered.status is DeviceStatus.RETIRED:
+            raise DeviceRetiredProblem
+    active = devices.devices_in(connection, user_id, DeviceStatus.ACTIVE)
+    retired = [device_id for device_id in active if device_id not in listed]
+    devices.activate(connection, user_id, listed)
+    if retired:
+        devices.retire(connection, user_id, retired, now)
+        prekeys.withdraw(connection, user_id, retired, now)
+        logins.end(connection, user_id, retired)
+    return retired

@@ -1,0 +1,129 @@
+"""Settings of the server side, from the environment (`E2EE_...`) or from code.
+
+Owns: names, defaults and validity of the settings.
+Does not know about: who uses them.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from e2ee.errors import MalformedMessageError
+from e2ee.limits import DAY_MS, SECOND_MS
+from e2ee.wire.login_assertion import parse_origin
+from keyserver.database import database_url
+from keyserver.repository.rate_limits import RateLimit
+
+DEFAULT_DATABASE = "keyserver.db"
+
+MIN_SECRET_BYTES = 32
+"""RFC 7518 section 3.2: an HS256 key is at least as long as the hash."""
+
+
+def _origin(text: str) -> str:
+    try:
+        return parse_origin(text)
+    except MalformedMessageError:
+        raise ValueError("an origin is https://host[:port] in lower case, without path or default port") from None
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"a secret is at least {MIN_SECRET_BYTES} bytes long and random")
+    return value
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """All settings. There is no default for any secret; `keyserver serve --dev` makes random ones."""
+
+    model_config = SettingsConfigDict(env_prefix="E2EE_", extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    origin: Origin
+    """How clients reach this server: https://host[:port]. Login assertions are bound to it."""
+    other_origins: tuple[Origin, ...] = ()
+    """Further names of the same server."""
+    database: str = DEFAULT_DATABASE
+    """Path of an SQLite file, or a postgresql:// URL."""
+    token_secret: Secret
+    """Signs device tokens (HS256). Every process of one server has the same."""
+    migrate: bool = False
+    """Bring the tables up to date at start. Always done on SQLite; elsewhere `keyserver migrate` is run on purpose."""
+
+    host_jwt_algorithm: Literal["HS256", "EdDSA"] | None = None
+    """The one algorithm of the host application's tokens."""
+    host_jwt_secret: Secret | None = None
+    """For HS256."""
+    host_jwt_public_key: str | None = None
+    """For EdDSA: an Ed25519 public key, PEM."""
+    host_jwt_public_key_file: Path | None = None
+    host_jwt_issuer: str | None = None
+    host_jwt_audience: str | None = None
+    host_jwt_leeway_seconds: Annotated[int, Field(ge=0, le=300)] = 10
+
+    token_seconds: Annotated[int, Field(ge=60, le=3600)] = 15 * 60
+    login_days: Annotated[int, Field(ge=1, le=30)] = 30
+    request_limit: Annotated[int, Field(ge=1024)] = 64 * 1024
+    """Largest request body in bytes."""
+    prekey_upload_limit: Annotated[int, Field(ge=1024)] = 512 * 1024
+    """Largest body of a prekey upload in bytes: 100 KEM prekeys take about 230 KiB."""
+
+    claim_pair_burst: Positive = 30
+    claim_pair_seconds: Positive = 60
+    """One claimer's claims from one user: this many at once, then one each so many seconds."""
+    claim_target_burst: Positive = 500
+    claim_target_seconds: Positive = 3
+    """Everybody's claims from one user."""
+    list_burst: Positive = 60
+    list_seconds: Positive = 120
+    """New device lists of one user."""
+    register_burst: Positive = 20
+    register_seconds: Positive = 600
+    """New devices of one user."""
+
+    @field_validator("database")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        database_url(value)
+        return value
+
+    @model_validator(mode="after")
+    def _distinct_secrets(self) -> Self:
+        if self.host_jwt_secret is not None and self.host_jwt_secret == self.token_secret:
+            # Else whoever may sign for users could sign device tokens.
+            raise ValueError("token_secret and host_jwt_secret must differ")
+        return self
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        return (self.origin, *self.other_origins)
+
+    @property
+    def token_ms(self) -> int:
+        return self.token_seconds * SECOND_MS
+
+    @property
+    def login_ms(self) -> int:
+        return self.login_days * DAY_MS
+
+    @property
+    def claim_pair(self) -> RateLimit:
+        return RateLimit(self.claim_pair_burst, self.claim_pair_seconds * SECOND_MS)
+
+    @property
+    def claim_target(self) -> RateLimit:
+        return RateLimit(self.claim_target_burst, self.claim_target_seconds * SECOND_MS)
+
+    @property
+    def lists(self) -> RateLimit:
+        return RateLimit(self.list_burst, self.list_seconds * SECOND_MS)
+
+    @property
+    def registrations(self) -> RateLimit:
+        return RateLimit(self.register_burst, self.register_seconds * SECOND_MS)

@@ -1,0 +1,255 @@
+"""A relay with everything around it, for tests: database, device lists, tokens, contacts, a clock, and its clients."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy
+
+from e2ee.wire.envelope import Envelope, Lane
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, EnvelopeId, UserId
+from keyserver.database import Database, database_url
+from transport_adapters.base import (
+    Connected,
+    Cursor,
+    Delivery,
+    EnvelopeTransport,
+    Incoming,
+    ListClaim,
+    Outgoing,
+    SendResult,
+    SeqRange,
+)
+from transport_adapters.frames import ErrorCode
+from transport_adapters.link import LinkOptions
+from transport_adapters.server.ports import OK, Principal, SendCheck, StaleList, TokenRefusedError, Unavailable
+from transport_adapters.server.relay import Relay
+from transport_adapters.server.settings import DEFAULT_MAILBOX, DEFAULT_RELAY, MailboxSettings, RelaySettings
+from transport_adapters.server.tables import define_tables
+
+T = TypeVar("T")
+START = 1_800_000_000_000
+TOKEN_LIFETIME_MS = 15 * 60 * 1000
+PATIENT = replace(DEFAULT_RELAY, close_timeout=0.5)
+"""Timers of a test's relay: those that a test does not mean to see never fire within it."""
+EAGER_LINK = LinkOptions(first_backoff=0.01, max_backoff=0.05, jitter=lambda: 1.0)
+
+
+def address(user: str, device: int = 1) -> DeviceAddress:
+    return DeviceAddress(UserId(user), DeviceId(bytes([device]) * 16))
+
+
+class Clock:
+    """Stands still unless told."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += int(seconds * 1000)
+
+
+class Lists:
+    """The newest device list of each user: implements `DeviceDirectory`."""
+
+    def __init__(self) -> None:
+        self.newest: dict[UserId, tuple[ListClaim, tuple[DeviceId, ...]]] = {}
+        self.unavailable: set[DeviceAddress] = set()
+
+    def claim(self, user: UserId) -> ListClaim:
+        return self.newest[user][0]
+
+    def change(self, user: UserId, *devices: DeviceId) -> None:
+        seq = self.newest[user][0].seq + 1 if user in self.newest else 1
+        named = b"".join(each.raw for each in devices)
+        self.newest[user] = ListClaim(seq, hashlib.sha256(bytes([seq]) + named).digest()), devices
+
+    def check_send(
+        self,
+        _connection: sqlalchemy.Connection,
+        sender: DeviceAddress,
+        recipient: DeviceAddress,
+        sender_list: ListClaim,
+        recipient_list: ListClaim,
+    ) -> SendCheck:
+        for user, claim in ((sender.user_id, sender_list), (recipient.user_id, recipient_list)):
+            newest, devices = self.newest.get(user, (ListClaim(0, bytes(32)), ()))
+            if claim != newest:
+                return StaleList(user, newest.seq, devices)
+        listed = recipient.device_id in self.newest[recipient.user_id][1]
+        return Unavailable() if recipient in self.unavailable or not listed else OK
+
+
+class Tokens:
+    """Device tokens: implements `TokenVerifier`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.issued: dict[str, Principal] = {}
+        self.refused: dict[DeviceAddress, str] = {}
+
+    def issue(self, owner: DeviceAddress, lifetime_ms: int = TOKEN_LIFETIME_MS) -> str:
+        token = f"secret-token-{owner}-{len(self.issued)}"
+        self.issued[token] = Principal(owner, 1, self._clock() + lifetime_ms)
+        return token
+
+    async def verify(self, token: str) -> Principal:
+        principal = self.issued.get(token)
+        if principal is None:
+            raise TokenRefusedError("token_invalid")
+        if principal.address in self.refused:
+            raise TokenRefusedError(self.refused[principal.address])
+        if principal.expires_at <= self._clock():
+            raise TokenRefusedError("token_expired")
+        return principal
+
+
+class Contacts:
+    """Everybody may reach everybody, except the pairs named: implements `ContactPolicy`."""
+
+    def __init__(self) -> None:
+        self.refused: set[tuple[str, str]] = set()
+        self.asked = 0
+
+    async def may_contact(self, sender: UserId, recipient: UserId) -> bool:
+        self.asked += 1
+        return (sender, recipient) not in self.refused
+
+    async def may_see(self, _watcher: UserId, _watched: UserId) -> bool:
+        return False
+
+
+@dataclass
+class RelayWorld:
+    database: Database
+    relay: Relay
+    clock: Clock
+    lists: Lists
+    tokens: Tokens
+    contacts: Contacts
+    _counters: dict[DeviceAddress, int] = field(default_factory=dict)
+    _ids: int = 0
+
+    async def device(self, user: str, device: int = 1) -> DeviceAddress:
+        """Register a device: an inbox, and a place in its user's list."""
+        owner = address(user, device)
+        await self.database.write(lambda on: self.relay.mailbox.create_inbox(on, owner, self.clock()))
+        others = self.lists.newest.get(owner.user_id, (None, ()))[1]
+        self.lists.change(owner.user_id, *others, owner.device_id)
+        return owner
+
+    def outgoing(
+        self,
+        sender: DeviceAddress,
+        recipient: DeviceAddress,
+        body: bytes = b"ciphertext",
+        *,
+        lane: Lane = Lane.CHAT,
+        ttl: int = 3600,
+    ) -> Outgoing:
+        """Make the next envelope of a sender, with current list claims and counter."""
+        self._ids += 1
+        counter = self._counters[sender] = self._counters.get(sender, 0) + 1
+        envelope = Envelope(EnvelopeId(self._ids.to_bytes(16, "big")), sender, recipient, lane, ttl, body)
+        claims = self.lists.claim(recipient.user_id), self.lists.claim(sender.user_id)
+        return Outgoing(counter, envelope.encode(), envelope.envelope_id, *claims)
+
+
+@asynccontextmanager
+async def relay_world(
+    directory: Path, settings: RelaySettings = PATIENT, mailbox: MailboxSettings = DEFAULT_MAILBOX
+) -> AsyncIterator[RelayWorld]:
+    """Open a relay on a database file in `directory`."""
+    metadata = sqlalchemy.MetaData()
+    tables = define_tables(metadata)
+    clock = Clock()
+    lists, tokens, contacts = Lists(), Tokens(clock), Contacts()
+    database = Database(database_url(str(directory / "relay.db")))
+    await database.start()
+    await database.write(metadata.create_all)
+    relay = Relay(database, tables, lists, tokens, contacts, now=clock, settings=settings, mailbox_settings=mailbox)
+    try:
+        yield RelayWorld(database, relay, clock, lists, tokens, contacts)
+    finally:
+        await relay.close()
+        await database.close()
+
+
+class Peer:
+    """One device's client: takes what its transport receives, as an application would."""
+
+    def __init__(self, transport: EnvelopeTransport, cursor: "CursorCell") -> None:
+        self.transport = transport
+        self.cursor = cursor
+        self.connected: asyncio.Queue[Connected] = asyncio.Queue()
+        self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.outcome: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._receive())
+
+    async def _receive(self) -> None:
+        try:
+            async for incoming in self.transport.receive():
+                self._take(incoming)
+        except Exception as error:  # noqa: BLE001 - the tests judge it
+            self.outcome.set_result(error)
+        else:
+            self.outcome.set_result(None)
+
+    def _take(self, incoming: Incoming) -> None:
+        if isinstance(incoming, Connected):
+            self.connected.put_nowait(incoming)
+        else:
+            self.deliveries.put_nowait(incoming)
+
+    async def online(self) -> Connected:
+        """Wait for the next answer to hello."""
+        return await within(self.connected.get())
+
+    async def next(self) -> Delivery:
+        return await within(self.deliveries.get())
+
+    async def take(self, count: int) -> list[Delivery]:
+        return [await self.next() for _ in range(count)]
+
+    async def ack(self, *deliveries: Delivery) -> None:
+        ranges = [SeqRange(each.seq, each.seq) for each in sorted(deliveries, key=lambda each: each.seq)]
+        await self.transport.ack(deliveries[0].epoch, ranges)
+
+    async def close(self) -> None:
+        await self.transport.aclose()
+        await within(asyncio.wait([self._task]))
+
+
+class CursorCell:
+    """Where a test keeps its cursor."""
+
+    def __init__(self) -> None:
+        self.value = Cursor(0, 0)
+
+    async def __call__(self) -> Cursor:
+        return self.value
+
+
+async def within(awaitable: Awaitable[T], seconds: float = 20.0) -> T:
+    """Wait; a test that would hang fails instead."""
+    async with asyncio.timeout(seconds):
+        return await awaitable
+
+
+async def eventually(condition: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something that nobody announces has happened."""
+    async with asyncio.timeout(20):
+        while True:
+            holds = condition()
+            if isinstance(holds, Awaitable):
+                holds = await holds
+            if holds:
+                return
+            await asyncio.sleep(0.005)

@@ -1,0 +1,203 @@
+"""Both ratchets together under the key-committing AEAD."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from e2ee.errors import (
+    AuthenticationError,
+    DuplicateMessageError,
+    EpochUnknownError,
+    MalformedMessageError,
+    ProtocolError,
+    TooManySkippedError,
+    UnsupportedVersionError,
+)
+from e2ee.limits import MAX_SKIP
+from e2ee.primitives import aead
+from e2ee.private_keys import PreKeyPair, RootKey, SharedSecret
+from e2ee.ratchet import double_ratchet, pq_ratchet, triple_ratchet
+from e2ee.ratchet.skipped_keys import FindSkipped, nothing_skipped
+from e2ee.ratchet.state import RatchetState
+from e2ee.wire.message import PQ_PAYLOAD_LENGTHS, PqPayloadType, RatchetMessage
+from e2ee.wire.public_keys import RatchetPublicKey
+from tests.wire_objects import seeded_rng
+
+AD: Final = b"\x33" * 32
+PLAINTEXT: Final = b"\x44" * 256
+RNG: Final = seeded_rng("triple ratchet")
+
+
+def ends(root: bytes = b"\x11" * 32, pq: bytes = b"\x22" * 32) -> tuple[RatchetState, RatchetState]:
+    """Return initiator and responder."""
+    rng = seeded_rng("prekey")
+    prekey = PreKeyPair.generate(rng)
+    return (
+        RatchetState(
+            double_ratchet.start_as_initiator(RootKey(root), prekey.public),
+            pq_ratchet.start(SharedSecret(pq), initiator=True),
+        ),
+        RatchetState(
+            double_ratchet.start_as_responder(RootKey(root), prekey),
+            pq_ratchet.start(SharedSecret(pq), initiator=False),
+        ),
+    )
+
+
+def encrypted(state: RatchetState, count: int = 1) -> tuple[RatchetState, list[RatchetMessage]]:
+    messages = []
+    for _ in range(count):
+        state, encoded = triple_ratchet.encrypt(state, AD, PLAINTEXT, RNG)
+        messages.append(RatchetMessage.decode(encoded))
+    return state, messages
+
+
+def established() -> tuple[RatchetState, RatchetState]:
+    """Return both ends after a message each way, so that either may send and neither has a key to skip."""
+    alice, bob = ends()
+    alice, (first,) = encrypted(alice)
+    bob = triple_ratchet.decrypt(bob, AD, first, nothing_skipped).state
+    bob, (reply,) = encrypted(bob)
+    return triple_ratchet.decrypt(alice, AD, reply, nothing_skipped).state, bob
+
+
+def refuse(state: RatchetState, message: RatchetMessage, error: type[Exception], ad: bytes = AD) -> None:
+    before = state
+    with pytest.raises(error):
+        triple_ratchet.decrypt(state, ad, message, nothing_skipped)
+    assert state == before
+
+
+def flipped(message: RatchetMessage) -> Iterator[tuple[int, bytes]]:
+    encoded = message.encode()
+    for at in range(len(encoded)):
+        yield at, encoded[:at] + bytes([encoded[at] ^ 1]) + encoded[at + 1 :]
+
+
+def test_a_conversation_with_loss_and_reordering_decrypts() -> None:
+    alice, bob = established()
+    alice, (m0, m1, m2) = encrypted(alice, 3)
+    late = triple_ratchet.decrypt(bob, AD, m2, nothing_skipped)
+    assert late.plaintext == PLAINTEXT
+    assert len(late.skipped) == 4, "two keys in each of the two ratchets"
+    found = {each.position: each.key for each in late.skipped}
+    find: FindSkipped = found.get
+    first = triple_ratchet.decrypt(late.state, AD, m0, find)
+    assert set(first.used) < set(found)
+    assert len(first.used) == 2
+    assert triple_ratchet.decrypt(first.state, AD, m1, find).plaintext == PLAINTEXT
+
+
+def test_every_flipped_byte_is_refused_and_changes_nothing() -> None:
+    alice, bob = established()
+    _, (message,) = encrypted(alice)
+    for at, tampered in flipped(message):
+        if at in (0, 1, 50, 51, 52):  # version, type; type and length of the post-quantum payload
+            with pytest.raises((UnsupportedVersionError, MalformedMessageError)):
+                RatchetMessage.decode(tampered)
+            continue
+        refuse(bob, RatchetMessage.decode(tampered), ProtocolError)
+
+
+def test_a_wrong_commitment_and_a_wrong_tag_are_the_same_error() -> None:
+    alice, bob = established()
+    _, (message,) = encrypted(alice)
+    errors = []
+    for tampered in (
+        message._replace(commitment=bytes(32)),
+        message._replace(ciphertext=message.ciphertext[:-1] + bytes([message.ciphertext[-1] ^ 1])),
+    ):
+        with pytest.raises(AuthenticationError) as caught:
+            triple_ratchet.decrypt(bob, AD, tampered, nothing_skipped)
+        errors.append((type(caught.value), str(caught.value), caught.value.__cause__))
+    assert errors[0] == errors[1]
+
+
+def test_a_tag_that_fits_under_another_key_does_not_open_without_its_commitment() -> None:
+    """GCM alone would let one ciphertext open under two keys; the commitment names the one."""
+    alice, bob = established()
+    _, (message,) = encrypted(alice)
+    foreign = aead.seal(bytes(32), message.nonce, PLAINTEXT, AD + message.prefix)
+    refuse(bob, message._replace(ciphertext=foreign), AuthenticationError)
+
+
+def test_other_associated_data_is_refused() -> None:
+    alice, bob = established()
+    _, (message,) = encrypted(alice)
+    refuse(bob, message, AuthenticationError, ad=b"\x34" * 32)
+
+
+@pytest.mark.parametrize("half", [{"root": b"\x12" * 32}, {"pq": b"\x23" * 32}], ids=["double", "post-quantum"])
+def test_knowing_one_ratchet_is_not_enough(half: dict[str, bytes]) -> None:
+    alice, _ = ends()
+    _, eve = ends(**half)
+    _, (message,) = encrypted(alice)
+    refuse(eve, message, AuthenticationError)
+
+
+def test_an_unknown_epoch_is_refused() -> None:
+    alice, bob = established()
+    _, (message,) = encrypted(alice)
+    refuse(bob, message._replace(header=message.header._replace(pq_epoch=1)), EpochUnknownError)
+
+
+@pytest.mark.parametrize("payload", [each for each in PqPayloadType if each is not PqPayloadType.NONE])
+def test_a_payload_is_refused_only_after_its_message_authenticated(payload: PqPayloadType) -> None:
+    alice, bob = established()
+    _, message = _with_payload(alice, payload)
+    refuse(bob, message, UnsupportedVersionError)
+    refuse(bob, message._replace(commitment=bytes(32)), AuthenticationError)
+
+
+def _with_payload(state: RatchetState, payload: PqPayloadType) -> tuple[RatchetState, RatchetMessage]:
+    """Encrypt as a peer of a later release does, with a payload for the post-quantum ratchet."""
+    double, pq = double_ratchet.send(state.double, RNG), pq_ratchet.send(state.pq)
+    output = triple_ratchet.kdf(pq.message_key.expose(), triple_ratchet.MESSAGE_LABEL, double.message_key.expose())
+    header = triple_ratchet.RatchetHeader(*double.header, *pq.header, payload, bytes(PQ_PAYLOAD_LENGTHS[payload]))
+    prefix = header.encode() + output[32:] + bytes(12)
+    sealed = aead.seal(output[:32], bytes(12), PLAINTEXT, AD + prefix)
+    return RatchetState(double.state, pq.state), RatchetMessage.decode(prefix + sealed)
+
+
+def test_a_header_whose_post_quantum_half_is_used_up_is_no_duplicate() -> None:
+    """Only the Double Ratchet names duplicates: a duplicate is acknowledged silently, and a forgery must not be."""
+    alice, bob = established()
+    alice, (first, second) = encrypted(alice, 2)
+    bob = triple_ratchet.decrypt(bob, AD, first, nothing_skipped).state
+    refuse(bob, first, DuplicateMessageError)
+    crossed = second._replace(header=second.header._replace(pq_index=first.header.pq_index))
+    refuse(bob, crossed, AuthenticationError)
+
+
+def test_the_skip_limit_holds_for_both_ratchets_apart() -> None:
+    alice, bob = established()
+    _, (message,) = encrypted(alice)
+    header = message.header
+    for field in ("chain_index", "pq_index"):
+        index = getattr(header, field)
+        refuse(bob, message._replace(header=header._replace(**{field: index + MAX_SKIP})), AuthenticationError)
+        refuse(bob, message._replace(header=header._replace(**{field: index + MAX_SKIP + 1})), TooManySkippedError)
+
+
+def test_an_unknown_ratchet_key_before_our_next_send_is_refused() -> None:
+    alice, _ = established()
+    stranger = RatchetPublicKey(PreKeyPair.generate(RNG).public.raw)
+    alice_sent, (message,) = encrypted(alice)
+    assert alice.double.our_ratchet_key_pair is None
+    assert alice_sent.double.our_ratchet_key_pair is not None
+    refuse(alice, message._replace(header=message.header._replace(ratchet_key=stranger)), AuthenticationError)
+
+
+def test_equal_plaintexts_give_different_ciphertexts() -> None:
+    alice, _ = established()
+    _, messages = encrypted(alice, 3)
+    assert len({message.ciphertext for message in messages}) == 3
+    assert len({message.nonce for message in messages}) == 3
+
+
+def test_a_state_that_is_used_twice_repeats_no_nonce() -> None:
+    """What a rolled-back or cloned store does: the same message key comes again, so the nonce must not."""
+    alice, _ = established()
+    (_, (one,)), (_, (other,)) = encrypted(alice), encrypted(alice)
+    assert one.nonce != other.nonce

@@ -1,0 +1,106 @@
+"""The writing half of one connection: what an endpoint offers, and the bounded queue before it.
+
+Owns: how much waits for a transport, and for how long.
+Does not know about: what the frames say.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol, final
+
+from e2ee.limits import MAX_ENVELOPE
+from transport_adapters.frames import CloseCode, Deliver, Error, ServerFrame
+
+FRAME_OVERHEAD: Final = 256
+"""Bytes a frame counts for besides its envelope."""
+
+
+class Channel(Protocol):
+    """One client's connection, as an endpoint sees it."""
+
+    async def send(self, frame: ServerFrame) -> None:
+        """Hand over a frame; return once the transport holds little that is not written yet.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        ...
+
+    async def close(self, code: CloseCode) -> None:
+        """End the connection; its last frame was sent before. Never raises."""
+        ...
+
+
+@final
+class Outbox:
+    """Frames on their way to one client, bounded in bytes. `stuck` is called once, when the client does not read."""
+
+    def __init__(self, channel: Channel, limit: int, timeout: float, stuck: Callable[[], None]) -> None:
+        self._channel = channel
+        self._limit = limit
+        self._timeout = timeout
+        self._stuck = stuck
+        self._frames: deque[ServerFrame] = deque()
+        self._queued = 0
+        self._waiting = asyncio.Event()
+        self._ending = False
+        self._task = asyncio.create_task(self._write())
+        self._drained = asyncio.Event()
+
+    async def room(self) -> int:
+        """Wait until any envelope fits, and return how many bytes of envelopes do.
+
+        A quarter of the queue stays free for answers, so that deliveries alone never make a client count as stuck.
+        """
+        while self._queued and self._limit * 3 // 4 - self._queued < MAX_ENVELOPE:
+            self._drained.clear()
+            await self._drained.wait()
+        return max(MAX_ENVELOPE, self._limit * 3 // 4 - self._queued)
+
+    def put(self, frame: ServerFrame) -> None:
+        """Queue a frame. Beyond the limit the client counts as stuck, and the frame is dropped."""
+        size = _size(frame)
+        if self._ending or self._task.done():
+            return
+        if self._queued and self._queued + size > self._limit:
+            self._stuck()
+            return
+        self._queued += size
+        self._frames.append(frame)
+        self._waiting.set()
+
+    async def finish(self, error: Error, code: CloseCode, timeout: float) -> None:
+        """Send the answers that wait, then why it ends; drop deliveries; close."""
+        answers = [frame for frame in self._frames if not isinstance(frame, Deliver)]
+        self._frames = deque([*answers, error])
+        self._ending = True
+        self._waiting.set()
+        await asyncio.wait([self._task], timeout=timeout)
+        self.stop()
+        await self._channel.close(code)
+
+    def stop(self) -> None:
+        """Write nothing more."""
+        self._task.cancel()
+        self._frames.clear()
+
+    async def _write(self) -> None:
+        try:
+            while not self._ending or self._frames:
+                await self._waiting.wait()
+                while self._frames:
+                    frame = self._frames.popleft()
+                    async with asyncio.timeout(self._timeout):
+                        await self._channel.send(frame)
+                    self._queued -= _size(frame)
+                    self._drained.set()
+                if not self._ending:
+                    self._waiting.clear()
+        except (TimeoutError, OSError):
+            self._stuck()
+
+
+def _size(frame: ServerFrame) -> int:
+    body = frame.envelope if isinstance(frame, Deliver) else None
+    return FRAME_OVERHEAD + (0 if body is None else len(body))

@@ -1,0 +1,148 @@
+"""The relay: all live connections of this process, behind every transport.
+
+Owns: which connection is a device's live one, cutting, draining, housekeeping of the mailbox.
+Does not know about: Socket.IO, HTTP or any other way to carry frames; what an envelope holds.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from typing import Any, NamedTuple, final
+
+import sqlalchemy
+
+from e2ee.wire.identifiers import DeviceAddress, UserId
+from transport_adapters.frames import CloseCode, ErrorCode, Hello, InstanceId
+from transport_adapters.server.bus import Bus, LocalBus
+from transport_adapters.server.channel import Channel
+from transport_adapters.server.connection import Connection
+from transport_adapters.server.intake import Intake, Ports
+from transport_adapters.server.mailbox import Mailbox
+from transport_adapters.server.ports import ContactPolicy, Database, DeviceDirectory, TokenVerifier
+from transport_adapters.server.retention import BATCH, expire, purge
+from transport_adapters.server.settings import DEFAULT_MAILBOX, DEFAULT_RELAY, MailboxSettings, RelaySettings
+from transport_adapters.server.tables import MailboxTables
+
+_logger = logging.getLogger(__name__)
+
+
+class _Live(NamedTuple):
+    connection: Connection
+    instance: InstanceId
+    number: int
+
+
+@final
+@dataclass(eq=False)
+class Relay:
+    """Carries frames between devices and the mailbox. `start` before use, `close` after."""
+
+    database: Database
+    tables: MailboxTables
+    directory: DeviceDirectory
+    tokens: TokenVerifier
+    contacts: ContactPolicy
+    _: KW_ONLY
+    now: Callable[[], int]
+    settings: RelaySettings = DEFAULT_RELAY
+    mailbox_settings: MailboxSettings = DEFAULT_MAILBOX
+    bus: Bus = field(default_factory=LocalBus)
+    mailbox: Mailbox = field(init=False)
+    intake: Intake = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.mailbox = Mailbox(self.tables, self.mailbox_settings)
+        ports = Ports(self.database, self.directory, self.contacts, self.bus, self.now)
+        self.intake = Intake(self.mailbox, ports, self.settings)
+        self._live: dict[DeviceAddress, _Live] = {}
+        self._addresses: dict[Connection, DeviceAddress] = {}
+        self._connections: set[Connection] = set()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._draining = False
+
+    async def start(self) -> None:
+        """Begin housekeeping. Idempotent."""
+        if self._housekeeping is None:
+            self._housekeeping = asyncio.create_task(self._keep_house())
+
+    async def close(self) -> None:
+        """End all connections with "draining", finish what was begun. Idempotent."""
+        self._draining = True
+        for connection in list(self._connections):
+            connection.end(ErrorCode.DRAINING, CloseCode.DRAINING, "the server is going down; reconnect")
+        while self._background:
+            await asyncio.wait(self._background)
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeping
+            self._housekeeping = None
+
+    def connect(self, channel: Channel) -> Connection:
+        """Take in a new connection of an endpoint; it has to send `hello` soon."""
+        connection = Connection(self, channel)
+        self._connections.add(connection)
+        if self._draining:
+            connection.end(ErrorCode.DRAINING, CloseCode.DRAINING, "the server is going down; reconnect")
+        return connection
+
+    def cut(self, target: DeviceAddress | UserId, code: ErrorCode = ErrorCode.DEVICE_REVOKED) -> None:
+        """End the connections of a device, or of all of a user's devices, at once.
+
+        `code` says why: `device_revoked` for good, `token_invalid` if only the login ended.
+        """
+        close_code = CloseCode.REVOKED if code is ErrorCode.DEVICE_REVOKED else CloseCode.TOKEN_EXPIRED
+        for address, live in list(self._live.items()):
+            if target in (address, address.user_id):
+                live.connection.end(code, close_code, "access was withdrawn")
+
+    def is_live(self, address: DeviceAddress) -> bool:
+        """Say whether the device has a connection here that said `hello`."""
+        return address in self._live
+
+    def admit(self, connection: Connection, address: DeviceAddress, hello: Hello) -> bool:
+        """Make `connection` the device's live one, ending the one before; False if that one is newer."""
+        before = self._live.get(address)
+        if before is not None:
+            if before.instance == hello.instance and hello.connection <= before.number:
+                return False
+            before.connection.end(ErrorCode.REPLACED, CloseCode.REPLACED, "another connection took over")
+        self._live[address] = _Live(connection, hello.instance, hello.connection)
+        self._addresses[connection] = address
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """Drop an ended connection; a newer one of the same device stays."""
+        self._connections.discard(connection)
+        address = self._addresses.pop(connection, None)
+        live = None if address is None else self._live.get(address)
+        if address is not None and live is not None and live.connection is connection:
+            del self._live[address]
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Run something that `close` waits for."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def tidy(self) -> None:
+        """Expire and purge everything due now."""
+        for step in (expire, purge):
+            while await self.database.write(partial(self._tidied, step)) == BATCH:
+                pass
+
+    def _tidied(self, step: Callable[[Mailbox, sqlalchemy.Connection, int], int], on: sqlalchemy.Connection) -> int:
+        return step(self.mailbox, on, self.now())
+
+    async def _keep_house(self) -> None:
+        while True:
+            try:
+                await self.tidy()
+            except Exception as error:  # noqa: BLE001 - of the database; the next round tries again
+                _logger.error("Housekeeping failed: %s", type(error).__name__)
+            await asyncio.sleep(self.settings.housekeeping_interval)

@@ -1,0 +1,152 @@
+"""Socket.IO, server side: a namespace on the application's own server.
+
+Owns: the way of frames over a python-socketio server, what the server's settings must be.
+Does not know about: what frames mean; the application's other namespaces, which stay as they are.
+
+The library queues without bound and never says that something was written. So a frame counts as sent once little is
+left in the queue of its Engine.IO session, and, with `guard`, in the raw socket.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, final
+
+import socketio
+
+from e2ee.limits import MAX_ENVELOPE
+from transport_adapters.frames import CLIENT_EVENTS, CloseCode, Deliver, ServerFrame
+from transport_adapters.server.channel import FRAME_OVERHEAD
+from transport_adapters.server.connection import Connection
+from transport_adapters.server.guard import RawSocket, is_guarded, raw_socket
+from transport_adapters.server.relay import Relay
+
+_logger = logging.getLogger(__name__)
+
+NAMESPACE: Final = "/e2ee"
+HIGH_WATER: Final = 32 * 1024
+"""Bytes handed to the library before waiting until it has written them."""
+FLUSH_TIMEOUT: Final = 1.0
+MAX_PING_INTERVAL: Final = 15
+MIN_BUFFER: Final = MAX_ENVELOPE + 32 * 1024
+_POLL: Final = 0.05
+"""Seconds between looks at a queue that tells nobody when it moves (long-polling, or no `guard`)."""
+
+
+def attach(sio: socketio.AsyncServer, relay: Relay, namespace: str = NAMESPACE) -> None:
+    """Put the relay's namespace on a Socket.IO server. Wrap the ASGI application in `guard` as well.
+
+    Logs a warning for each setting of the server that does not suit.
+    """
+    _check_settings(sio)
+    endpoint = _Endpoint(sio, relay, namespace)
+    sio.on("connect", endpoint.connect, namespace=namespace)
+    sio.on("disconnect", endpoint.disconnect, namespace=namespace)
+    for event in CLIENT_EVENTS:
+        sio.on(event, endpoint.handler(event), namespace=namespace)
+    # Whatever else comes is a bad frame of ours, and no business of a catch-all handler of the application.
+    sio.on("*", endpoint.unknown, namespace=namespace)
+
+
+@final
+class _Endpoint:
+    def __init__(self, sio: socketio.AsyncServer, relay: Relay, namespace: str) -> None:
+        self._sio = sio
+        self._relay = relay
+        self._namespace = namespace
+        self._connections: dict[str, Connection] = {}
+        self._warned = False
+
+    def connect(self, sid: str, environ: dict[str, Any], _auth: object = None) -> None:
+        scope = environ.get("asgi.scope", {})
+        if not self._warned and not is_guarded(scope):
+            self._warned = True
+            _logger.warning("The ASGI application is not wrapped in guard(app, relay): sockets cannot be cut")
+        channel = SocketIoChannel(self._sio, self._relay, self._namespace, sid, scope)
+        self._connections[sid] = self._relay.connect(channel)
+
+    def disconnect(self, sid: str, _reason: object = None) -> None:
+        connection = self._connections.pop(sid, None)
+        if connection is not None:
+            connection.disconnected()
+
+    def handler(self, event: str) -> Callable[..., None]:
+        def take(sid: str, *fields: object) -> None:
+            self._take(event, sid, fields)
+
+        return take
+
+    def unknown(self, event: object, sid: str, *fields: object) -> None:
+        self._take(event, sid, fields)
+
+    def _take(self, event: object, sid: str, fields: tuple[object, ...]) -> None:
+        connection = self._connections.get(sid)
+        if connection is not None:
+            connection.receive(event, fields[0] if len(fields) == 1 else None)
+
+
+@final
+class SocketIoChannel:
+    """One client's namespace, as the relay writes to it."""
+
+    def __init__(
+        self,
+        sio: socketio.AsyncServer,
+        relay: Relay,
+        namespace: str,
+        sid: str,
+        scope: MutableMapping[str, Any],
+    ) -> None:
+        self._sio = sio
+        self._relay = relay
+        self._namespace = namespace
+        self._sid = sid
+        self._engine_id: str = sio.manager.eio_sid_from_sid(sid, namespace)
+        self._scope = scope
+        self._outstanding = 0
+
+    async def send(self, frame: ServerFrame) -> None:
+        # ignore_queue: with a message queue between nodes, this would go around through it.
+        await self._sio.emit(frame.EVENT, frame.to_fields(), to=self._sid, namespace=self._namespace, ignore_queue=True)
+        body = frame.envelope if isinstance(frame, Deliver) else None
+        self._outstanding += FRAME_OVERHEAD + (0 if body is None else len(body))
+        if self._outstanding > HIGH_WATER:
+            await self._written()
+
+    async def close(self, code: CloseCode) -> None:
+        raw = self._raw()
+        if raw is not None and raw.namespaces <= {self._namespace}:
+            try:
+                async with asyncio.timeout(FLUSH_TIMEOUT):
+                    await self._written()
+            except (TimeoutError, OSError):
+                pass  # it will not hear why
+            raw.cut(code)
+        await self._sio.disconnect(self._sid, namespace=self._namespace, ignore_queue=True)
+
+    async def _written(self) -> None:
+        """Wait until the library and the server hold nothing more of this connection."""
+        while True:
+            session = self._sio.eio.sockets.get(self._engine_id)
+            if session is None or session.closed:
+                raise OSError("the Engine.IO session is gone")
+            raw = self._raw()
+            if session.queue.empty() and (raw is None or not raw.writing):
+                self._outstanding = 0
+                return
+            await (asyncio.sleep(_POLL) if raw is None else raw.progress())
+
+    def _raw(self) -> RawSocket | None:
+        return raw_socket(self._relay, self._scope, self._engine_id)
+
+
+def _check_settings(sio: socketio.AsyncServer) -> None:
+    engine = sio.eio
+    if engine.ping_interval > MAX_PING_INTERVAL:
+        _logger.warning("ping_interval is %s s: presence needs at most %s s", engine.ping_interval, MAX_PING_INTERVAL)
+    if engine.max_http_buffer_size < MIN_BUFFER:
+        _logger.warning(
+            "max_http_buffer_size is %s: envelopes need at least %s bytes", engine.max_http_buffer_size, MIN_BUFFER
+        )
+    if engine.logger.isEnabledFor(logging.INFO) or sio.logger.isEnabledFor(logging.INFO):
+        _logger.warning("engineio_logger or logger is on: at this level they print device tokens")

@@ -1,0 +1,143 @@
+"""Socket.IO, client side: a namespace on a connection of its own.
+
+Owns: python-socketio's client, its own reconnecting switched off (link.py reconnects).
+Does not know about: what frames mean.
+
+WebSocket only: no sticky sessions are needed, and there is one connection to guard. Its loggers are silent, because
+at the level INFO they would print tokens.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, final
+
+from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange
+from transport_adapters.frames import SERVER_EVENTS, ClientFrame
+from transport_adapters.link import CursorSource, Link, LinkOptions, Receiver, TokenSource, require_secure
+
+try:
+    import aiohttp
+    import socketio
+except ImportError as missing:
+    raise ImportError("transport_adapters.socketio needs python-socketio: install 'e2ee-layer[client]'") from missing
+
+NAMESPACE: Final = "/e2ee"
+MAX_MESSAGE: Final = 1024 * 1024
+"""Largest WebSocket message taken from a server, in bytes."""
+
+_silent = logging.getLogger("transport_adapters.socketio.silent")
+_silent.disabled = True  # whatever level the application sets on its loggers
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SocketIoOptions:
+    """Where the server mounts Socket.IO, and how to reach it. `tls` replaces the system's certificate store."""
+
+    path: str = "socket.io"
+    namespace: str = NAMESPACE
+    tls: ssl.SSLContext | None = None
+    link: LinkOptions = field(default_factory=LinkOptions)
+
+
+@final
+class SocketIoTransport:
+    """Implements `EnvelopeTransport` over Socket.IO.
+
+    Raises:
+        InsecureUrlError: a plaintext URL to a host that is not loopback.
+        ValueError: not a URL.
+    """
+
+    def __init__(
+        self, url: str, *, token: TokenSource, cursor: CursorSource, options: SocketIoOptions | None = None
+    ) -> None:
+        require_secure(url)
+        self._url = url
+        self._options = options or SocketIoOptions()
+        self._link = Link(self._dial, token, cursor, self._options.link)
+
+    async def send(self, outgoing: Outgoing) -> SendResult:
+        return await self._link.send(outgoing)
+
+    def receive(self) -> AsyncIterator[Incoming]:
+        return self._link.receive()
+
+    async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
+        await self._link.ack(epoch, ranges)
+
+    async def aclose(self) -> None:
+        await self._link.aclose()
+
+    async def _dial(self, receiver: Receiver) -> "_SocketIoWire":
+        wire = _SocketIoWire(self._options, receiver)
+        try:
+            await wire.connect(self._url)
+        except BaseException:
+            await wire.close()
+            raise
+        return wire
+
+
+@final
+class _SocketIoWire:
+    """One connection. Made new for every attempt, so nothing of an old one is left in it."""
+
+    def __init__(self, options: SocketIoOptions, receiver: Receiver) -> None:
+        self._options = options
+        self._writing = asyncio.Lock()
+        connector = aiohttp.TCPConnector(ssl=options.tls or True)
+        self._http = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        self._client = socketio.AsyncClient(
+            reconnection=False,
+            logger=_silent,
+            engineio_logger=_silent,
+            handle_sigint=False,
+            http_session=self._http,
+            websocket_extra_options={"max_msg_size": MAX_MESSAGE},
+        )
+        for event in SERVER_EVENTS:
+            self._client.on(event, _taking(event, receiver), namespace=options.namespace)
+        self._client.on("disconnect", lambda *_: receiver.lost(), namespace=options.namespace)
+
+    async def connect(self, url: str) -> None:
+        options = self._options
+        try:
+            await self._client.connect(
+                url,
+                transports=["websocket"],
+                namespaces=[options.namespace],
+                socketio_path=options.path,
+                wait_timeout=options.link.connect_timeout,
+            )
+        except (socketio.exceptions.ConnectionError, aiohttp.ClientError) as error:
+            raise OSError("Socket.IO connection failed") from error
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            # What the library does with an answer that is not Engine.IO.
+            raise OSError("the server does not speak Socket.IO") from error
+
+    async def write(self, frame: ClientFrame) -> None:
+        # One at a time: an event and its binary attachment are several packets.
+        async with self._writing:
+            try:
+                await self._client.emit(frame.EVENT, frame.to_fields(), namespace=self._options.namespace)
+            except socketio.exceptions.SocketIOError as error:
+                raise OSError("the Socket.IO connection is gone") from error
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(self._options.link.connect_timeout):
+                await self._client.disconnect()
+        except (OSError, TimeoutError, aiohttp.ClientError, socketio.exceptions.SocketIOError):
+            pass  # it was gone already
+        await self._http.close()
+
+
+def _taking(event: str, receiver: Receiver) -> Callable[..., None]:
+    def take(*fields: object) -> None:
+        receiver.frame(event, fields[0] if len(fields) == 1 else None)
+
+    return take
