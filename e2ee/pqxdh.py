@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from e2ee.primitives import kdf
 from e2ee.primitives.rng import Rng
 from e2ee.private_keys import (
+    Encapsulate,
     EphemeralKeyPair,
     IdentityKeyPair,
     KemPreKeyPair,
@@ -65,7 +66,12 @@ class PqxdhOutput(NamedTuple):
 
 
 def initiate(
-    ours: Party, identity_key_pair: IdentityKeyPair, bundle: VerifiedPreKeyBundle, created: int, rng: Rng
+    ours: Party,
+    identity_key_pair: IdentityKeyPair,
+    bundle: VerifiedPreKeyBundle,
+    created: int,
+    rng: Rng,
+    encapsulate: Encapsulate = encapsulate,
 ) -> tuple[PqxdhOutput, HandshakeHeader]:
     """Derive the initiator's side and the header that lets the responder do the same (PQXDH section 3.3).
 

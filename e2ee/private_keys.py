@@ -8,6 +8,7 @@ dropping the last reference, no more; SECURITY.md says so too.
 """
 
 import hmac
+from collections.abc import Callable
 from typing import ClassVar, Generic, NoReturn, Self, TypeVar, final
 
 from e2ee.primitives import dh, kem, sign
@@ -323,3 +324,8 @@ def encapsulate(theirs: KemPreKeyPublicKey) -> tuple[SharedSecret, bytes]:
     """
     shared_secret, ciphertext = kem.encapsulate_1024(theirs.raw)
     return SharedSecret(shared_secret), ciphertext
+
+
+Encapsulate = Callable[[KemPreKeyPublicKey], tuple[SharedSecret, bytes]]
+"""The form of `encapsulate`: the library draws its randomness itself, so test vectors put a recorded one in its place.
+Production code passes `encapsulate`; nothing else is safe."""

@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 from e2ee.limits import MAX_SKIP, UNANSWERED_SESSION_MS
 from e2ee.pqxdh import Party, ResponderKeys, initiate, respond
 from e2ee.primitives.rng import Rng
-from e2ee.private_keys import IdentityKeyPair
+from e2ee.private_keys import Encapsulate, IdentityKeyPair, encapsulate
 from e2ee.ratchet import double_ratchet, pq_ratchet, triple_ratchet
 from e2ee.ratchet.skipped_keys import FindSkipped, SkippedKey, SkippedPosition
 from e2ee.ratchet.state import RatchetState
@@ -134,14 +134,19 @@ class Clock(NamedTuple):
 
 
 def start_as_initiator(
-    ours: Party, identity_key_pair: IdentityKeyPair, bundle: VerifiedPreKeyBundle, clock: Clock, rng: Rng
+    ours: Party,
+    identity_key_pair: IdentityKeyPair,
+    bundle: VerifiedPreKeyBundle,
+    clock: Clock,
+    rng: Rng,
+    encapsulate: Encapsulate = encapsulate,
 ) -> Session:
     """Start a session from a verified bundle.
 
     Raises:
         InvalidPublicKeyError: a key of the bundle is of low order or out of range.
     """
-    output, header = initiate(ours, identity_key_pair, bundle, clock.created, rng)
+    output, header = initiate(ours, identity_key_pair, bundle, clock.created, rng, encapsulate)
     peer = Party(bundle.address, bundle.account_key, bundle.device_signing_key, bundle.identity_key)
     ratchets = RatchetState(
         double_ratchet.start_as_initiator(output.root_key, bundle.signed_prekey.public_key),

@@ -29,7 +29,7 @@ from keyserver.database import Database, database_url
 from keyserver.deps import Context
 from keyserver.host_token import VerifyHostToken, host_token_verifier
 from keyserver.housekeeping import keep_house
-from keyserver.migrations.runner import is_current, upgrade
+from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.problems import UnauthorizedProblem
 from keyserver.repository import device_lists, devices
 from keyserver.routes import api, dev, health
@@ -104,7 +104,7 @@ def build_services(
         device_lists=DeviceListService(database, now, policy, settings.lists, cut),
         logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
         prekeys=PreKeyService(database, now),
-        claims=ClaimService(database, now, policy, settings.claim_pair, settings.claim_target),
+        claims=ClaimService(database, now, policy, settings.claims),
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
     return Services(router, relay, database, context, _lifespan(database, relay, settings.migrate, now))
@@ -131,7 +131,14 @@ def create_app(settings: Settings, *, dev_issuer: bool = False, now: Clock = sys
         ValueError: the settings do not say how the host application's tokens are verified.
     """
     services = build_services(settings, host_token_verifier(settings, now), now=now)
-    fastapi = FastAPI(title="e2ee-layer", version="1", lifespan=services.lifespan, docs_url=None, redoc_url=None)
+    fastapi = FastAPI(
+        title="e2ee-layer",
+        version="1",
+        lifespan=services.lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     fastapi.include_router(services.router)
     extra = APIRouter(route_class=guarded_route(services.context, settings.request_limit))
     health.add_routes(extra)
@@ -224,7 +231,7 @@ async def _prepare_tables(database: Database, migrate: bool) -> None:
     if database.is_sqlite or migrate:
         await database.write(upgrade)
     elif not await database.read(is_current):
-        raise RuntimeError("the database's tables are not those of this release: run 'keyserver migrate'")
+        raise RuntimeError(NOT_CURRENT)
 
 
 @asynccontextmanager

@@ -240,7 +240,7 @@ class KeyServerClient:
             try:
                 return await self._assert(self._login_id)
             except KeyServerRefusedError as refusal:
-                if refusal.code != "login_ended":
+                if refusal.code not in ("login_ended", "assertion_refused"):
                     raise
         body = {"device_id": str(self._address.device_id)}
         answer = await self._api.request("POST", "/v1/logins", token=await self._host_token(), body=body)

@@ -286,7 +286,7 @@ async def _content(response: httpx.Response) -> bytes:
     if response.headers.get("content-encoding", "identity") != "identity":
         raise MalformedAnswerError("it is compressed, which was not asked for")
     parts, size = [], 0
-    async for part in response.aiter_raw():
+    async for part in response.aiter_bytes():
         size += len(part)
         if size > MAX_ANSWER:
             raise MalformedAnswerError(f"more than {MAX_ANSWER} bytes")

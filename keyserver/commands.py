@@ -6,13 +6,13 @@ Owns: what they do. Does not know about: how arguments are written (__main__.py)
 import os
 
 from pydantic import ValidationError
-from sqlalchemy import create_engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, create_engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from keyserver.app import system_clock
-from keyserver.database import database_url, sqlite_engine
+from keyserver.database import database_url, is_sqlite, sqlite_engine
 from keyserver.host_token import host_token_verifier
-from keyserver.migrations.runner import upgrade
+from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.settings import DEFAULT_DATABASE, Settings
 
 
@@ -22,15 +22,17 @@ def migrate(database: str | None) -> None:
     Raises:
         ValueError: no such database, or it refuses.
     """
-    url = database_url(database or os.environ.get("E2EE_DATABASE") or DEFAULT_DATABASE)
-    engine = sqlite_engine(url) if url.get_backend_name() == "sqlite" else create_engine(url, hide_parameters=True)
-    try:
-        with engine.begin() as connection:
-            upgrade(connection)
-    except SQLAlchemyError as error:
-        raise ValueError(f"the database refuses: {type(error).__name__}") from None
-    finally:
-        engine.dispose()
+    _prepare(database_url(database or os.environ.get("E2EE_DATABASE") or DEFAULT_DATABASE), change=True)
+
+
+def prepare(settings: Settings) -> None:
+    """Do before the server starts what it would do itself, so that a failure is a sentence.
+
+    Raises:
+        ValueError: the database cannot be opened, or its tables are not those of this release.
+    """
+    url = database_url(settings.database)
+    _prepare(url, change=settings.migrate or is_sqlite(url))
 
 
 def load_settings(**given: object) -> Settings:
@@ -52,6 +54,21 @@ def check_config() -> None:
         ValueError: what is wrong.
     """
     host_token_verifier(load_settings(), system_clock)
+
+
+def _prepare(url: URL, *, change: bool) -> None:
+    engine = sqlite_engine(url) if is_sqlite(url) else create_engine(url, hide_parameters=True)
+    try:
+        with engine.begin() as connection:
+            if change:
+                upgrade(connection)
+            elif not is_current(connection):
+                raise ValueError(NOT_CURRENT)
+    except SQLAlchemyError as error:
+        reason = error.orig if isinstance(error, DBAPIError) else type(error).__name__
+        raise ValueError(f"the database cannot be used: {reason}") from None
+    finally:
+        engine.dispose()
 
 
 def _sentence(place: tuple[int | str, ...], message: str) -> str:

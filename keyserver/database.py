@@ -8,11 +8,13 @@ its own savepoint; nobody gets a result before the commit. Other databases get a
 """
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, final
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -53,6 +55,11 @@ def database_url(text: str) -> URL:
     return text_url.set(drivername="sqlite")
 
 
+def is_sqlite(url: URL) -> bool:
+    """Say whether a URL names an SQLite file."""
+    return url.get_backend_name() == "sqlite"
+
+
 class _Worker(Protocol):
     def submit(self, work: Callable[[Connection], Any]) -> Future[Any]: ...
 
@@ -71,7 +78,7 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
-        return self._url.get_backend_name() == "sqlite"
+        return is_sqlite(self._url)
 
     async def start(self) -> None:
         """Open the database. Idempotent."""
@@ -125,6 +132,8 @@ def sqlite_engine(url: URL, *, reading: bool = False) -> Engine:
     driver is told to begin nothing by itself, and a writing transaction takes the write lock when it begins.
     """
     engine = create_engine(url, hide_parameters=True, connect_args={"check_same_thread": False})
+    if url.database is not None:
+        _keep_private(Path(url.database))
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
@@ -143,6 +152,12 @@ def sqlite_engine(url: URL, *, reading: bool = False) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _keep_private(path: Path) -> None:
+    """Make the file readable by its owner only, if it is new. SQLite's own files beside it follow it."""
+    with contextlib.suppress(OSError):  # what is wrong with the path, connecting says better
+        path.touch(mode=0o600)
 
 
 @final

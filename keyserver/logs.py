@@ -7,8 +7,8 @@ import json
 import logging
 from typing import final
 
-QUIET = ("alembic", "engineio", "socketio")
-"""Libraries whose warnings are of interest and whose news is not."""
+QUIET = ("alembic", "engineio", "socketio", "uvicorn")
+"""Libraries whose warnings are of interest and whose news is not: it holds URLs, and those hold session ids."""
 
 
 def configure(*, as_json: bool) -> None:

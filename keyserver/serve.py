@@ -5,15 +5,16 @@ Does not know about: how arguments are written (__main__.py).
 """
 
 import secrets
+import signal
 import socket
 import sys
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import uvicorn
 
 from keyserver.app import create_app
-from keyserver.commands import load_settings
+from keyserver.commands import load_settings, prepare
 from keyserver.loopback import is_loopback
 from keyserver.settings import Settings
 
@@ -53,7 +54,9 @@ def serve(options: ServeOptions) -> None:
             )
     with _listen(options) as listener:
         port = listener.getsockname()[1]
-        app = create_app(_settings(options, port), dev_issuer=options.dev)
+        settings = _settings(options, port)
+        prepare(settings)
+        app = create_app(settings, dev_issuer=options.dev)
         sys.stdout.write(f"keyserver listening on {_url(options.host, port)}\n")
         sys.stdout.flush()
         config = uvicorn.Config(
@@ -67,9 +70,15 @@ def serve(options: ServeOptions) -> None:
             timeout_graceful_shutdown=10,
         )
         server = uvicorn.Server(config)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _leave)  # uvicorn passes the signal on to this when it has shut down
         server.run(sockets=[listener])
     if not server.started:
         raise ServeError("the server did not start; the log says why")
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _listen(options: ServeOptions) -> socket.socket:

@@ -15,6 +15,7 @@ from e2ee.limits import DAY_MS, SECOND_MS
 from e2ee.wire.login_assertion import parse_origin
 from keyserver.database import database_url
 from keyserver.repository.rate_limits import RateLimit
+from keyserver.service.claims import ClaimLimits
 
 DEFAULT_DATABASE = "keyserver.db"
 
@@ -77,6 +78,9 @@ class Settings(BaseSettings):
     claim_pair_burst: Positive = 30
     claim_pair_seconds: Positive = 60
     """One claimer's claims from one user: this many at once, then one each so many seconds."""
+    claim_claimer_burst: Positive = 300
+    claim_claimer_seconds: Positive = 2
+    """One claimer's claims from everybody."""
     claim_target_burst: Positive = 500
     claim_target_seconds: Positive = 3
     """Everybody's claims from one user."""
@@ -113,12 +117,12 @@ class Settings(BaseSettings):
         return self.login_days * DAY_MS
 
     @property
-    def claim_pair(self) -> RateLimit:
-        return RateLimit(self.claim_pair_burst, self.claim_pair_seconds * SECOND_MS)
-
-    @property
-    def claim_target(self) -> RateLimit:
-        return RateLimit(self.claim_target_burst, self.claim_target_seconds * SECOND_MS)
+    def claims(self) -> ClaimLimits:
+        return ClaimLimits(
+            per_pair=RateLimit(self.claim_pair_burst, self.claim_pair_seconds * SECOND_MS),
+            per_claimer=RateLimit(self.claim_claimer_burst, self.claim_claimer_seconds * SECOND_MS),
+            per_target=RateLimit(self.claim_target_burst, self.claim_target_seconds * SECOND_MS),
+        )
 
     @property
     def lists(self) -> RateLimit:

@@ -64,10 +64,10 @@ def settings(database: Path, **changes: Any) -> Settings:
     return Settings(**(values | changes))
 
 
-def host_token(user_id: str, now: int, secret: str = HOST_SECRET, **claims: object) -> str:
+def host_token(user_id: str, now: int, /, **claims: object) -> str:
     """A token of the host application."""
     known = {"sub": user_id, "iat": now // 1000, "exp": (now + HOUR_MS) // 1000}
-    return jwt.encode(known | claims, secret, "HS256")
+    return jwt.encode(known | claims, HOST_SECRET, "HS256")
 
 
 @dataclass

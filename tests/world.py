@@ -50,13 +50,19 @@ class World:
         self.network = Network(self.random)
         self.devices: dict[DeviceAddress, Device] = {}
 
-    def device(self, user: str, *, one_time_prekeys: bool = True, store: Store | None = None) -> "Device":
-        """Make a user with one device and publish its list. Prekeys follow when the first bundle is claimed."""
+    def device(
+        self, user: str, *, one_time_prekeys: bool = True, listed: bool = True, store: Store | None = None
+    ) -> "Device":
+        """Make a user with one device and publish its list. Prekeys follow when the first bundle is claimed.
+
+        `listed=False` keeps the list out of the directory: a second "first device" of a user who has one already.
+        """
         store = store or MemoryStore()
         messenger = Messenger.create(store, parse_user_id(user), rng=self.random.randbytes, clock=self.clock)
         device = Device(self, store, messenger, one_time_prekeys)
         self.devices[device.address] = device
-        self.directory.lists[device.user_id].append(messenger.own_device_list().signed)
+        if listed:
+            self.directory.lists[device.user_id].append(messenger.own_device_list().signed)
         return device
 
     def clock(self) -> int:
@@ -226,6 +232,12 @@ class Device:
         """Return the sessions with a device, highest first."""
         with self.store.read() as tx:
             return session_records.sessions_with(tx, peer.address)
+
+    def forget_sessions(self, peer: "Device") -> None:
+        """Delete every session with a device."""
+        with self.store.write() as tx:
+            for session in session_records.sessions_with(tx, peer.address):
+                session_records.delete_session(tx, session)
 
     def sending_session(self, peer: "Device") -> Session:
         with self.store.read() as tx:

@@ -95,4 +95,27 @@ class Trouble:
     code: str
 
 
-Event = Online | CaughtUp | Sent | SendFailed | DeviceSkipped | Receipt | Unreadable | Expired | TrustNeeded | Trouble
+@final
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Work in the background ended for good: nothing is sent or received until the client is opened anew.
+
+    Asking for the next message raises the reason; `code` names it, for example `replaced` or `store_unavailable`.
+    """
+
+    code: str
+
+
+Event = (
+    Online
+    | CaughtUp
+    | Sent
+    | SendFailed
+    | DeviceSkipped
+    | Receipt
+    | Unreadable
+    | Expired
+    | TrustNeeded
+    | Trouble
+    | Ended
+)

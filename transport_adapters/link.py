@@ -3,7 +3,7 @@
 Owns: dialling and reconnecting, `hello` and token refresh, which answer belongs to which send, the client's credit.
 Does not know about: sockets and libraries. An adapter brings a `dial` function and the frames' way over its wire.
 
-Reconnecting goes on for ever, after random() * min(30 s, 0.5 s * 2^n): full jitter. A device token is renewed when the
+Reconnecting goes on for ever, after random() * min(30 s, 1 s * 2^n): full jitter. A device token is renewed when the
 server says that it expired; the server then waits 25 s. Deliveries the application has not taken when a connection
 ends are dropped here: the server sends everything unacked again.
 """
@@ -105,7 +105,7 @@ class LinkOptions:
     max_unanswered_bytes: int = 512 * 1024
     connect_timeout: float = 10.0
     hello_timeout: float = 10.0
-    first_backoff: float = 0.5
+    first_backoff: float = 1.0
     max_backoff: float = 30.0
     jitter: Callable[[], float] = random.SystemRandom().random
 
@@ -256,7 +256,7 @@ class Link:
         except TransportRefusedError:
             raise
         except Exception as error:  # noqa: BLE001 - of the application's callables: a server it asks may be down
-            _logger.warning("No device token to connect with: %s", type(error).__name__)
+            _logger.warning("No token or cursor to connect with: %s", type(error).__name__)
             return None
         self._number += 1
         credit = self._options.credit_messages, self._options.credit_bytes

@@ -16,7 +16,7 @@ from e2ee.ports import Table
 from e2ee.primitives.password import DEFAULT_COST, Argon2Cost
 from e2ee.stores import sqlite_schema as schema
 from e2ee.stores.rules import Turn
-from e2ee.stores.sqlite_keyring import MAX_HEADER, DataKey, Opener, opener, unwrap, wrap
+from e2ee.stores.sqlite_keyring import DataKey, Opener, opener, unwrap, wrap
 from e2ee.stores.sqlite_lock import FileLock
 from e2ee.stores.sqlite_sealing import TableCipher
 from e2ee.stores.sqlite_transactions import Shelf, SqliteReadTransaction, SqliteTransaction
@@ -35,6 +35,8 @@ _PRAGMAS: Final = (
     "fullfsync = ON",
     "checkpoint_fullfsync = ON",
 )
+# The library's message may quote damaged text, and decoding that raises the second instead of the first.
+_LIBRARY_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
 _CACHED_STATEMENTS: Final = len(Table) * len(schema.Statements._fields)
 
 
@@ -136,7 +138,7 @@ class SqliteStore:
         database.begin("BEGIN IMMEDIATE")
         changed = False
         try:
-            header = _header(database.rows(schema.SELECT_HEADER, (MAX_HEADER,)))
+            header = _header(database.rows(schema.SELECT_HEADER, ()))
             database.change(schema.UPDATE_HEADER, (wrap(unwrap(header, old), new, cost),))
             changed = True
         finally:
@@ -186,7 +188,7 @@ class Database:
             if self._connection is None:
                 raise RuntimeError("the store is closed")
             self._connection.execute(statement)
-        except sqlite3.Error as error:
+        except _LIBRARY_ERRORS as error:
             self._turn.give_back()
             raise named(error) from None
         except BaseException:
@@ -203,17 +205,22 @@ class Database:
         self._failure = None
         try:
             if commit and failure is None:
-                connection.execute("COMMIT")
+                failure = self._try(connection, "COMMIT")
+            # Still inside one: not to be committed, or the commit failed.
             if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise named(error) from None
+                failure = self._try(connection, "ROLLBACK") or failure
         finally:
             self._turn.give_back()
         if commit and failure is not None:
             raise failure
+
+    @staticmethod
+    def _try(connection: sqlite3.Connection, statement: str) -> StateError | None:
+        try:
+            connection.execute(statement)
+        except _LIBRARY_ERRORS as error:
+            return named(error)
+        return None
 
     def rows(self, statement: str, parameters: tuple[bytes | int, ...]) -> list[tuple[object, ...]]:
         """Run a query; return all rows as they lie in the file."""
@@ -221,7 +228,7 @@ class Database:
             raise self._failure
         try:
             return self._open().execute(statement, parameters).fetchall()
-        except sqlite3.Error as error:
+        except _LIBRARY_ERRORS as error:
             raise self._fail(error) from None
 
     def change(self, statement: str, parameters: tuple[bytes | int, ...]) -> int:
@@ -230,7 +237,7 @@ class Database:
             raise self._failure
         try:
             return self._open().execute(statement, parameters).rowcount
-        except sqlite3.Error as error:
+        except _LIBRARY_ERRORS as error:
             raise self._fail(error) from None
 
     def close(self) -> None:
@@ -249,7 +256,7 @@ class Database:
         assert self._connection is not None  # noqa: S101  # `begin` saw it, and `close` waits for the turn
         return self._connection
 
-    def _fail(self, error: sqlite3.Error) -> StateError:
+    def _fail(self, error: Exception) -> StateError:
         # A full disk makes SQLite roll back by itself. Were the caller to swallow the error and go on, each further
         # statement would commit on its own: so the transaction refuses everything from here on.
         self._failure = named(error)
@@ -276,7 +283,7 @@ def _build(file: Path, header: bytes, data_key: DataKey) -> None:
         _sync_directory(file.parent)
     except OSError as error:
         raise StoreUnavailableError(f"{file}: {error.strerror}") from None
-    except sqlite3.Error as error:
+    except _LIBRARY_ERRORS as error:
         raise named(error) from None
 
 
@@ -286,7 +293,7 @@ def _open(file: Path, under: Opener | DataKey, wait: float) -> tuple[Database, D
         connection = _connect(file, wait)
         try:
             version = schema.check_version(connection)
-            header = _header(connection.execute(schema.SELECT_HEADER, (MAX_HEADER,)).fetchall())
+            header = _header(connection.execute(schema.SELECT_HEADER).fetchall())
             data_key = under if isinstance(under, DataKey) else unwrap(header, under)
             if connection.execute("PRAGMA journal_mode = WAL").fetchone() != (b"wal",):
                 raise StoreUnavailableError("the file system does not support a write-ahead log")
@@ -295,7 +302,7 @@ def _open(file: Path, under: Opener | DataKey, wait: float) -> tuple[Database, D
         except BaseException:
             connection.close()
             raise
-    except sqlite3.Error as error:
+    except _LIBRARY_ERRORS as error:
         raise named(error) from None
     return Database(connection), data_key
 
@@ -354,7 +361,7 @@ _UNAVAILABLE: Final = {
 _LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def named(error: sqlite3.Error) -> StateError:
+def named(error: Exception) -> StateError:
     """Translate an error of the library by its code. Its text is dropped: a hostile file could have a say in it."""
     extended: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     name: str = getattr(error, "sqlite_errorname", type(error).__name__)

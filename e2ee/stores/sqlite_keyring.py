@@ -29,8 +29,6 @@ from e2ee.primitives.password import SALT_LENGTH, Argon2Cost, derive_key
 from e2ee.private_keys import SecretBytes
 from e2ee.wire.codec import Reader, Writer
 
-MAX_HEADER: Final = 256
-
 _MAGIC: Final = b"E2EE store"
 _FORMAT: Final = 1
 _KIND_PASSPHRASE: Final = 1

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID: Final = int.from_bytes(b"E2EE", "big")
 
-SELECT_HEADER: Final = "SELECT header FROM store WHERE one = 1 AND length(header) <= ?"
+SELECT_HEADER: Final = "SELECT header FROM store WHERE one = 1"
 INSERT_HEADER: Final = "INSERT INTO store (one, header) VALUES (1, ?)"
 UPDATE_HEADER: Final = "UPDATE store SET header = ? WHERE one = 1"
 

@@ -16,6 +16,9 @@ from sqlalchemy import Connection
 VERSION_TABLE: Final = "e2ee_alembic_version"
 
 
+NOT_CURRENT: Final = "the database's tables are not those of this release: run 'keyserver migrate'"
+
+
 def upgrade(connection: Connection) -> None:
     """Run what is missing, in the transaction of `connection`."""
     config = _config()

@@ -107,14 +107,14 @@ def devices_of(connection: Connection, user_id: UserId, device_ids: Collection[D
     return [_device(row) for row in rows]
 
 
-def devices_in(connection: Connection, user_id: UserId, status: DeviceStatus) -> Sequence[DeviceId]:
-    """Return the user's devices of a status, in order of registration."""
-    rows = connection.execute(
-        select(devices.c.device_id)
-        .where(devices.c.user_id == user_id, devices.c.status == status)
-        .order_by(devices.c.created_at, devices.c.device_id)
-    )
-    return [DeviceId(row.device_id) for row in rows]
+def active(connection: Connection, user_id: UserId) -> Sequence[DeviceId]:
+    """Return the user's active devices."""
+    return [device_id for device_id, _ in _in_status(connection, user_id, DeviceStatus.ACTIVE)]
+
+
+def pending(connection: Connection, user_id: UserId) -> Sequence[tuple[DeviceId, int]]:
+    """Return the user's devices that wait to be listed, and when each was registered, oldest first."""
+    return _in_status(connection, user_id, DeviceStatus.PENDING)
 
 
 def activate(connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]) -> None:
@@ -162,6 +162,15 @@ def standing(connection: Connection, address: DeviceAddress) -> Standing | None:
 
 def _is(address: DeviceAddress) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return devices.c.user_id == address.user_id, devices.c.device_id == address.device_id.raw
+
+
+def _in_status(connection: Connection, user_id: UserId, status: DeviceStatus) -> Sequence[tuple[DeviceId, int]]:
+    rows = connection.execute(
+        select(devices.c.device_id, devices.c.created_at)
+        .where(devices.c.user_id == user_id, devices.c.status == status)
+        .order_by(devices.c.created_at, devices.c.device_id)
+    )
+    return [(DeviceId(row.device_id), row.created_at) for row in rows]
 
 
 def _device_columns() -> Select[Any]:

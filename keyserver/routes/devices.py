@@ -15,6 +15,7 @@ from e2ee.wire.public_keys import DeviceSigningKey, IdentityKey
 from keyserver.deps import ContextDep, HostDep
 from keyserver.routes.guarded import problem_responses
 from keyserver.schemas import AssertionIn, DeviceIn, DeviceOut, LoginIn, LoginOut, TokenOut
+from keyserver.service.logins import UnboundAssertion
 from keyserver.tables import DeviceStatus
 
 
@@ -67,8 +68,7 @@ async def open_login(body: LoginIn, caller: HostDep, context: ContextDep) -> Log
 async def issue_token(body: AssertionIn, context: ContextDep) -> TokenOut:
     """Give a device token for a login assertion. The assertion is the authentication; it counts once."""
     address = DeviceAddress(parse_user_id(body.user_id), DeviceId.from_hex(body.device_id))
-    issued = await context.logins.token(
-        address, LoginId.from_hex(body.login_id), body.counter, from_base64url(body.signature)
-    )
+    assertion = UnboundAssertion(address, LoginId.from_hex(body.login_id), body.counter)
+    issued = await context.logins.token(assertion, from_base64url(body.signature))
     left = max(0, issued.expires_at - context.now()) // SECOND_MS
     return TokenOut(token=issued.token, expires_at=issued.expires_at, expires_in=left)

@@ -102,7 +102,8 @@ def to_problem(error: Exception, path: str) -> Problem:
 
 def problem_responses(*statuses: int) -> Mapping[int | str, dict[str, Any]]:
     """Describe error responses for OpenAPI."""
-    schema = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}
+    # In full each time: a reference would need a component, which only the including application can add.
+    schema = ProblemBody.model_json_schema()
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {PROBLEM_JSON: {"schema": schema}}}
         for status in statuses

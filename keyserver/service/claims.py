@@ -21,7 +21,7 @@ from keyserver.repository import claims, device_lists, devices, prekeys, rate_li
 from keyserver.repository.claims import ClaimedBundle, ClaimRequest
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.policy import NOBODY, ContactPolicy
-from keyserver.tables import DeviceStatus, PreKeyKind
+from keyserver.tables import PreKeyKind
 
 
 class Answer(NamedTuple):
@@ -45,6 +45,14 @@ class Question(NamedTuple):
         return sha256(writer.finish())
 
 
+class ClaimLimits(NamedTuple):
+    """How often one user may claim from another, from everybody, and how often everybody from one."""
+
+    per_pair: RateLimit
+    per_claimer: RateLimit
+    per_target: RateLimit
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class ClaimService:
@@ -53,8 +61,7 @@ class ClaimService:
     database: Database
     now: Clock
     policy: ContactPolicy
-    per_pair: RateLimit
-    per_target: RateLimit
+    limits: ClaimLimits
 
     async def claim(self, claimer: DeviceAddress, question: Question, request_id: bytes) -> Answer:
         """Claim bundles under a request id of 16 bytes; the same id again gets the same bundles.
@@ -81,16 +88,20 @@ class ClaimService:
         return await self.database.write(work)
 
     def _limit(self, connection: Connection, claimer: UserId, target: UserId) -> None:
-        now = self.now()
-        wait = rate_limits.take(connection, f"claim {target} by {claimer}", self.per_pair, now)
-        wait = wait or rate_limits.take(connection, f"claim {target}", self.per_target, now)
-        if wait:
-            raise RateLimitedProblem(wait)
+        # User ids hold no space, so no two names are equal. The bucket that most requests share is locked last.
+        for name, limit in (
+            (f"claim {target} by {claimer}", self.limits.per_pair),
+            (f"claim by {claimer}", self.limits.per_claimer),
+            (f"claim {target}", self.limits.per_target),
+        ):
+            wait = rate_limits.take(connection, name, limit, self.now())
+            if wait:
+                raise RateLimitedProblem(wait)
 
     def _claim(self, connection: Connection, request: ClaimRequest, asked: Question) -> None:
         now = self.now()
         got = []
-        for device_id in devices.devices_in(connection, asked.user_id, DeviceStatus.ACTIVE):
+        for device_id in devices.active(connection, asked.user_id):
             if asked.device_ids is None or device_id in asked.device_ids:
                 address = DeviceAddress(asked.user_id, device_id)
                 got.append(_claim_bundle(connection, address, request.request_id, now))

@@ -123,8 +123,7 @@ def _apply(connection: Connection, content: DeviceList, now: int) -> Sequence[De
             raise ListedKeysProblem
         if registered.status is DeviceStatus.RETIRED:
             raise DeviceRetiredProblem
-    active = devices.devices_in(connection, user_id, DeviceStatus.ACTIVE)
-    retired = [device_id for device_id in active if device_id not in listed]
+    retired = [device_id for device_id in devices.active(connection, user_id) if device_id not in listed]
     devices.activate(connection, user_id, listed)
     if retired:
         devices.retire(connection, user_id, retired, now)

@@ -10,7 +10,7 @@ from typing import Final, final
 
 from sqlalchemy import Connection
 
-from e2ee.limits import MAX_DEVICES
+from e2ee.limits import DAY_MS, MAX_DEVICES
 from e2ee.wire.device_list import ListedDevice, SignedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, UserId
 from keyserver.auth import Clock
@@ -22,7 +22,7 @@ from keyserver.problems import (
     RateLimitedProblem,
     TooManyDevicesProblem,
 )
-from keyserver.repository import device_lists, devices, rate_limits
+from keyserver.repository import device_lists, devices, logins, prekeys, rate_limits
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.tables import DeviceStatus
 
@@ -31,6 +31,9 @@ CreateInbox = Callable[[Connection, DeviceAddress, int], None]
 
 MAX_PENDING_DEVICES: Final = MAX_DEVICES
 """Devices of one user that may wait to be listed."""
+
+PENDING_MS: Final = DAY_MS
+"""How long a waiting device is safe from being displaced by newer ones."""
 
 
 @final
@@ -67,14 +70,27 @@ class DeviceService:
         listed = _listed(connection, address)
         if listed is not None and listed != device:
             raise ListedKeysProblem
-        if listed is None and len(devices.devices_in(connection, user_id, DeviceStatus.PENDING)) >= MAX_PENDING_DEVICES:
-            raise TooManyDevicesProblem
+        if listed is None:
+            _make_room(connection, user_id, now)
         devices.add_device(connection, address, (device.device_signing_key, device.identity_key), now)
         self.create_inbox(connection, address, now)
         if listed is None:
             return DeviceStatus.PENDING
         devices.activate(connection, user_id, [device.device_id])
         return DeviceStatus.ACTIVE
+
+
+def _make_room(connection: Connection, user_id: UserId, now: int) -> None:
+    """Retire the oldest device that was never listed, if there are too many. It had a day for it."""
+    pending = devices.pending(connection, user_id)
+    if len(pending) < MAX_PENDING_DEVICES:
+        return
+    oldest, created_at = pending[0]
+    if created_at > now - PENDING_MS:
+        raise TooManyDevicesProblem
+    devices.retire(connection, user_id, [oldest], now)
+    prekeys.withdraw(connection, user_id, [oldest], now)
+    logins.end(connection, user_id, [oldest])
 
 
 def _same(known: devices.DeviceRow, device: ListedDevice) -> DeviceStatus:

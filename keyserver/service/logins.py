@@ -6,7 +6,7 @@ Does not know about: HTTP, SQL, the form of a token (auth.py).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from sqlalchemy import Connection
 
@@ -28,6 +28,14 @@ from keyserver.tables import DeviceStatus
 
 MAX_LOGINS: Final = 10
 """Logins of one device at a time; the oldest ends."""
+
+
+class UnboundAssertion(NamedTuple):
+    """What a device claims to have signed, but for the origin: that is ours to say."""
+
+    address: DeviceAddress
+    login_id: LoginId
+    counter: int
 
 
 @final
@@ -63,7 +71,7 @@ class LoginService:
         await self.database.write(add)
         return login_id
 
-    async def token(self, address: DeviceAddress, login_id: LoginId, counter: int, signature: bytes) -> IssuedToken:
+    async def token(self, assertion: UnboundAssertion, signature: bytes) -> IssuedToken:
         """Give a token for an assertion, and use up its counter.
 
         Raises:
@@ -71,18 +79,21 @@ class LoginService:
             AssertionRefusedProblem: not signed by this device for this server and login.
             AssertionReplayedProblem: the counter was used before.
         """
+        address, counter = assertion.address, assertion.counter
 
-        def check(connection: Connection) -> tuple[DeviceSigningKey, int]:
+        def check(connection: Connection) -> int:
             device = devices.find_device(connection, address)
-            expires_at = logins.expiry(connection, login_id, address)
-            if device is not None and device.status is DeviceStatus.RETIRED:
+            # The signature comes first: a stranger learns nothing about a device that it names.
+            if device is None or not self._signed(device.device_signing_key, assertion, signature):
+                raise AssertionRefusedProblem
+            if device.status is DeviceStatus.RETIRED:
                 raise DeviceRevokedProblem
-            if device is None or expires_at is None or expires_at <= self.now():
+            expires_at = logins.expiry(connection, assertion.login_id, address)
+            if expires_at is None or expires_at <= self.now():
                 raise LoginEndedProblem
-            return device.device_signing_key, expires_at
+            return expires_at
 
-        key, expires_at = await self.database.read(check)
-        self._verify(key, address, login_id, counter, signature)
+        expires_at = await self.database.read(check)
 
         def use(connection: Connection) -> int:
             used = devices.advance_login_counter(connection, address, counter)
@@ -93,15 +104,15 @@ class LoginService:
                 raise AssertionReplayedProblem(device.login_counter)
             return device.token_version
 
-        return self.tokens.issue(address, await self.database.write(use), login_id, expires_at)
+        return self.tokens.issue(address, await self.database.write(use), assertion.login_id, expires_at)
 
-    def _verify(
-        self, key: DeviceSigningKey, address: DeviceAddress, login_id: LoginId, counter: int, signature: bytes
-    ) -> None:
-        for origin in self.origins:
-            try:
-                LoginAssertion(origin, address, login_id, counter).verify(key, signature)
-            except InvalidSignatureError:
-                continue
-            return
-        raise AssertionRefusedProblem
+    def _signed(self, key: DeviceSigningKey, assertion: UnboundAssertion, signature: bytes) -> bool:
+        return any(_verifies(LoginAssertion(origin, *assertion), key, signature) for origin in self.origins)
+
+
+def _verifies(assertion: LoginAssertion, key: DeviceSigningKey, signature: bytes) -> bool:
+    try:
+        assertion.verify(key, signature)
+    except InvalidSignatureError:
+        return False
+    return True

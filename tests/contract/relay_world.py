@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy
 
@@ -21,17 +21,29 @@ from transport_adapters.base import (
     Incoming,
     ListClaim,
     Outgoing,
-    SendResult,
     SeqRange,
 )
-from transport_adapters.frames import ErrorCode
+from transport_adapters.frames import (
+    ClientFrame,
+    CloseCode,
+    Deliver,
+    Error,
+    Hello,
+    InstanceId,
+    Send,
+    Sent,
+    ServerFrame,
+    Welcome,
+)
 from transport_adapters.link import LinkOptions
+from transport_adapters.server import ports
 from transport_adapters.server.ports import OK, Principal, SendCheck, StaleList, TokenRefusedError, Unavailable
 from transport_adapters.server.relay import Relay
 from transport_adapters.server.settings import DEFAULT_MAILBOX, DEFAULT_RELAY, MailboxSettings, RelaySettings
 from transport_adapters.server.tables import define_tables
 
 T = TypeVar("T")
+Frame = TypeVar("Frame", Welcome, Sent, Deliver, Error)
 START = 1_800_000_000_000
 TOKEN_LIFETIME_MS = 15 * 60 * 1000
 PATIENT = replace(DEFAULT_RELAY, close_timeout=0.5)
@@ -164,9 +176,12 @@ class RelayWorld:
 
 @asynccontextmanager
 async def relay_world(
-    directory: Path, settings: RelaySettings = PATIENT, mailbox: MailboxSettings = DEFAULT_MAILBOX
+    directory: Path,
+    settings: RelaySettings = PATIENT,
+    mailbox: MailboxSettings = DEFAULT_MAILBOX,
+    wrap: Callable[[Database], ports.Database] = lambda database: database,
 ) -> AsyncIterator[RelayWorld]:
-    """Open a relay on a database file in `directory`."""
+    """Open a relay on a database file in `directory`; `wrap` may put something between the two."""
     metadata = sqlalchemy.MetaData()
     tables = define_tables(metadata)
     clock = Clock()
@@ -174,7 +189,8 @@ async def relay_world(
     database = Database(database_url(str(directory / "relay.db")))
     await database.start()
     await database.write(metadata.create_all)
-    relay = Relay(database, tables, lists, tokens, contacts, now=clock, settings=settings, mailbox_settings=mailbox)
+    base: ports.Database = wrap(database)
+    relay = Relay(base, tables, lists, tokens, contacts, now=clock, settings=settings, mailbox_settings=mailbox)
     try:
         yield RelayWorld(database, relay, clock, lists, tokens, contacts)
     finally:
@@ -253,3 +269,79 @@ async def eventually(condition: Callable[[], bool] | Callable[[], Awaitable[bool
             if holds:
                 return
             await asyncio.sleep(0.005)
+
+
+class FrameClient:
+    """Speaks frames to a relay directly: both a client and the channel to it."""
+
+    def __init__(self, world: RelayWorld, owner: DeviceAddress, number: int = 1, instance: int = 1) -> None:
+        self.world = world
+        self.owner = owner
+        self.number = number
+        self.instance = InstanceId(bytes([instance]) * 16)
+        self.frames: list[ServerFrame] = []
+        self.closed_with: CloseCode | None = None
+        self.readable = asyncio.Event()
+        """Cleared: the client does not read, and its transport holds one frame up."""
+        self.readable.set()
+        self._news = asyncio.Event()
+        self._seen = 0
+        self.connection = world.relay.connect(self)
+
+    async def send(self, frame: ServerFrame) -> None:
+        await self.readable.wait()
+        self.frames.append(frame)
+        self._news.set()
+
+    async def close(self, code: CloseCode) -> None:
+        self.closed_with = code
+        self._news.set()
+
+    def say(self, frame: ClientFrame) -> None:
+        self.connection.receive(frame.EVENT, frame.to_fields())
+
+    def hello(self, messages: int = 1_000, size: int = 1 << 30, *, token: str | None = None) -> None:
+        token = token or self.world.tokens.issue(self.owner)
+        self.say(Hello(token, self.instance, self.number, 0, 0, messages, size))
+
+    def post(self, recipient: DeviceAddress, body: bytes = b"ciphertext", **options: Any) -> Outgoing:
+        """Send an envelope; the answer comes as a frame."""
+        outgoing = self.world.outgoing(self.owner, recipient, body, **options)
+        self.say(Send(outgoing.counter, outgoing.recipient_list, outgoing.sender_list, outgoing.envelope))
+        return outgoing
+
+    async def next(self, kind: type[Frame]) -> Frame:
+        """Wait for the next frame of a kind; those before it were looked for by others."""
+        async with asyncio.timeout(20):
+            while True:
+                for at, frame in enumerate(self.frames[self._seen :], self._seen):
+                    if isinstance(frame, kind):
+                        self._seen = at + 1
+                        return frame
+                self._news.clear()
+                await self._news.wait()
+
+    async def online(self) -> Welcome:
+        self.hello()
+        return await self.next(Welcome)
+
+    async def answered(self, recipient: DeviceAddress) -> None:
+        """Send something and wait for the answer: what came before it has been processed."""
+        name = self.post(recipient).envelope_id
+        while True:
+            frame = await self.next(Sent)
+            if frame.envelope_id == name:
+                return
+
+    async def closed(self) -> CloseCode:
+        async with asyncio.timeout(20):
+            while self.closed_with is None:
+                self._news.clear()
+                await self._news.wait()
+        return self.closed_with
+
+    def deliveries(self) -> list[Deliver]:
+        return [frame for frame in self.frames if isinstance(frame, Deliver)]
+
+    def errors(self) -> list[Error]:
+        return [frame for frame in self.frames if isinstance(frame, Error)]

@@ -11,6 +11,7 @@ from hypothesis import settings
 from e2ee.errors import CorruptStateError, StoreLockedError, StoreUnavailableError, WrongPassphraseError
 from e2ee.ports import Store, Table
 from e2ee.stores.sqlite import SqliteStore
+from e2ee.stores.sqlite_lock import FileLock
 from tests.contract.store_contract import StoreContract
 from tests.contract.store_machine import StoreMachine
 from tests.store_files import CHEAP, KEY, contents, files
@@ -154,6 +155,20 @@ def test_a_store_is_open_once_at_a_time_also_within_one_process(path: Path) -> N
     store.close()
     with SqliteStore.open(path, key=KEY) as again:
         assert value_of(again) == b"value"
+
+
+def test_the_lock_file_keeps_others_out_before_they_look_at_the_store(path: Path) -> None:
+    """SQLite's own lock begins to hold only when the file is read, and cannot guard a file that is being made."""
+    lock = FileLock(path.with_name("store.lock"), wait=0.0)
+    with pytest.raises(StoreLockedError):
+        SqliteStore.create(path, key=KEY)
+    path.write_bytes(b"being made")
+    with pytest.raises(StoreLockedError):
+        SqliteStore.open(path, key=KEY)
+    lock.release()
+    lock.release()
+    path.unlink()
+    SqliteStore.create(path, key=KEY).close()
 
 
 def test_a_failed_opening_leaves_the_store_unlocked(path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, strategies as st
 from nacl.pwhash import argon2id
 
@@ -37,6 +38,25 @@ def test_any_passphrase_opens_what_it_sealed(passphrase: str) -> None:
 
 def test_a_key_opens_what_it_sealed() -> None:
     assert unwrap(wrap(DATA_KEY, STORE_KEY, CHEAP), STORE_KEY) == DATA_KEY
+
+
+def test_headers_are_as_documented() -> None:
+    """Written out once more with the library alone: what is on the disks of users must stay readable."""
+
+    def wrapping_key(key: bytes) -> bytes:
+        return hashlib.blake2b(b"\x11E2EE/1 store wrap", key=key).digest()[:32]
+
+    header = wrap(DATA_KEY, STORE_KEY, CHEAP)
+    assert header[:12] == b"E2EE store\1\2"
+    sealed = AESGCM(wrapping_key(STORE_KEY.expose()))
+    assert sealed.decrypt(header[12:24], header[24:72], header[:12]) == DATA_KEY.expose()
+    assert header[72:] == hashlib.sha256(header[:72]).digest()[:8]
+
+    header = wrap(DATA_KEY, "passphrase", CHEAP)
+    assert header[:24] == b"E2EE store\1\1" + b"".join(number.to_bytes(4, "big") for number in (8, 1, 1))
+    sealed = AESGCM(wrapping_key(derive_key(b"passphrase", header[24:40], CHEAP)))
+    assert sealed.decrypt(header[40:52], header[52:100], header[:40]) == DATA_KEY.expose()
+    assert header[100:] == hashlib.sha256(header[:100]).digest()[:8]
 
 
 def test_composed_and_decomposed_spellings_are_one_passphrase() -> None:

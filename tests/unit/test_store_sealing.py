@@ -1,6 +1,9 @@
 """One record, one row: what goes in comes out, and only where it was put."""
 
+from hashlib import blake2b
+
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, strategies as st
 
 from e2ee.errors import CorruptStateError
@@ -18,6 +21,22 @@ RECORDS = st.builds(
     st.binary(max_size=255),
     st.integers(-(1 << 63), (1 << 63) - 1),
 )
+
+
+def test_rows_are_as_documented() -> None:
+    """Written out once more with the library alone: what is on the disks of users must stay readable."""
+
+    def keyed(key: bytes, label: bytes, data: bytes, size: int) -> bytes:
+        return blake2b(bytes((len(label),)) + label + data, key=key, digest_size=size).digest()
+
+    index_keys = keyed(DATA_KEY.expose(), b"E2EE/1 store index", b"sessions", 64)
+    sealing_key = keyed(DATA_KEY.expose(), b"E2EE/1 store records", b"sessions", 64)[:32]
+    row = CIPHER.seal(RECORD)
+    assert row.id == keyed(index_keys[:32], b"record", b"key", 32)[:16]
+    assert row.group == keyed(index_keys[32:], b"group", b"group", 32)[:16]
+    bound = b"\x08sessions" + (1).to_bytes(4, "big") + row.id + row.group + (5).to_bytes(8, "big", signed=True)
+    plaintext = AESGCM(sealing_key).decrypt(row.sealed[:12], row.sealed[12:], bound)
+    assert plaintext == b"\x03key\x05groupvalue"
 
 
 @given(RECORDS)

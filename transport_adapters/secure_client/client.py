@@ -13,17 +13,17 @@ before it is acknowledged, and shown to the application at least once, under a s
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, final
+from typing import Any, Final, Self, final
 
-from e2ee.errors import AccountNotFoundError, MalformedMessageError
+from e2ee.errors import E2EEError, MalformedMessageError
 from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
 from e2ee.stores.message_records import InboundMessage
-from e2ee.stores.sqlite import SqliteStore
 from e2ee.wire import content as contents
 from e2ee.wire.content import ContentKind, ReceiptType
 from e2ee.wire.envelope import Lane
@@ -33,23 +33,32 @@ from e2ee.wire.identifiers import (
     MessageId,
     UserId,
     parse_conversation_id,
-    parse_user_id,
 )
-from keyserver.client import KeyServerClient
 from transport_adapters import events
-from transport_adapters.base import Cursor, EnvelopeTransport
+from transport_adapters.base import TransportRefusedError
 from transport_adapters.secure_client.directory import Directory
 from transport_adapters.secure_client.inbound import Inbound
+from transport_adapters.secure_client.opening import (
+    TransportFactory,
+    application_user,
+    make_parts,
+    open_messenger,
+    open_store,
+    socketio_transport,
+)
 from transport_adapters.secure_client.outbound import Outbound
-from transport_adapters.secure_client.parts import OnEvent, Parts, StoreThread, TokenProvider
+from transport_adapters.secure_client.parts import (
+    DEFAULT_PACE,
+    OnEvent,
+    Pace,
+    Parts,
+    TokenProvider,
+)
 
+__all__ = ["Message", "SecureClient", "TransportFactory", "socketio_transport"]
 
-class TransportFactory(Protocol):
-    """Makes the transport, once the device's tokens and its cursor are known."""
-
-    def __call__(
-        self, server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
-    ) -> EnvelopeTransport: ...
+_LAST_ACKS_SECONDS: Final = 2.0
+"""For the acknowledgements that are due when a client is closed; lost ones cost a repeated delivery each."""
 
 
 @final
@@ -91,6 +100,8 @@ class SecureClient:
         self._inbound = Inbound(parts, self._outbound)
         self._tasks: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closing: asyncio.Task[None] | None = None
+        self._asking = False
         self._shown: int | None = None
 
     @classmethod
@@ -105,22 +116,27 @@ class SecureClient:
         key: bytes | None = None,
         user: str | None = None,
         on_event: OnEvent | None = None,
+        pace: Pace = DEFAULT_PACE,
     ) -> "SecureClient":
         """Open the device kept in `store`, or make it for `user`; register it if it is new; go online.
 
-        `store` is a path, encrypted under `passphrase` or a 32-byte `key`, or a Store. `transport` is Socket.IO by
-        default. A device that was registered before opens without the network, too.
+        `store` is a path, encrypted under `passphrase` or a 32-byte `key`, or a Store, which the client closes.
+        `transport` is Socket.IO by default. A device that was registered before opens without the network, too.
+        `on_event` is called in the event loop and must not wait. What it raises goes to the loop's exception handler
+        and stops nothing.
 
         Raises:
             StateError: the store cannot be opened.
             ValueError: there is no account yet and no `user`, or the store is another user's.
-            KeyServerError: the first registration failed.
-            InsecureUrlError: plaintext beyond this machine.
+            KeyServerError, TokenProviderError: the first registration failed.
+            InsecureUrlError, InsecureServerUrlError: plaintext beyond this machine.
         """
-        opened = await asyncio.to_thread(_open_store, store, passphrase, key)
+        opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
         try:
-            messenger = await asyncio.to_thread(_open_messenger, opened, user)
-            client = cls(opened, _parts(messenger, server, token_provider, transport or socketio_transport, on_event))
+            messenger = await asyncio.to_thread(open_messenger, opened, user)
+            parts = make_parts(messenger, server, token_provider, transport or socketio_transport)
+            parts.on_event, parts.pace = on_event, pace
+            client = cls(opened, parts)
         except BaseException:
             opened.close()
             raise
@@ -158,11 +174,13 @@ class SecureClient:
 
         Raises:
             UserUnreachableError: the server offers no device of this user.
-            KeyServerError: the key server was needed and did not answer.
-            DeviceListForkError, AccountKeyChangedError: a human must look first.
+            KeyServerError, TokenProviderError: the key server was needed and did not answer.
+            DeviceListStaleError: the user has a newer device list than the server gives out.
+            DeviceListForkError, AccountKeyChangedError, InvalidSignatureError: a human must look first.
+            StoreUnavailableError: the disk refused; nothing was queued.
             ValueError: data too long, or `ttl` out of range.
         """
-        user_id, conversation_id = _user(user), _conversation(conversation)
+        user_id, conversation_id = application_user(user), _conversation(conversation)
         seconds = DEFAULT_TTL if ttl is None else ttl
 
         def queue() -> MessageId:
@@ -188,26 +206,21 @@ class SecureClient:
         return self
 
     async def __anext__(self) -> Message:
-        """Return the next message; asking for it confirms the one before.
+        """Return the next message; asking for it confirms the one before. A call that is cancelled loses nothing.
+
+        Ends when the client is closed.
 
         Raises:
             StateError, TransportRefusedError: work in the background ended for this reason.
+            RuntimeError: somebody waits for the next message already. The two would confirm each other's messages.
         """
-        if self._shown is not None:
-            await self._confirm(self._shown)
-        while not self._ended.done():
-            self._inbound.changed.clear()
-            rows = await self._parts.call(self._parts.messenger.inbound, 1)
-            if not rows:
-                await self._until(self._inbound.changed)
-                continue
-            message = self._present(rows[0])
-            if message is not None:
-                self._shown = message.number
-                return message
-            await self._confirm(rows[0].number)
-        self._ended.result()
-        raise StopAsyncIteration
+        if self._asking:
+            raise RuntimeError("one iteration at a time")
+        self._asking = True
+        try:
+            return await self._next()
+        finally:
+            self._asking = False
 
     async def online(self) -> None:
         """Wait until the relay has answered for the first time.
@@ -236,19 +249,10 @@ class SecureClient:
 
     async def aclose(self) -> None:
         """Go offline and close the store. What is queued stays queued. Idempotent."""
-        if not self._ended.done():
-            self._ended.set_result(None)
-        elif not self._tasks:
-            return
-        await self._inbound.flush()
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._parts.transport.aclose()
-        await self._parts.key_server.aclose()
-        await self._parts.call(self._store.close)
-        self._parts.thread.close()
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        # Shielded: a caller that gives up waiting must not leave the store locked.
+        await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:
         return self
@@ -273,6 +277,39 @@ class SecureClient:
         if error is not None:
             self._ended.set_exception(error)
             self._ended.exception()  # mark it as retrieved: perhaps nobody waits, which is no error
+            self._parts.emit(events.Ended(_code(error)))
+
+    async def _close(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+        async with contextlib.AsyncExitStack() as last_first:
+            last_first.push_async_callback(self._parts.thread.close, self._store.close)
+            last_first.push_async_callback(self._parts.key_server.aclose)
+            last_first.push_async_callback(self._parts.transport.aclose)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_ACKS_SECONDS):
+                    await self._inbound.flush()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _next(self) -> Message:
+        # Looked at before every call, because after the end there is no store to ask.
+        while not self._ended.done():
+            if self._shown is not None:
+                await self._confirm(self._shown)
+                continue
+            self._inbound.changed.clear()
+            rows = await self._parts.call(self._parts.messenger.inbound, 1)
+            if not rows:
+                await self._until(self._inbound.changed)
+            elif (message := self._present(rows[0])) is not None:
+                self._shown = message.number
+                return message
+            elif not self._ended.done():
+                await self._confirm(rows[0].number)
+        self._ended.result()
+        raise StopAsyncIteration
 
     async def _until(self, event: asyncio.Event) -> None:
         """Wait for an event, or for the end of the client, which raises its reason if it has one."""
@@ -311,60 +348,10 @@ class SecureClient:
         )
 
 
-def socketio_transport(
-    server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
-) -> EnvelopeTransport:
-    """Make the default transport."""
-    from transport_adapters.socketio import SocketIoTransport
-
-    return SocketIoTransport(server, token=token, cursor=cursor)
-
-
-def _parts(
-    messenger: Messenger, server: str, host_token: TokenProvider, make: TransportFactory, on_event: OnEvent | None
-) -> Parts:
-    thread = StoreThread()
-
-    async def next_counter() -> int:
-        return await thread.call(messenger.next_assertion_counter)
-
-    async def cursor() -> Cursor:
-        return Cursor(*await thread.call(messenger.cursor))
-
-    key_server = KeyServerClient(
-        server, messenger.address, host_token=host_token, sign=messenger.sign_assertion, next_counter=next_counter
-    )
-    transport = make(server, token=key_server.device_token, cursor=cursor)
-    return Parts(messenger, thread, key_server, transport, on_event)
-
-
-def _open_store(store: str | Path | Store, passphrase: str | None, key: bytes | None) -> Store:
-    if not isinstance(store, str | Path):
-        return store
-    path = Path(store)
-    if SqliteStore.exists(path):
-        return SqliteStore.open(path, passphrase=passphrase, key=key)
-    return SqliteStore.create(path, passphrase=passphrase, key=key)
-
-
-def _open_messenger(store: Store, user: str | None) -> Messenger:
-    try:
-        messenger = Messenger.open(store)
-    except AccountNotFoundError:
-        if user is None:
-            raise ValueError("the store holds no account yet: say whose it is (user=...)") from None
-        return Messenger.create(store, _user(user))
-    if user is not None and messenger.address.user_id != user:
-        raise ValueError(f"the store belongs to {messenger.address.user_id}, not to {user}")
-    return messenger
-
-
-def _user(text: str) -> UserId:
-    """Parse a name given by the application: a bad one is its mistake, not hostile input."""
-    try:
-        return parse_user_id(text)
-    except MalformedMessageError as error:
-        raise ValueError(str(error)) from None
+def _code(error: BaseException) -> str:
+    if isinstance(error, TransportRefusedError):
+        return error.reason
+    return error.code if isinstance(error, E2EEError) else type(error).__name__
 
 
 def _conversation(text: str | None) -> ConversationId:

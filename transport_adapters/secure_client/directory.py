@@ -7,19 +7,17 @@ Does not know about: messages on their way.
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar, final
+from typing import TypeVar, final
 
-from e2ee.errors import DeviceListStaleError, E2EEError, ProtocolError, SessionNotFoundError
+from e2ee.errors import DeviceListStaleError, ProtocolError, SessionNotFoundError, TrustError
 from e2ee.prekey_supply import ServerCounts
 from e2ee.wire.identifiers import DeviceAddress, UserId
-from keyserver.client import KeyServerError, PreKeyUpload
+from keyserver.client import PreKeyUpload
 from transport_adapters import events
 from transport_adapters.base import TransportError
-from transport_adapters.secure_client.parts import FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS, Parts
+from transport_adapters.secure_client.parts import SERVER_TROUBLE, Parts
 
 T = TypeVar("T")
-
-_PREKEY_CHECK_SECONDS: Final = 600
 
 
 @final
@@ -47,47 +45,57 @@ class Directory:
 
         Raises:
             KeyServerError: the server did not answer, or refused.
+            TokenProviderError: the application's token provider raised.
         """
         messenger, key_server = self._parts.messenger, self._parts.key_server
         party = messenger.account.party
         await key_server.register_device(party.device_signing_key, party.identity_key)
         own = await self._parts.call(messenger.own_device_list)
         await key_server.publish_device_list(own.signed)
-        await self._publish_prekeys(ServerCounts(0, 0))
+        await self._supply()
         await self._parts.call(messenger.mark_registered)
 
     async def keep_supplied(self) -> None:
         """Keep one-time prekeys at the server and rotate the signed ones, for ever."""
-        failures = 0
+        failures, pace = 0, self._parts.pace
         while True:
             await self._parts.online.wait()
             try:
-                counts = await self._parts.key_server.prekey_counts()
-                await self._publish_prekeys(ServerCounts(counts.one_time, counts.one_time_kem))
-                failures, pause = 0, float(_PREKEY_CHECK_SECONDS)
-            except KeyServerError as error:
+                await self._supply()
+                failures, pause = 0, pace.prekey_check
+            except SERVER_TROUBLE as error:
                 self._parts.emit(events.Trouble(error.code))
-                pause = min(FIRST_RETRY_SECONDS * 2**failures, MAX_RETRY_SECONDS)
-                failures = min(failures + 1, 10)
+                failures += 1
+                pause = pace.retry(failures)
             # Jitter, so that a refill does not betray the moment at which a first message was read.
             await asyncio.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))
 
     async def with_sessions(self, user_id: UserId, queue: Callable[[], T]) -> T:
         """Run `queue`, which encrypts to a user, after fetching what it lacks. One first contact per user at a time.
 
+        A device that cannot be reached now does not hold up those that can.
+
         Raises:
             UserUnreachableError: the server offers no device of this user that can be encrypted to.
-            KeyServerError: it was needed, and did not answer.
+            KeyServerError, TokenProviderError: the server was needed, and did not answer.
+            DeviceListStaleError: the contact speaks of a newer device list than the server gives out.
             DeviceListForkError, AccountKeyChangedError, InvalidSignatureError: see `Messenger.learn_device_lists`.
         """
         async with self._contacting.setdefault(user_id, asyncio.Lock()):
+            trouble: BaseException = UserUnreachableError(user_id)
             missing = await self._missing(user_id)
             if missing != ():
-                await self._contact(user_id, missing)
+                try:
+                    await self._contact(user_id, missing)
+                except (*SERVER_TROUBLE, UserUnreachableError) as error:
+                    if missing is None:
+                        raise
+                    trouble = error
+                    self._parts.emit(events.Trouble(error.code))
             try:
                 return await self._parts.call(queue)
             except SessionNotFoundError:
-                raise UserUnreachableError(user_id) from None
+                raise trouble from None
 
     async def repair_lists(self, user_id: UserId) -> None:
         """Bring our idea of a user's device list, or the server's idea of ours, up to date."""
@@ -97,19 +105,28 @@ class Directory:
                 own = await self._parts.call(messenger.own_device_list)
                 await key_server.publish_device_list(own.signed)
                 return
-            contact = await self._parts.call(messenger.contact, user_id)
-            known = contact.device_list.content.seq if contact else 0
-            lists = await key_server.device_lists(user_id, from_seq=known + 1)
-            await self._parts.call(messenger.learn_device_lists, user_id, lists)
-        except (KeyServerError, E2EEError) as error:
+            await self._fetch_lists(user_id)
+        except (*SERVER_TROUBLE, ProtocolError, TrustError) as error:
             self._parts.emit(events.Trouble(error.code))
 
     async def _missing(self, user_id: UserId) -> Sequence[DeviceAddress] | None:
-        """Return the devices that lack a session; None if not even the device list is known."""
-        try:
-            return await self._parts.call(self._parts.messenger.missing_sessions, user_id)
-        except DeviceListStaleError:
+        """Return the devices that lack a session; None if the user is no contact yet."""
+        messenger = self._parts.messenger
+        if await self._parts.call(messenger.contact, user_id) is None:
             return None
+        try:
+            return await self._parts.call(messenger.missing_sessions, user_id)
+        except DeviceListStaleError:
+            await self._fetch_lists(user_id)
+            return await self._parts.call(messenger.missing_sessions, user_id)
+
+    async def _fetch_lists(self, user_id: UserId) -> None:
+        """Take in what the server has beyond the newest list we know."""
+        messenger = self._parts.messenger
+        contact = await self._parts.call(messenger.contact, user_id)
+        known = contact.device_list.content.seq if contact else 0
+        lists = await self._parts.key_server.device_lists(user_id, from_seq=known + 1)
+        await self._parts.commit(messenger.learn_device_lists, user_id, lists)
 
     async def _contact(self, user_id: UserId, missing: Sequence[DeviceAddress] | None) -> None:
         """Claim bundles and start sessions. A device whose bundle is bad is skipped; the others are not held up."""
@@ -125,11 +142,14 @@ class Directory:
             except ProtocolError as error:
                 self._parts.emit(events.DeviceSkipped(bundle.address, error.code))
 
-    async def _publish_prekeys(self, counts: ServerCounts) -> None:
-        due = await self._parts.call(self._parts.messenger.due_prekeys, counts)
+    async def _supply(self) -> None:
+        """Publish what the server lacks. What it offers is asked first: an upload may have outlived our crash."""
+        messenger, key_server = self._parts.messenger, self._parts.key_server
+        counts = await key_server.prekey_counts()
+        due = await self._parts.commit(messenger.due_prekeys, ServerCounts(counts.one_time, counts.one_time_kem))
         if due.is_empty:
             return
-        await self._parts.key_server.publish_prekeys(
+        await key_server.publish_prekeys(
             PreKeyUpload(due.signed_prekey, due.one_time_prekeys, due.last_resort, due.one_time_kem_prekeys)
         )
-        await self._parts.call(self._parts.messenger.prekeys_published, due.prekey_ids)
+        await self._parts.commit(messenger.prekeys_published, due.prekey_ids)

@@ -7,16 +7,13 @@ Does not know about: decryption (messenger), how the application is fed.
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Final, final
+from typing import final
 
-from e2ee.errors import StateError
 from e2ee.messenger import DeliveryPosition, Outcome, Reception
 from transport_adapters import events
 from transport_adapters.base import Connected, Delivery, SeqRange, TransportError
 from transport_adapters.secure_client.outbound import Outbound
-from transport_adapters.secure_client.parts import FIRST_RETRY_SECONDS, Parts
-
-_LOCAL_FAULT_TRIES: Final = 5
+from transport_adapters.secure_client.parts import Parts
 
 
 @final
@@ -30,6 +27,7 @@ class Inbound:
         self.caught_up = asyncio.Event()
         """Set once everything that waited at the relay when we came online is committed."""
         self._head_seq: int | None = None
+        self._prune_at = 0.0
         self._acks: list[DeliveryPosition] = []
         self._acks_due = asyncio.Event()
 
@@ -63,7 +61,7 @@ class Inbound:
                 await self._parts.transport.ack(epoch, ranges(seqs))
 
     async def _note_connected(self, connected: Connected) -> None:
-        await self._parts.call(self._parts.messenger.note_connected, connected.epoch, connected.dropped_through)
+        await self._parts.commit(self._parts.messenger.note_connected, connected.epoch, connected.dropped_through)
         self._head_seq = connected.head_seq
         self._parts.online.set()
         self._outbound.connected()
@@ -72,23 +70,14 @@ class Inbound:
     async def _take(self, delivery: Delivery) -> None:
         position = DeliveryPosition(delivery.epoch, delivery.seq)
         if delivery.envelope is not None:
-            self._report(await self._commit(delivery.envelope, position))
+            # A peer's bytes never raise here, so only local faults are tried again.
+            self._report(await self._parts.commit(self._parts.messenger.receive, delivery.envelope, position))
         else:
-            await self._parts.call(self._parts.messenger.note_dropped, position)
+            await self._parts.commit(self._parts.messenger.note_dropped, position)
             if delivery.sender is not None and delivery.envelope_id is not None:
                 self._parts.emit(events.Expired(delivery.sender, delivery.envelope_id))
         self._acks.append(position)
         self._acks_due.set()
-
-    async def _commit(self, envelope: bytes, position: DeliveryPosition) -> Reception:
-        """Decrypt and commit. Only local faults are tried again, a few times: a peer's bytes never raise here."""
-        for attempt in range(_LOCAL_FAULT_TRIES - 1):
-            try:
-                return await self._parts.call(self._parts.messenger.receive, envelope, position)
-            except StateError as error:
-                self._parts.emit(events.Trouble(error.code))
-                await asyncio.sleep(FIRST_RETRY_SECONDS * 2**attempt)
-        return await self._parts.call(self._parts.messenger.receive, envelope, position)
 
     def _report(self, reception: Reception) -> None:
         if reception.outcome is Outcome.STORED:
@@ -99,12 +88,16 @@ class Inbound:
             self._parts.emit(events.Unreadable(reception.sender, reception.envelope_id, reception.error.code))
 
     async def _note_progress(self) -> None:
-        """Notice that the inbox was drained once; only then may anything that could still decrypt be deleted."""
-        if self._head_seq is None or self.caught_up.is_set():
+        """Notice that what waited when we connected is committed; only then delete what could still decrypt, if due."""
+        now = asyncio.get_running_loop().time()
+        if self._head_seq is None or (self.caught_up.is_set() and now < self._prune_at):
             return
-        _, watermark = await self._parts.call(self._parts.messenger.cursor)
-        if watermark >= self._head_seq:
-            await self._parts.call(self._parts.messenger.prune)
+        _, watermark = await self._parts.commit(self._parts.messenger.cursor)
+        if watermark < self._head_seq:
+            return
+        await self._parts.commit(self._parts.messenger.prune)
+        self._prune_at = now + self._parts.pace.prune
+        if not self.caught_up.is_set():
             self.caught_up.set()
             self._parts.emit(events.CaughtUp())
 

@@ -2,25 +2,33 @@
 
 Owns: the order and the pace of sending, what each refusal calls for.
 Does not know about: encryption (the outbox holds ciphertext), frames.
+
+Envelopes go out in the order in which they were queued. One that is refused for now holds up those after it for the
+same device, not for others; only envelopes that were under way with it may overtake it.
 """
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import Final, final
 
+from e2ee.limits import HOUR_MS, SECOND_MS
 from e2ee.stores.message_records import OutboxEntry
-from e2ee.wire.identifiers import EnvelopeId
+from e2ee.wire.identifiers import DeviceAddress
 from transport_adapters import events
 from transport_adapters.base import Accepted, ListClaim, Outgoing, Refused, TransportUnavailableError
 from transport_adapters.secure_client.directory import Directory
-from transport_adapters.secure_client.parts import FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS, Parts
+from transport_adapters.secure_client.parts import Parts
 
 SEND_WINDOW: Final = 32
 """Envelopes under way at once; the relay groups what arrives together into one transaction."""
+READ_AHEAD: Final = 4 * SEND_WINDOW
+"""Envelopes read from the outbox at once, up to 96 KiB each."""
 
 _LOST_CAUSES: Final = frozenset({"contact_refused", "wrong_sender", "too_large", "malformed_frame"})
 """Refusals that no repetition heals."""
+_EXPIRY_CHECK_SECONDS: Final = HOUR_MS / SECOND_MS
 
 
 @final
@@ -30,7 +38,13 @@ class Outbound:
     def __init__(self, parts: Parts, directory: Directory) -> None:
         self._parts, self._directory = parts, directory
         self._changed, self._empty = asyncio.Event(), asyncio.Event()
-        self._paused_until: dict[EnvelopeId, float] = {}
+        self._connections = 0
+        self._expiry_check_at = 0.0
+        self._pause_until = math.inf
+        """Nothing goes out before: there is no connection, or the server asked for a pause from this device."""
+        self._paused: dict[DeviceAddress, float] = {}
+        self._setbacks: dict[DeviceAddress, int] = {}
+        """Refusals in a row."""
 
     def wake(self) -> None:
         """Say that something was queued, or that a connection was made."""
@@ -39,7 +53,10 @@ class Outbound:
 
     def connected(self) -> None:
         """A new connection: whatever paused may be tried at once."""
-        self._paused_until.clear()
+        self._connections += 1
+        self._expiry_check_at = self._pause_until = 0.0
+        self._paused.clear()
+        self._setbacks.clear()
         self.wake()
 
     @property
@@ -50,38 +67,62 @@ class Outbound:
     async def run(self) -> None:
         """Send, for ever."""
         while True:
-            await self._parts.online.wait()
             self._changed.clear()
-            queued = await self._queued()
-            due = [entry for entry in queued if self._is_due(entry)]
+            self._paused = {device: until for device, until in self._paused.items() if until > _now()}
+            await self._give_up()
+            queued, due = await self._queued()
             if not queued and not self._changed.is_set():
                 self._empty.set()
             progress = False
             for at in range(0, len(due), SEND_WINDOW):
-                progress = await self._send_window(due[at : at + SEND_WINDOW]) or progress
+                # Looked at again: the window before may have met with a refusal.
+                if window := [entry for entry in due[at : at + SEND_WINDOW] if self._is_due(entry)]:
+                    progress = await self._send_window(window) or progress
             if not progress:
                 await self._rest()
 
-    async def _queued(self) -> list[OutboxEntry]:
-        messenger = self._parts.messenger
-        for given_up in await self._parts.call(messenger.expire_outbox):
+    async def _give_up(self) -> None:
+        """Drop what no server has accepted for 14 days: before sending on a new connection, and now and then."""
+        if _now() < self._expiry_check_at:
+            return
+        for given_up in await self._parts.commit(self._parts.messenger.expire_outbox):
             self._parts.emit(events.SendFailed(given_up.message_id, given_up.recipient, "expired"))
-        return await self._parts.call(messenger.outbox)
+        self._expiry_check_at = _now() + _EXPIRY_CHECK_SECONDS
+
+    async def _queued(self) -> tuple[list[OutboxEntry], list[OutboxEntry]]:
+        """Read as much of the outbox as is useful; return it, and which of it is due."""
+        limit = READ_AHEAD if self._pause_until <= _now() else 1
+        while True:
+            queued = await self._parts.commit(self._parts.messenger.outbox, limit)
+            due = [entry for entry in queued if self._is_due(entry)]
+            if due or len(queued) < limit or limit == 1:
+                return queued, due
+            limit *= 2  # everything in front is for devices that pause: look behind it
 
     async def _send_window(self, entries: Sequence[OutboxEntry]) -> bool:
         """Send some envelopes at once; return whether any of them is settled."""
-        outgoing = await self._parts.call(lambda: [self._outgoing(entry) for entry in entries])
+        connection = self._connections
+        outgoing = await self._parts.commit(lambda: [self._outgoing(entry) for entry in entries])
         results = await asyncio.gather(*map(self._parts.transport.send, outgoing), return_exceptions=True)
-        settled = []
-        for entry, result in zip(entries, results, strict=True):
-            if isinstance(result, Accepted) or (isinstance(result, Refused) and await self._answer(entry, result)):
-                settled.append(entry.envelope_id)
-            elif isinstance(result, BaseException) and not isinstance(result, TransportUnavailableError):
-                raise result
-        await self._parts.call(self._parts.messenger.outbox_settled, settled)
+        accepted, settled, stale = [], [], []
         for entry, result in zip(entries, results, strict=True):
             if isinstance(result, Accepted):
-                self._parts.emit(events.Sent(entry.message_id, entry.recipient))
+                self._setbacks.pop(entry.recipient, None)
+                accepted.append(entry)
+            elif isinstance(result, Refused) and result.code == "stale_device_list":
+                stale.append((entry, result))
+            elif isinstance(result, Refused):
+                settled += [entry] if self._is_lost(entry, result) else []
+            elif isinstance(result, TransportUnavailableError):
+                if connection == self._connections:
+                    # Until there is a new one; the time is for transports whose connection is not one thing.
+                    self._hold(self._parts.pace.longest_retry)
+            else:
+                raise result
+        settled += accepted + await self._repair(stale)
+        await self._parts.commit(self._parts.messenger.outbox_settled, [entry.envelope_id for entry in settled])
+        for entry in accepted:
+            self._parts.emit(events.Sent(entry.message_id, entry.recipient))
         return bool(settled)
 
     def _outgoing(self, entry: OutboxEntry) -> Outgoing:
@@ -95,39 +136,58 @@ class Outbound:
             sender_list=ListClaim(ours.seq, ours.hash.raw),
         )
 
-    async def _answer(self, entry: OutboxEntry, refused: Refused) -> bool:
+    def _is_lost(self, entry: OutboxEntry, refused: Refused) -> bool:
         """Do what a refusal calls for; return whether the envelope is to be forgotten."""
         if refused.code in _LOST_CAUSES:
             self._parts.emit(events.SendFailed(entry.message_id, entry.recipient, refused.code))
             return True
-        if refused.code == "stale_device_list":
-            await self._directory.repair_lists(refused.stale_user_id or entry.recipient.user_id)
-            if await self._is_delisted(entry):
-                self._parts.emit(events.SendFailed(entry.message_id, entry.recipient, "device_removed"))
-                return True
-            self._pause(entry, FIRST_RETRY_SECONDS)
+        if refused.code == "rate_limited":
+            # The first retry is the least: one envelope at a time would be refused as often as it is accepted.
+            self._hold(max(refused.retry_after or 0.0, self._parts.pace.first_retry))
             return False
-        if refused.code == "device_unavailable":
+        if refused.code == "device_unavailable" and entry.recipient not in self._setbacks:
             self._parts.emit(events.DeviceSkipped(entry.recipient, refused.code))
-        self._pause(entry, refused.retry_after or MAX_RETRY_SECONDS)
+        self._pause(entry.recipient, refused.retry_after)
         return False
 
-    async def _is_delisted(self, entry: OutboxEntry) -> bool:
-        contact = await self._parts.call(self._parts.messenger.contact, entry.recipient.user_id)
-        return contact is not None and contact.device_list.content.device(entry.recipient.device_id) is None
+    async def _repair(self, stale: Sequence[tuple[OutboxEntry, Refused]]) -> list[OutboxEntry]:
+        """Bring the lists up to date, each once; return envelopes for devices that are not listed any more."""
+        ours = self._parts.messenger.address.user_id
+        # Which of the two lists is stale the server may say; whom else to ask about is not its business.
+        users = {ours if refused.stale_user_id == ours else entry.recipient.user_id for entry, refused in stale}
+        await asyncio.gather(*map(self._directory.repair_lists, users))
+        delisted = []
+        for entry, _ in stale:
+            if await self._is_delisted(entry.recipient):
+                self._parts.emit(events.SendFailed(entry.message_id, entry.recipient, "device_removed"))
+                delisted.append(entry)
+            else:
+                self._pause(entry.recipient)
+        return delisted
 
-    def _pause(self, entry: OutboxEntry, seconds: float) -> None:
-        self._paused_until[entry.envelope_id] = _now() + seconds
+    async def _is_delisted(self, device: DeviceAddress) -> bool:
+        contact = await self._parts.commit(self._parts.messenger.contact, device.user_id)
+        return contact is not None and contact.device_list.content.device(device.device_id) is None
+
+    def _hold(self, seconds: float) -> None:
+        self._pause_until = max(self._pause_until, _now() + seconds)
+
+    def _pause(self, device: DeviceAddress, seconds: float | None = None) -> None:
+        if device in self._paused:
+            return  # several refusals of one window are one setback
+        setbacks = self._setbacks[device] = self._setbacks.get(device, 0) + 1
+        self._paused[device] = _now() + (seconds or self._parts.pace.retry(setbacks))
 
     def _is_due(self, entry: OutboxEntry) -> bool:
-        return self._paused_until.get(entry.envelope_id, 0.0) <= _now()
+        return entry.recipient not in self._paused and _now() >= self._pause_until
 
     async def _rest(self) -> None:
         """Wait for new envelopes, a new connection, or the end of the shortest pause."""
-        self._paused_until = {each: until for each, until in self._paused_until.items() if until > _now()}
-        pause = min(self._paused_until.values(), default=None)
+        # While nothing at all may go out, the end of a device's pause is no news.
+        held = self._pause_until > _now()
+        until = self._pause_until if held else min(self._paused.values(), default=math.inf)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(pause):
+            async with asyncio.timeout_at(until):
                 await self._changed.wait()
 
 

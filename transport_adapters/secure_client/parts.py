@@ -1,6 +1,6 @@
 """What the parts of a client share: the messenger on its thread, key server, transport, the way to the application.
 
-Owns: calls to the store off the event loop.
+Owns: calls to the store off the event loop, the patience with local faults, what a raising callback may do: nothing.
 Does not know about: what the parts do with it.
 """
 
@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, ParamSpec, TypeVar, final
 
+from e2ee.errors import StoreLockedError, StoreUnavailableError
 from e2ee.messenger import Messenger
-from keyserver.client import KeyServerClient
+from keyserver.client import KeyServerClient, KeyServerError
 from transport_adapters import events
-from transport_adapters.base import EnvelopeTransport
+from transport_adapters.base import EnvelopeTransport, TransportError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,8 +24,42 @@ TokenProvider = Callable[[], Awaitable[str]]
 
 OnEvent = Callable[[events.Event], None]
 
-FIRST_RETRY_SECONDS: Final = 1.0
-MAX_RETRY_SECONDS: Final = 60.0
+_LOCAL_FAULTS: Final = (StoreUnavailableError, StoreLockedError)
+"""Faults of the disk, which may pass. Of the other StateErrors none does."""
+_LOCAL_FAULT_TRIES: Final = 5
+
+
+@final
+class TokenProviderError(TransportError):
+    """The application's token provider raised; its error is the cause of this one."""
+
+    code = "token_provider_failed"
+    remedy = "Look at the cause: the token provider is the application's own"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The token provider raised {reason}")
+
+
+SERVER_TROUBLE: Final = (KeyServerError, TokenProviderError)
+"""Why a call of the key server's client may fail; trying again later may help."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long work in the background waits before it tries again, in seconds. Waits double from first to longest."""
+
+    first_retry: float = 1.0
+    longest_retry: float = 60.0
+    prekey_check: float = 600.0
+    prune: float = 6 * 3600.0
+
+    def retry(self, failures: int) -> float:
+        """Return the wait after so many failures in a row, 1 or more."""
+        return min(self.first_retry * 2.0 ** min(failures - 1, 16), self.longest_retry)
+
+
+DEFAULT_PACE: Final = Pace()
 
 
 @final
@@ -33,14 +68,28 @@ class StoreThread:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="e2ee-store")
+        self._closed = False
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking call and return its result."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
+        """Run a blocking call and return its result. A call that was begun ends, even if its caller is cancelled.
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=False)
+        Raises:
+            RuntimeError: the client is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        return await self._run(lambda: function(*args, **kwargs))
+
+    async def close(self, last: Callable[[], None]) -> None:
+        """Take no more calls, finish those that were begun, run `last`, end the thread."""
+        self._closed = True
+        try:
+            await self._run(last)
+        finally:
+            self._pool.shutdown()
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
 
 @final
@@ -52,7 +101,8 @@ class Parts:
     thread: StoreThread
     key_server: KeyServerClient
     transport: EnvelopeTransport
-    on_event: OnEvent | None
+    on_event: OnEvent | None = None
+    pace: Pace = DEFAULT_PACE
     online: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the relay has answered for the first time."""
 
@@ -60,7 +110,38 @@ class Parts:
         """Run a call of the messenger off the event loop."""
         return await self.thread.call(function, *args, **kwargs)
 
+    async def commit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call for work in the background. Local faults (I/O, lock) are tried again, 5 times in all.
+
+        Raises:
+            StateError: the fault stayed, or is none that passes. Nothing was committed.
+        """
+        for failures in range(1, _LOCAL_FAULT_TRIES):
+            try:
+                return await self.call(function, *args, **kwargs)
+            except _LOCAL_FAULTS as error:
+                self.emit(events.Trouble(error.code))
+                await asyncio.sleep(self.pace.retry(failures))
+        return await self.call(function, *args, **kwargs)
+
     def emit(self, event: events.Event) -> None:
-        """Tell the application, if it listens."""
-        if self.on_event is not None:
+        """Tell the application, if it listens. What its callback raises goes to the loop's exception handler."""
+        if self.on_event is None:
+            return
+        try:
             self.on_event(event)
+        except Exception as error:  # noqa: BLE001 - of the application: no bug there may stop the traffic
+            loop = asyncio.get_running_loop()
+            loop.call_exception_handler({"message": "on_event raised an exception", "exception": error})
+
+
+def checked(host_token: TokenProvider) -> TokenProvider:
+    """Give whatever a token provider raises one name, so that work in the background outlives it."""
+
+    async def provide() -> str:
+        try:
+            return await host_token()
+        except Exception as error:
+            raise TokenProviderError(type(error).__name__) from error
+
+    return provide

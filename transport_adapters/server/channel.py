@@ -48,6 +48,11 @@ class Outbox:
         self._task = asyncio.create_task(self._write())
         self._drained = asyncio.Event()
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait here or in the transport's hands, by the relay's count."""
+        return self._queued
+
     async def room(self) -> int:
         """Wait until any envelope fits, and return how many bytes of envelopes do.
 

@@ -92,6 +92,11 @@ class Connection:
         self.closed = asyncio.Event()
         """Set when the connection has ended, for whatever reason."""
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be written to this client."""
+        return self._outbox.queued
+
     def receive(self, event: object, fields: object) -> None:
         """Take one frame off the transport."""
         if self.closed.is_set():
@@ -209,7 +214,7 @@ class Connection:
             return
         self._client = Client(address, state.inbox_id)
         self._outbox.put(Welcome(*state[1:], server_time=relay.now()))
-        source = Source(relay.database, relay.mailbox.tables, relay.now, state.inbox_id, state.epoch)
+        source = Source(relay.database, relay.mailbox.sql, relay.now, state.inbox_id, state.epoch)
         self._delivery = Delivery(source, self._outbox, Budget(hello.credit_messages, hello.credit_bytes))
         self._tasks += [asyncio.create_task(self._deliver(self._delivery)), asyncio.create_task(self._recheck())]
 

@@ -14,14 +14,14 @@ from transport_adapters.server.channel import Outbox
 from transport_adapters.server.lanes import LOOKAHEAD, Budget, Schedule
 from transport_adapters.server.pending import Pending, Reader, read_pending
 from transport_adapters.server.ports import Database
-from transport_adapters.server.tables import MailboxTables
+from transport_adapters.server.statements import Statements
 
 
 class Source(NamedTuple):
     """Where deliveries come from."""
 
     database: Database
-    tables: MailboxTables
+    sql: Statements
     now: Callable[[], int]
     inbox_id: int
     epoch: int
@@ -63,7 +63,7 @@ class Delivery:
         room = await self._outbox.room()
         budget = Budget(min(self._credit.messages, LOOKAHEAD), min(self._credit.bytes, room))
         source = self._source
-        reader = Reader(source.tables, source.inbox_id, source.now())
+        reader = Reader(source.sql, source.inbox_id, source.now())
         rows = await source.database.read(lambda connection: read_pending(connection, reader, self._schedule, budget))
         for row in rows:
             size = 0 if row.envelope is None else len(row.envelope)

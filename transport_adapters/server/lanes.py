@@ -49,16 +49,8 @@ class Schedule:
         self._turn = 1
 
     def wanted(self) -> dict[int, tuple[int, int]]:
-        """Say what to read next: for each lane with room, rows above which seq, and how many."""
-        return {
-            lane: (self._after[lane], LOOKAHEAD - len(rows))
-            for lane, rows in self._lanes.items()
-            if len(rows) < LOOKAHEAD
-        }
-
-    def after(self) -> Mapping[int, int]:
-        """The highest seq read of each lane."""
-        return self._after
+        """Say what to read next: of each lane, rows above which seq, and how many."""
+        return {lane: (self._after[lane], max(0, LOOKAHEAD - len(rows))) for lane, rows in self._lanes.items()}
 
     def add(self, rows: Iterable[Waiting]) -> bool:
         """Take in what was read. Return True if a lane is full, so there may be rows not read yet."""

@@ -74,8 +74,12 @@ class Relay:
         self._draining = True
         for connection in list(self._connections):
             connection.end(ErrorCode.DRAINING, CloseCode.DRAINING, "the server is going down; reconnect")
-        while self._background:
-            await asyncio.wait(self._background)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_timeout):
+                while self._background:
+                    await asyncio.wait(self._background)
+        for task in self._background:
+            task.cancel()
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):

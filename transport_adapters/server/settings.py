@@ -59,6 +59,8 @@ class RelaySettings:
     control_rate: Rate = Rate(per_second=20, burst=60)
     send_rate: Rate = Rate(per_second=100, burst=1_000)
     housekeeping_interval: float = 30.0
+    drain_timeout: float = 10.0
+    """For what was begun when the relay closes."""
 
 
 DEFAULT_MAILBOX: Final = MailboxSettings()

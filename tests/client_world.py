@@ -1,0 +1,233 @@
+"""A whole server in this process, and SecureClients that talk to it over loopback or over the memory transport.
+
+Owns: the server's life, its faults at the HTTP interface, clients that remember what they were told.
+Does not know about: what a test asserts.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvicorn
+from starlette.types import ASGIApp, Message as AsgiMessage, Receive, Scope, Send
+
+from e2ee.ports import Store, Table
+from e2ee.stores.memory import MemoryStore
+from keyserver.app import Services, StandaloneApp, create_app, system_clock
+from keyserver.auth import Clock
+from tests.keyserver_world import host_token, settings
+from transport_adapters import events
+from transport_adapters.base import Cursor, EnvelopeTransport
+from transport_adapters.link import LinkOptions
+from transport_adapters.memory import MemoryTransport
+from transport_adapters.secure_client.client import Message, SecureClient, TransportFactory
+from transport_adapters.secure_client.parts import Pace, TokenProvider
+from transport_adapters.socketio import SocketIoOptions, SocketIoTransport
+
+T = TypeVar("T")
+E = TypeVar("E", bound=events.Event)
+
+EAGER = LinkOptions(first_backoff=0.01, max_backoff=0.05, jitter=lambda: 1.0)
+QUICK = Pace(first_retry=0.01, longest_retry=0.05)
+PATIENCE_SECONDS = 30.0
+
+Tamper = Callable[[dict[str, Any]], object]
+"""Changes the fields of a JSON answer in place, or returns what replaces the whole answer."""
+
+
+@dataclass
+class Faults:
+    """What goes wrong at the HTTP interface, by path; and how often each path was asked."""
+
+    tamper: dict[str, Tamper] = field(default_factory=dict)
+    down: set[str] = field(default_factory=set)
+    """Paths that answer 503."""
+    asked: list[str] = field(default_factory=list)
+
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
+            path = scope.get("path", "")
+            if scope["type"] == "http":
+                self.asked.append(path)
+            if scope["type"] == "http" and path in self.down:
+                await _answer(send, 503, b"{}")
+            elif scope["type"] == "http" and path in self.tamper:
+                status, body = await _collected(app, scope, receive)
+                fields = json.loads(body)
+                replaced = self.tamper[path](fields) if status == 200 else None
+                await _answer(send, status, json.dumps(fields if replaced is None else replaced).encode())
+            else:
+                await app(scope, receive, send)
+
+        return faulty
+
+
+@dataclass
+class Actor:
+    """A client and everything it said."""
+
+    client: SecureClient
+    store: Store
+    told: list[events.Event]
+    heard: asyncio.Event
+
+    @property
+    def user(self) -> str:
+        return self.client.address.user_id
+
+    def events(self, kind: type[E]) -> list[E]:
+        return [event for event in self.told if isinstance(event, kind)]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until events make a condition true."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not condition():
+                self.heard.clear()
+                await self.heard.wait()
+
+    async def event(self, kind: type[E], count: int = 1) -> E:
+        """Wait for the count-th event of a kind."""
+        await self.until(lambda: len(self.events(kind)) >= count)
+        return self.events(kind)[count - 1]
+
+    async def take(self, count: int) -> list[Message]:
+        """Receive and confirm."""
+        messages = []
+        for _ in range(count):
+            message = await within(anext(self.client))
+            await message.done()
+            messages.append(message)
+        return messages
+
+    async def read(self, count: int = 1) -> list[bytes | str | None]:
+        return [message.data for message in await self.take(count)]
+
+    def count(self, table: Table) -> int:
+        with self.store.read() as tx:
+            return tx.count(table)
+
+
+@dataclass
+class ClientWorld:
+    url: str
+    app: StandaloneApp
+    faults: Faults
+    server: uvicorn.Server
+    _clients: AsyncExitStack
+
+    @property
+    def services(self) -> Services:
+        return self.app.services
+
+    def memory(
+        self, _server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+    ) -> EnvelopeTransport:
+        return MemoryTransport(self.services.relay, token=token, cursor=cursor, options=EAGER)
+
+    def token(self, user: str) -> TokenProvider:
+        async def provide() -> str:
+            return host_token(user, system_clock())
+
+        return provide
+
+    async def open(
+        self,
+        user: str,
+        *,
+        store: Store | None = None,
+        transport: TransportFactory | None = None,
+        token: TokenProvider | None = None,
+        server: str | None = None,
+        pace: Pace = QUICK,
+        online: bool = True,
+    ) -> Actor:
+        """Open a client on a store in memory unless another is given, and wait until it is online."""
+        told: list[events.Event] = []
+        heard = asyncio.Event()
+
+        def note(event: events.Event) -> None:
+            told.append(event)
+            heard.set()
+
+        kept = store or MemoryStore()
+        client = await within(
+            SecureClient.open(
+                store=kept,
+                server=server or self.url,
+                token_provider=token or self.token(user),
+                transport=transport or self.memory,
+                user=user,
+                on_event=note,
+                pace=pace,
+            )
+        )
+        self._clients.push_async_callback(client.aclose)
+        if online:
+            await within(client.online())
+        return Actor(client, kept, told, heard)
+
+    async def talking(self, first: str = "alice", second: str = "bob", **options: Any) -> tuple[Actor, Actor]:
+        """Two clients whose session is established on both ends."""
+        one, two = await self.open(first, **options), await self.open(second, **options)
+        for sender, recipient in ((one, two), (two, one)):
+            await sender.client.send(recipient.user, "hello")
+            assert await recipient.read() == ["hello"]
+        return one, two
+
+
+def eager_socketio(
+    server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+) -> EnvelopeTransport:
+    return SocketIoTransport(server, token=token, cursor=cursor, options=SocketIoOptions(link=EAGER))
+
+
+@asynccontextmanager
+async def client_world(
+    directory: Path, *, now: Clock = system_clock, token_seconds: int = 900, **changes: Any
+) -> AsyncIterator[ClientWorld]:
+    """Run a server on a free port of loopback until the block ends."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        # A copy is not validated, so tokens may be shorter-lived than operators can make them.
+        short = settings(directory / "server.db", origin=url, **changes).model_copy(
+            update={"token_seconds": token_seconds}
+        )
+        app, faults = create_app(short, now=now), Faults()
+        config = uvicorn.Config(faults.wrap(app), log_config=None, lifespan="on", timeout_graceful_shutdown=3)
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listener]))
+        async with AsyncExitStack() as clients:
+            while not server.started:
+                assert not serving.done()
+                await asyncio.sleep(0.005)
+            yield ClientWorld(url, app, faults, server, clients)
+        server.should_exit = True
+        await serving
+
+
+async def within(awaitable: Awaitable[T], seconds: float = PATIENCE_SECONDS) -> T:
+    """Wait; a test that would hang fails instead."""
+    async with asyncio.timeout(seconds):
+        return await awaitable
+
+
+async def _collected(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+    parts: list[MutableMapping[str, Any]] = []
+
+    async def keep(message: AsgiMessage) -> None:
+        parts.append(message)
+
+    await app(scope, receive, keep)
+    return parts[0]["status"], b"".join(part.get("body", b"") for part in parts[1:])
+
+
+async def _answer(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,84 @@
+"""One inbox on a database in memory, for tests of the mailbox's statements."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, MetaData, create_engine, select
+from sqlalchemy.pool import StaticPool
+
+from e2ee.wire.envelope import Envelope, Lane
+from e2ee.wire.identifiers import DeviceAddress, EnvelopeId
+from tests.contract.relay_world import START, address
+from transport_adapters.base import SeqRange
+from transport_adapters.server.lanes import Budget, Schedule
+from transport_adapters.server.mailbox import Appended, InboxState, Mailbox, Posted
+from transport_adapters.server.pending import Pending, Reader, read_pending
+from transport_adapters.server.ports import OK, SendCheck
+from transport_adapters.server.settings import DEFAULT_MAILBOX, MailboxSettings
+from transport_adapters.server.tables import define_tables
+
+EVERYTHING = Budget(messages=100_000, bytes=1 << 40)
+
+
+@dataclass
+class Inbox:
+    """Bob's mailbox, and the clock."""
+
+    connection: Connection
+    mailbox: Mailbox
+    owner: DeviceAddress
+    now: int = START
+    counter: int = 0
+
+    def append(
+        self,
+        sender: DeviceAddress,
+        envelope_id: int,
+        *,
+        body: bytes = b"",
+        lane: Lane = Lane.CHAT,
+        ttl: int = 3600,
+        check: SendCheck = OK,
+    ) -> Appended:
+        self.counter += 1
+        name = EnvelopeId(envelope_id.to_bytes(16, "big"))
+        envelope = Envelope(name, sender, self.owner, lane, ttl, body)
+        posted = Posted(envelope, envelope.encode(), self.counter)
+        return self.mailbox.append(self.connection, posted, lambda: check, self.now)
+
+    def state(self, epoch: int = 0, watermark: int = 0) -> InboxState:
+        state = self.mailbox.hello(self.connection, self.owner, epoch, watermark, self.now)
+        assert state is not None
+        return state
+
+    def read(self, schedule: Schedule, budget: Budget = EVERYTHING) -> list[Pending]:
+        reader = Reader(self.mailbox.sql, self.state().inbox_id, self.now)
+        return read_pending(self.connection, reader, schedule, budget)
+
+    def drain(self, budget: Budget = EVERYTHING) -> list[Pending]:
+        """Read everything, as a new connection with this much credit at a time would."""
+        schedule, rows = Schedule(), list[Pending]()
+        while batch := self.read(schedule, budget):
+            rows += batch
+        return rows
+
+    def ack(self, epoch: int, *ranges: tuple[int, int]) -> bool:
+        return self.mailbox.ack(self.connection, self.state().inbox_id, epoch, [SeqRange(*each) for each in ranges])
+
+    def rows(self) -> list[Any]:
+        envelopes = self.mailbox.tables.envelopes
+        return list(self.connection.execute(select(envelopes).order_by(envelopes.c.seq)))
+
+
+@contextmanager
+def open_inbox(settings: MailboxSettings = DEFAULT_MAILBOX) -> Iterator[Inbox]:
+    metadata = MetaData()
+    mailbox = Mailbox(define_tables(metadata), settings)
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    with engine.connect() as connection:
+        metadata.create_all(connection)
+        mailbox.create_inbox(connection, address("bob"), START)
+        yield Inbox(connection, mailbox, address("bob"))
+    engine.dispose()

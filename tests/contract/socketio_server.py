@@ -1,0 +1,34 @@
+"""A Socket.IO server on a loopback port, for tests."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[tuple[str, uvicorn.Server]]:
+    """Serve an ASGI application in this event loop; yield its URL and the server."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, log_config=None, lifespan="off", ws_per_message_deflate=False, timeout_graceful_shutdown=2
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve([listener]))  # without the signal handlers of `serve`
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
+    finally:
+        server.should_exit = True
+        await task
+
+
+def break_connections(server: uvicorn.Server) -> None:
+    """Reset every connection, as a failing network would."""
+    for connection in list(server.server_state.connections):
+        if connection.transport is not None:
+            connection.transport.abort()

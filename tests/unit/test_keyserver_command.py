@@ -1,0 +1,126 @@
+"""The `keyserver` command: what it refuses, and that it says why in a sentence."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from keyserver.__main__ import main
+
+ROOT = Path(__file__).parent.parent.parent
+
+COMPLETE = {
+    "E2EE_ORIGIN": "https://chat.example",
+    "E2EE_TOKEN_SECRET": "token secret of the tests, 32 bytes or more",
+    "E2EE_HOST_JWT_ALGORITHM": "HS256",
+    "E2EE_HOST_JWT_SECRET": "host secret of the tests, 32 bytes or more",
+}
+
+
+class Result(NamedTuple):
+    code: int
+    output: str
+    errors: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def keyserver(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process, with an environment of the test's own."""
+    for name in [name for name in os.environ if name.startswith("E2EE_")]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments: str, **environment: str) -> Result:
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            try:
+                code = main(arguments)
+            except SystemExit as ended:  # argparse
+                code = int(ended.code or 0)
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+def assert_refused(result: Result, *says: str) -> None:
+    assert result.code == 2
+    assert "Traceback" not in result.errors
+    for part in says:
+        assert part in result.errors
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_the_built_in_login_never_leaves_this_machine(keyserver: Run, host: str) -> None:
+    assert_refused(keyserver("serve", "--dev", "--host", host), "--dev", "loopback only")
+    assert_refused(keyserver("serve", "--dev", "--behind-tls-proxy", "--host", host), "--dev", "loopback only")
+
+
+def test_plaintext_beyond_this_machine_needs_a_declared_proxy(keyserver: Run) -> None:
+    assert_refused(keyserver("serve", "--host", "0.0.0.0", **COMPLETE), "--behind-tls-proxy")
+
+
+def test_a_name_is_not_taken_for_loopback(keyserver: Run) -> None:
+    assert_refused(keyserver("serve", "--dev", "--host", "localhost.example"), "loopback only")
+
+
+@pytest.mark.parametrize("missing", ["uvicorn", "sqlalchemy"])
+def test_a_missing_package_is_a_sentence(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from keyserver.__main__ import main; sys.exit(main())"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "serve", "--dev"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+    )
+    assert_refused(Result(result.returncode, result.stdout, result.stderr), "install 'e2ee-layer[server]'")
+
+
+def test_serve_without_settings_names_what_is_missing(keyserver: Run) -> None:
+    assert_refused(keyserver("serve", "--port", "0"), "E2EE_ORIGIN", "E2EE_TOKEN_SECRET")
+
+
+def test_serve_without_a_way_to_verify_users_says_so(keyserver: Run, tmp_path: Path) -> None:
+    settings = {name: value for name, value in COMPLETE.items() if "HOST_JWT" not in name}
+    arguments = ("serve", "--port", "0", "--database", str(tmp_path / "keys.db"))
+    assert_refused(keyserver(*arguments, **settings), "host_jwt_algorithm")
+
+
+def test_an_unusable_database_is_a_sentence(keyserver: Run, tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere" / "keys.db")
+    for arguments in (("serve", "--dev", "--port", "0"), ("migrate",)):
+        assert_refused(keyserver(*arguments, "--database", nowhere), "unable to open database file")
+    (tmp_path / "text.db").write_text("this is no database, and long enough to be sure of it\n" * 100)
+    assert_refused(keyserver("migrate", "--database", str(tmp_path / "text.db")), "not a database")
+    assert_refused(keyserver("migrate", "--database", "mysql://host/keys"), "SQLite or PostgreSQL")
+
+
+def test_migrate_makes_the_tables_and_may_be_repeated(keyserver: Run, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert keyserver("migrate", "--database", str(tmp_path / "keys.db")).code == 0
+    assert (tmp_path / "keys.db").stat().st_size > 0
+
+
+def test_check_config_accepts_complete_settings_and_names_what_is_wrong(keyserver: Run) -> None:
+    assert keyserver("check-config", **COMPLETE).code == 0
+    weak = COMPLETE | {"E2EE_HOST_JWT_SECRET": "secret"}
+    assert_refused(keyserver("check-config", **weak), "E2EE_HOST_JWT_SECRET", "32 bytes")
+    same = COMPLETE | {"E2EE_HOST_JWT_SECRET": COMPLETE["E2EE_TOKEN_SECRET"]}
+    assert_refused(keyserver("check-config", **same), "must differ")
+    for value in COMPLETE.values():
+        assert "secret of the tests" not in keyserver("check-config", **same).errors, value
+
+
+def test_help_names_every_command(keyserver: Run) -> None:
+    result = keyserver("--help")
+    assert result.code == 0
+    assert all(command in result.output for command in ("serve", "migrate", "check-config"))
+    assert keyserver().code == 2

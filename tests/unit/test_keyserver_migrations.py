@@ -1,0 +1,84 @@
+"""Migrations: they make exactly the tables that the code uses, and leave the host's own alone."""
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, Engine, inspect, text
+
+from keyserver.app import MAILBOX_TABLES
+from keyserver.database import database_url, sqlite_engine
+from keyserver.migrations.runner import VERSION_TABLE, is_current, upgrade
+from keyserver.tables import metadata
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return sqlite_engine(database_url(str(tmp_path / "migrated.db")))
+
+
+def test_migrations_make_the_tables_that_the_code_uses(engine: Engine) -> None:
+    with engine.begin() as connection:
+        upgrade(connection)
+    with engine.begin() as connection:
+        options = {"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+    engine.dispose()
+
+
+def test_migrated_tables_have_the_same_keys_and_partial_indexes(engine: Engine, tmp_path: Path) -> None:
+    # What the comparison above does not look at: primary keys, foreign keys, WHERE of indexes.
+    other = sqlite_engine(database_url(str(tmp_path / "created.db")))
+    with engine.begin() as migrated, other.begin() as created:
+        upgrade(migrated)
+        metadata.create_all(created)
+        for table in metadata.tables:
+            found = [_described(connection, table) for connection in (migrated, created)]
+            assert found[0] == found[1], table
+    engine.dispose()
+    other.dispose()
+
+
+def test_all_names_are_prefixed_and_short_enough_for_postgresql() -> None:
+    assert MAILBOX_TABLES.envelopes.name in metadata.tables
+    for table in metadata.tables.values():
+        names = [table.name, *(index.name for index in table.indexes), *(each.name for each in table.constraints)]
+        assert all("e2ee_" in str(name) and len(str(name)) <= 63 for name in names), names
+
+
+def test_migrating_twice_changes_nothing(engine: Engine) -> None:
+    with engine.begin() as connection:
+        assert not is_current(connection)
+        upgrade(connection)
+        assert is_current(connection)
+    with engine.begin() as connection:
+        upgrade(connection)
+        assert is_current(connection)
+    engine.dispose()
+
+
+def test_a_host_with_migrations_of_its_own_is_left_alone(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('of the host')"))
+        connection.execute(text("CREATE TABLE users (id INTEGER)"))
+        upgrade(connection)
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "of the host"
+        ours = [name for name in inspect(connection).get_table_names() if name not in ("alembic_version", "users")]
+        assert all(name.startswith("e2ee_") for name in ours)
+    engine.dispose()
+
+
+def _described(connection: Connection, table: str) -> object:
+    inspector = inspect(connection)
+    return (
+        inspector.get_pk_constraint(table),
+        sorted(map(str, inspector.get_foreign_keys(table))),
+        sorted(map(str, inspector.get_unique_constraints(table))),
+        sorted(
+            (str(index["name"]), index["column_names"], str(index.get("dialect_options", {}).get("sqlite_where")))
+            for index in inspector.get_indexes(table)
+        ),
+        sorted((column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(table)),
+    )

@@ -1,0 +1,67 @@
+"""Settings: no default secret, no weak secret, and no secret in what is said about a wrong one."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from keyserver.settings import Settings
+
+SECRET = "a secret of thirty-two bytes and more"
+OTHER = "another secret of thirty-two bytes..."
+
+
+def make(**changes: Any) -> Settings:
+    return Settings(**({"origin": "https://chat.example", "token_secret": SECRET} | changes))
+
+
+def test_there_is_no_default_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("E2EE_TOKEN_SECRET", raising=False)
+    with pytest.raises(ValidationError, match="token_secret"):
+        Settings(origin="https://chat.example")  # type: ignore[call-arg]  # that is the point
+    assert make().host_jwt_secret is None
+
+
+@pytest.mark.parametrize("name", ["token_secret", "host_jwt_secret"])
+def test_a_secret_below_32_bytes_is_refused_and_not_repeated(name: str) -> None:
+    with pytest.raises(ValidationError, match="at least 32 bytes") as refused:
+        make(**{name: "only thirty-one bytes long, sir"})
+    assert "thirty-one" not in str(refused.value)
+
+
+def test_the_two_secrets_differ() -> None:
+    with pytest.raises(ValidationError, match="must differ"):
+        make(host_jwt_secret=SECRET)
+    assert make(host_jwt_secret=OTHER).host_jwt_secret is not None
+
+
+def test_no_secret_shows_in_text() -> None:
+    settings = make(host_jwt_secret=OTHER)
+    assert SECRET not in f"{settings!r}{settings}{settings.model_dump()}{settings.model_dump_json()}"
+    assert OTHER not in f"{settings!r}{settings}{settings.model_dump()}{settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://Chat.example", "https://chat.example/", "chat.example", "https://chat.example:443"]
+)
+def test_the_origin_has_one_spelling(origin: str) -> None:
+    with pytest.raises(ValidationError, match="origin"):
+        make(origin=origin)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E2EE_ORIGIN", "https://chat.example")
+    monkeypatch.setenv("E2EE_TOKEN_SECRET", SECRET)
+    monkeypatch.setenv("E2EE_CLAIM_PAIR_BURST", "7")
+    monkeypatch.setenv("E2EE_OTHER_ORIGINS", '["https://chat2.example"]')
+    settings = Settings()  # type: ignore[call-arg]  # from the environment
+    assert settings.origins == ("https://chat.example", "https://chat2.example")
+    assert settings.claims.per_pair.burst == 7
+
+
+@pytest.mark.parametrize(
+    "changes", [{"claim_pair_burst": 0}, {"token_seconds": 1}, {"database": ":memory:"}, {"unknown": 1}]
+)
+def test_senseless_values_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        make(**changes)

@@ -1,0 +1,88 @@
+"""Putting a client together: store, messenger, key server, transport.
+
+Owns: which store is opened or made, whose it must be, the default transport.
+Does not know about: what the client does then.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from e2ee.errors import AccountNotFoundError, MalformedMessageError
+from e2ee.messenger import Messenger
+from e2ee.ports import Store
+from e2ee.stores.sqlite import SqliteStore
+from e2ee.wire.identifiers import UserId, parse_user_id
+from keyserver.client import KeyServerClient
+from transport_adapters.base import Cursor, EnvelopeTransport
+from transport_adapters.secure_client.parts import Parts, StoreThread, TokenProvider, checked
+
+_WHOSE: Final = "the store holds no account yet: say whose it is (user=...)"
+
+
+class TransportFactory(Protocol):
+    """Makes the transport, once the device's tokens and its cursor are known."""
+
+    def __call__(
+        self, server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+    ) -> EnvelopeTransport: ...
+
+
+def socketio_transport(
+    server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+) -> EnvelopeTransport:
+    """Make the default transport."""
+    from transport_adapters.socketio import SocketIoTransport
+
+    return SocketIoTransport(server, token=token, cursor=cursor)
+
+
+def make_parts(messenger: Messenger, server: str, host_token: TokenProvider, make: TransportFactory) -> Parts:
+    thread = StoreThread()
+
+    async def next_counter() -> int:
+        return await thread.call(messenger.next_assertion_counter)
+
+    async def cursor() -> Cursor:
+        return Cursor(*await thread.call(messenger.cursor))
+
+    key_server = KeyServerClient(
+        server,
+        messenger.address,
+        host_token=checked(host_token),
+        sign=messenger.sign_assertion,
+        next_counter=next_counter,
+    )
+    transport = make(server, token=key_server.device_token, cursor=cursor)
+    return Parts(messenger, thread, key_server, transport)
+
+
+def open_store(store: str | Path | Store, passphrase: str | None, key: bytes | None, user: str | None) -> Store:
+    if not isinstance(store, str | Path):
+        return store
+    path = Path(store)
+    if SqliteStore.exists(path):
+        return SqliteStore.open(path, passphrase=passphrase, key=key)
+    if user is None:
+        raise ValueError(_WHOSE)  # before a mistyped path makes a new store
+    return SqliteStore.create(path, passphrase=passphrase, key=key)
+
+
+def open_messenger(store: Store, user: str | None) -> Messenger:
+    try:
+        messenger = Messenger.open(store)
+    except AccountNotFoundError:
+        if user is None:
+            raise ValueError(_WHOSE) from None
+        return Messenger.create(store, application_user(user))
+    if user is not None and messenger.address.user_id != user:
+        raise ValueError(f"the store belongs to {messenger.address.user_id}, not to {user}")
+    return messenger
+
+
+def application_user(text: str) -> UserId:
+    """Parse a name given by the application: a bad one is its mistake, not hostile input."""
+    try:
+        return parse_user_id(text)
+    except MalformedMessageError as error:
+        raise ValueError(str(error)) from None
