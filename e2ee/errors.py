@@ -89,7 +89,7 @@ class AuthenticationError(ProtocolError):
     """A ciphertext, commitment or authenticator is wrong. Carries no detail, so it is no oracle."""
 
     code = "authentication_failed"
-    remedy = "Drop it; a lost message is requested again by itself"
+    remedy = "Drop it; if it recurs with one device, start a new session with it"
 
     def __init__(self) -> None:
         super().__init__("Authentication failed")
@@ -144,7 +144,7 @@ class TooManySkippedError(ProtocolError):
     """A header asks for more skipped message keys than one message may cost."""
 
     code = "too_many_skipped"
-    remedy = "The session counts as lost; a fresh one replaces it"
+    remedy = "The session counts as lost; start a new one"
 
     def __init__(self, gap: int, limit: int) -> None:
         super().__init__(f"The message skips {gap} others, at most {limit} are allowed")
@@ -157,7 +157,7 @@ class KeyEvictedError(ProtocolError):
     """The key of a late message was dropped, for age or for number."""
 
     code = "key_evicted"
-    remedy = "The message is requested again by itself, if its sender still has it"
+    remedy = "Ask its sender to send the message again"
 
     def __init__(self) -> None:
         super().__init__("The key of this late message was dropped")

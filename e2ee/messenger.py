@@ -332,10 +332,10 @@ class Messenger:
         with self._store.write() as tx:
             message_records.remove_inbound(tx, number)
 
-    def note_connected(self, epoch: int, dropped_through: int) -> None:
+    def note_connected(self, epoch: int, settled_through: int) -> None:
         """Take note of the inbox's epoch, and of the seq up to which the relay holds no more than it will deliver."""
         with self._store.write() as tx:
-            message_records.start_epoch(tx, epoch, dropped_through)
+            message_records.start_epoch(tx, epoch, settled_through)
 
     def cursor(self) -> tuple[int, int]:
         """Return (epoch, watermark) of the inbox."""

@@ -57,7 +57,7 @@ class SecretBytes(_Sealed):
     def __init__(self, raw: bytes) -> None:
         if type(raw) is not bytes or len(raw) != self.LENGTH:
             raise ValueError(f"{type(self).__name__} is {self.LENGTH} bytes")
-        _set(self, "_raw", raw)
+        _set_raw(self, raw)
 
     def expose(self) -> bytes:
         """Return the bytes. Every call is a place to review."""
@@ -71,6 +71,9 @@ class SecretBytes(_Sealed):
 
 
 _set = object.__setattr__
+
+
+_set_raw = SecretBytes._raw.__set__  # type: ignore[misc, attr-defined]  # the slot itself, past `__setattr__`
 
 
 @final

@@ -49,6 +49,7 @@ _NOT_FOR_THE_APPLICATION = frozenset(
         ContentKind.LINK,
         ContentKind.CALL,
         ContentKind.EMPTY,
+        ContentKind.SESSION_RESET,
     }
 )
 """Known kinds that this release does not act on. Unknown kinds are kept for the application, as unsupported."""

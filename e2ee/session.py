@@ -4,7 +4,7 @@ Owns: encryption and decryption of contents in one session, what a session remem
 Does not know about: which session is used (messenger.py), storage, envelopes.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, final
 
 from e2ee.limits import MAX_SKIP, UNANSWERED_SESSION_MS
@@ -13,7 +13,7 @@ from e2ee.primitives.rng import Rng
 from e2ee.private_keys import Encapsulate, IdentityKeyPair, encapsulate
 from e2ee.ratchet import double_ratchet, pq_ratchet, triple_ratchet
 from e2ee.ratchet.skipped_keys import FindSkipped, SkippedKey, SkippedPosition
-from e2ee.ratchet.state import RatchetState
+from e2ee.ratchet.state import RatchetState, new_record
 from e2ee.wire.identifiers import DeviceAddress
 from e2ee.wire.message import HandshakeHeader, PreKeyMessage, RatchetMessage
 from e2ee.wire.padding import pad, unpad
@@ -49,9 +49,7 @@ class DecryptedContent(NamedTuple):
         return f"DecryptedContent({self.session!r}, {len(self.content)} bytes redacted)"
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """One session with one device of a peer. A failed call leaves it as it was, because it never changes."""
 
     origin: SessionOrigin
@@ -90,7 +88,7 @@ class Session:
         """Pad and encrypt an encoded Content; return the next session and the envelope's body."""
         associated_data = self.origin.associated_data
         ratchets, message = triple_ratchet.encrypt(self.ratchets, associated_data, pad(content), rng)
-        session = Session(self.origin, ratchets, self.pending_handshake, self.receives, self.dead)
+        session = new_record(Session, (self.origin, ratchets, *self[2:]))
         if self.pending_handshake is None:
             return session, message
         return session, PreKeyMessage(self.pending_handshake, RatchetMessage.decode(message)).encode()
@@ -106,16 +104,13 @@ class Session:
         decrypted = triple_ratchet.decrypt(self.ratchets, self.origin.associated_data, message, find, max_skip)
         content = unpad(decrypted.plaintext)
         # Any authentic message of the peer proves that it has the session, so the handshake need not be sent again.
-        session = Session(self.origin, decrypted.state, None, self.receives + 1, self.dead)
-        return DecryptedContent(session, content, decrypted.skipped, decrypted.used)
+        session = new_record(Session, (self.origin, decrypted.state, None, self.receives + 1, self.dead))
+        return new_record(DecryptedContent, (session, content, decrypted.skipped, decrypted.used))
 
     def knows(self, message: RatchetMessage, find: FindSkipped) -> bool:
         """Whether the message's chain belongs to this session, so that only this one can decrypt it."""
         header = message.header
-        double_header = double_ratchet.DoubleRatchetHeader(
-            header.ratchet_key, header.previous_chain_length, header.chain_index
-        )
-        return double_ratchet.knows(self.ratchets.double, double_header, find)
+        return double_ratchet.knows(self.ratchets.double, header, find)
 
     def can_turn(self) -> bool:
         """Whether a message with an unknown ratchet key could belong to this session."""
@@ -123,7 +118,7 @@ class Session:
 
     def mark_dead(self) -> "Session":
         """Return the session, excluded from sending."""
-        return replace(self, dead=True)
+        return self._replace(dead=True)
 
 
 class Clock(NamedTuple):

@@ -124,13 +124,21 @@ class StandaloneApp:
         await (self.fastapi if scope["type"] == "lifespan" else self._asgi)(scope, receive, send)
 
 
-def create_app(settings: Settings, *, dev_issuer: bool = False, now: Clock = system_clock) -> StandaloneApp:
+def create_app(
+    settings: Settings,
+    *,
+    may_contact: ContactRule = everybody,
+    may_see: ContactRule = nobody,
+    dev_issuer: bool = False,
+    now: Clock = system_clock,
+) -> StandaloneApp:
     """Build a server of its own. `dev_issuer` adds POST /dev/token, which gives anybody a token for any user.
 
     Raises:
         ValueError: the settings do not say how the host application's tokens are verified.
     """
-    services = build_services(settings, host_token_verifier(settings, now), now=now)
+    verifier = host_token_verifier(settings, now)
+    services = build_services(settings, verifier, may_contact=may_contact, may_see=may_see, now=now)
     fastapi = FastAPI(
         title="e2ee-layer",
         version="1",

@@ -90,8 +90,8 @@ class DeviceTokens:
                 issuer=self._issuer,
                 options=untimed("iss", "sub", "dev", "ver", "lid", "exp"),
             )
-            address = DeviceAddress(parse_user_id(claims["sub"]), DeviceId.from_hex(claims["dev"]))
-            login_id = LoginId.from_hex(claims["lid"])
+            address = DeviceAddress(parse_user_id(claims["sub"]), DeviceId.from_hex(str(claims["dev"])))
+            login_id = LoginId.from_hex(str(claims["lid"]))
         except (jwt.InvalidTokenError, MalformedMessageError):
             raise TokenInvalidProblem from None
         check_times(claims, self._now(), 0)

@@ -7,7 +7,7 @@ Does not know about: what a test asserts.
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +22,18 @@ from keyserver.app import Services, StandaloneApp, create_app, system_clock
 from keyserver.auth import Clock
 from tests.keyserver_world import host_token, settings
 from transport_adapters import events
-from transport_adapters.base import Cursor, EnvelopeTransport
+from transport_adapters.base import (
+    Cursor,
+    Delivery,
+    EnvelopeTransport,
+    Incoming,
+    Outgoing,
+    SendResult,
+    SeqRange,
+)
+from transport_adapters.frames import CloseCode
 from transport_adapters.link import LinkOptions
-from transport_adapters.memory import MemoryTransport
+from transport_adapters.memory import MemoryChannel, MemoryTransport, RelayConnection
 from transport_adapters.secure_client.client import Message, SecureClient, TransportFactory
 from transport_adapters.secure_client.parts import Pace, TokenProvider
 from transport_adapters.socketio import SocketIoOptions, SocketIoTransport
@@ -118,6 +127,7 @@ class ClientWorld:
     app: StandaloneApp
     faults: Faults
     server: uvicorn.Server
+    now: Clock
     _clients: AsyncExitStack
 
     @property
@@ -125,13 +135,14 @@ class ClientWorld:
         return self.app.services
 
     def memory(
-        self, _server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+        self, server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
     ) -> EnvelopeTransport:
+        assert server == self.url
         return MemoryTransport(self.services.relay, token=token, cursor=cursor, options=EAGER)
 
     def token(self, user: str) -> TokenProvider:
         async def provide() -> str:
-            return host_token(user, system_clock())
+            return host_token(user, self.now())
 
         return provide
 
@@ -180,9 +191,102 @@ class ClientWorld:
         return one, two
 
 
-def eager_socketio(
-    server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
-) -> EnvelopeTransport:
+class Gate:
+    """A way to the relay of this process that can be shut, which cuts every connection through it."""
+
+    def __init__(self, world: ClientWorld) -> None:
+        self._world = world
+        self._open: list[tuple[RelayConnection, MemoryChannel]] = []
+        self.is_shut = False
+
+    def __call__(
+        self, _server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+    ) -> EnvelopeTransport:
+        return MemoryTransport(self, token=token, cursor=cursor, options=EAGER)
+
+    def connect(self, channel: MemoryChannel) -> RelayConnection:
+        if self.is_shut:
+            raise OSError("the gate is shut")
+        connection = self._world.services.relay.connect(channel)
+        self._open.append((connection, channel))
+        return connection
+
+    async def shut(self) -> None:
+        self.is_shut = True
+        ending, self._open = self._open, []
+        for connection, channel in ending:
+            connection.disconnected()
+            await channel.close(CloseCode.DRAINING)
+
+    def reopen(self) -> None:
+        self.is_shut = False
+
+
+class Tap:
+    """A transport over the memory transport that shows, changes, withholds, adds and answers what a test wants."""
+
+    def __init__(self, world: ClientWorld) -> None:
+        self._world = world
+        self._inner: EnvelopeTransport | None = None
+        self._arriving: asyncio.Queue[Incoming | BaseException | None] = asyncio.Queue()
+        self._pump: asyncio.Task[None] | None = None
+        self.sent: list[Outgoing] = []
+        self.acked: list[tuple[int, Sequence[SeqRange]]] = []
+        self.delivered: list[Delivery] = []
+        """What the real relay delivered."""
+        self.answer: Callable[[Outgoing], SendResult | None] = lambda _: None
+        """Answers a send itself, or leaves it to the real relay."""
+        self.change: Callable[[Incoming], Sequence[Incoming]] = lambda incoming: [incoming]
+        self.after_acks: asyncio.Event = asyncio.Event()
+
+    def __call__(
+        self, server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+    ) -> EnvelopeTransport:
+        self._inner = self._world.memory(server, token=token, cursor=cursor)
+        return self
+
+    def inject(self, incoming: Incoming) -> None:
+        self._arriving.put_nowait(incoming)
+
+    async def send(self, outgoing: Outgoing) -> SendResult:
+        self.sent.append(outgoing)
+        assert self._inner is not None
+        return self.answer(outgoing) or await self._inner.send(outgoing)
+
+    async def receive(self) -> AsyncIterator[Incoming]:
+        self._pump = asyncio.create_task(self._take())
+        while (arrived := await self._arriving.get()) is not None:
+            if isinstance(arrived, BaseException):
+                raise arrived
+            yield arrived
+
+    async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
+        self.acked.append((epoch, ranges))
+        assert self._inner is not None
+        await self._inner.ack(epoch, ranges)
+        self.after_acks.set()
+
+    async def aclose(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+        assert self._inner is not None
+        await self._inner.aclose()
+
+    async def _take(self) -> None:
+        assert self._inner is not None
+        try:
+            async for incoming in self._inner.receive():
+                if isinstance(incoming, Delivery):
+                    self.delivered.append(incoming)
+                for each in self.change(incoming):
+                    self.inject(each)
+        except Exception as error:  # noqa: BLE001 - handed over
+            self._arriving.put_nowait(error)
+        else:
+            self._arriving.put_nowait(None)
+
+
+def eager_socketio(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
     return SocketIoTransport(server, token=token, cursor=cursor, options=SocketIoOptions(link=EAGER))
 
 
@@ -206,7 +310,7 @@ async def client_world(
             while not server.started:
                 assert not serving.done()
                 await asyncio.sleep(0.005)
-            yield ClientWorld(url, app, faults, server, clients)
+            yield ClientWorld(url, app, faults, server, now, clients)
         server.should_exit = True
         await serving
 

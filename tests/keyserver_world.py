@@ -81,6 +81,8 @@ class TestDevice:
     clock: Clock
     counter: int = 0
     used_ids: set[int] = field(default_factory=set)
+    next_id: int | None = None
+    """The id of the next prekey, instead of a random one."""
 
     def __post_init__(self) -> None:
         self.signing = DeviceSigningKeyPair.generate(self.random.randbytes)
@@ -99,6 +101,9 @@ class TestDevice:
         return host_token(self.user.user_id, self.clock())
 
     def prekey_id(self) -> PreKeyId:
+        if self.next_id is not None:
+            number, self.next_id = self.next_id, None
+            return PreKeyId(number)
         while (number := self.random.getrandbits(32)) in self.used_ids:
             pass
         self.used_ids.add(number)

@@ -86,7 +86,8 @@ class Connected:
     """The server's answer to `hello`; comes first on every connection, so again after every reconnect.
 
     `accepted_counter` is the highest n it accepted from this device, `acked_epoch` and `acked_seq` the highest
-    position this device acked. Of the sequence numbers up to `dropped_through`, those never delivered are gone.
+    position this device acked. Nothing up to `settled_through` will be delivered any more: it was acked, or is gone. Of
+    the sequence numbers up to `dropped_through`, those never delivered are gone.
     """
 
     epoch: int
@@ -95,6 +96,7 @@ class Connected:
     acked_epoch: int
     acked_seq: int
     server_time: int
+    settled_through: int = 0
     dropped_through: int = 0
 
 

@@ -241,6 +241,7 @@ class Welcome:
     accepted_counter: int
     acked_epoch: int
     acked_seq: int
+    settled_through: int
     dropped_through: int
     server_time: int
 
@@ -259,6 +260,7 @@ _WELCOME: Final = (
     "accepted_counter",
     "acked_epoch",
     "acked_seq",
+    "settled_through",
     "dropped_through",
     "server_time",
 )

@@ -412,5 +412,6 @@ def _connected(welcome: Welcome) -> Connected:
         acked_epoch=welcome.acked_epoch,
         acked_seq=welcome.acked_seq,
         server_time=welcome.server_time,
+        settled_through=welcome.settled_through,
         dropped_through=welcome.dropped_through,
     )

@@ -1,24 +1,39 @@
-"""The `e2ee` command: arguments, exit codes, and nothing else.
+"""The `e2ee` command: arguments, and what happens when everything else fails.
 
-Owns: the command line's grammar.
+Owns: the command line's grammar; that no failure ends in a traceback.
 Does not know about: what the commands do (commands.py, demo/).
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import metadata
+from typing import Final
 
+from e2ee.errors import MalformedMessageError
+from e2ee.limits import MAX_TTL_SECONDS
+from e2ee.wire.identifiers import parse_conversation_id, parse_user_id
+
+WRONG_USE: Final = 2
+INTERRUPTED: Final = 130
+
+_OUR_PACKAGES = ("e2ee", "keyserver", "transport_adapters")
 _DESCRIPTION = "Private messages, end to end, over the chat server you already have."
 _EPILOG = """\
 exit codes:
-  0  done
-  1  refused: a peer, the server or a human decision stands against it
-  2  wrong use: arguments, settings, passphrase, a missing extra
-  3  the network or the server is not available; what was queued stays queued
+    0  done
+    1  refused: a peer, the server or a human decision stands against it
+    2  wrong use: arguments, settings, passphrase, store, a missing extra
+    3  the network or the server is not available; what was queued stays queued
+   70  a bug in this program
+  130  interrupted by Ctrl-C
+  141  whoever read the output has gone away
 
 environment:
   E2EE_HOME        where the device lives (default: ~/.e2ee)
-  E2EE_PASSPHRASE  opens the store, if neither --passphrase-file nor a terminal does
+  E2EE_PASSPHRASE  opens the store, if --passphrase-file is not given
+
+Results go to standard output, everything else to standard error.
 
 Start with:  e2ee init alice --server http://127.0.0.1:8440 --dev
 """
@@ -26,46 +41,73 @@ Start with:  e2ee init alice --server http://127.0.0.1:8440 --dev
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    arguments = _parser().parse_args(argv)
     try:
-        # Here and not above: the parser and its help work without the extras.
-        from e2ee.cli.commands import run
-    except ModuleNotFoundError as missing:
-        return _explain_missing(missing)
-    return run(arguments)
+        arguments = _parse(argv)
+        try:
+            # Here and not above: the parser and its help work without the extras.
+            from e2ee.cli.commands import run
+        except ImportError as missing:
+            return _explain_missing(missing)
+        return run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
-def _explain_missing(missing: ModuleNotFoundError) -> int:
-    if missing.name is None or missing.name.partition(".")[0] in ("e2ee", "keyserver", "transport_adapters"):
+def _explain_missing(missing: ImportError) -> int:
+    # Our adapters raise an ImportError of their own from the library's.
+    first = missing.__cause__ if isinstance(missing.__cause__, ImportError) else missing
+    if first.name is None or first.name.partition(".")[0] in _OUR_PACKAGES:
         raise missing
-    print(f"e2ee: this command needs {missing.name}: install 'e2ee-layer[client]'", file=sys.stderr)
-    return 2
+    print(f"e2ee: this command needs {first.name}: install 'e2ee-layer[client]'", file=sys.stderr)
+    return WRONG_USE
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse takes an optional positional only beside the others: `send bob --home alice hi` would be refused.
+    if arguments.command == "send" and arguments.text is None and len(rest) == 1 and not rest[0].startswith("-"):
+        arguments.text, rest = rest[0], []
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="e2ee", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=f"e2ee-layer {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_init(commands.add_parser("init", parents=[_common()], help="make a device for a user and register it"))
-    _add_send(commands.add_parser("send", parents=[_common()], help="send one message"))
-    _add_receive(commands.add_parser("receive", parents=[_common()], help="fetch, decrypt and print messages"))
-    _add_chat(commands.add_parser("chat", parents=[_common()], help="talk with one user, line by line"))
-    commands.add_parser("status", parents=[_common()], help="show this device and its counts; works offline")
-    _add_demo(commands.add_parser("demo", help="see it work: a real server, three clients, and a look at its database"))
+    common = [_common()]
+
+    def add(name: str, purpose: str, parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
+        return commands.add_parser(name, parents=list(parents), help=purpose, description=f"{purpose.capitalize()}.")
+
+    _add_init(add("init", "make a device for a user and register it", common))
+    _add_send(add("send", "send one message", common))
+    _add_receive(add("receive", "fetch, decrypt and print messages", common))
+    _add_chat(add("chat", "talk with one user, line by line", common))
+    add("status", "show this device and its counts; works offline", common)
+    _add_demo(add("demo", "see it work: a real server, three clients, and a look at its database"))
     return parser
 
 
 def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--home", metavar="DIR", help="where the device lives (default: $E2EE_HOME or ~/.e2ee)")
-    common.add_argument("--passphrase-file", metavar="FILE", help="file whose first line opens the store")
+    common.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        help="file whose first line opens the store; init remembers it (default: $E2EE_PASSPHRASE, or ask)",
+    )
     common.add_argument("--json", action="store_true", help="print one JSON object per line")
+    common.add_argument("-v", "--verbose", action="store_true", help="say what goes on, on standard error")
     return common
 
 
 def _add_init(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("user", help="user id, as the chat's login names it")
+    parser.add_argument("user", type=_user, metavar="USER", help="user id, as the chat's login names it")
     parser.add_argument("--server", required=True, metavar="URL", help="key server and relay, for example https://...")
     token = parser.add_mutually_exclusive_group(required=True)
     token.add_argument("--dev", action="store_true", help="take tokens from a development server on this machine")
@@ -74,28 +116,85 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_send(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("user", help="who shall read it")
-    parser.add_argument("text", nargs="?", help="the message (default: standard input, as UTF-8 text)")
+    parser.add_argument("user", type=_user, metavar="USER", help="who shall read it")
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="the message (default: standard input, UTF-8)")
     parser.add_argument("--binary", action="store_true", help="send standard input as bytes, not as text")
-    parser.add_argument("--conversation", metavar="ID", help="conversation id (default: the default conversation)")
-    parser.add_argument("--ttl", type=int, metavar="SECONDS", help="let it expire if undelivered (default: 28 days)")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="wait so long for the server")
+    parser.add_argument(
+        "--conversation", type=_conversation, metavar="ID", help="conversation id (default: the default conversation)"
+    )
+    parser.add_argument("--ttl", type=_ttl, metavar="SECONDS", help="let it expire if undelivered (default: 28 days)")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="wait so long for the server (default: 30)"
+    )
 
 
 def _add_receive(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--follow", action="store_true", help="go on until interrupted")
-    parser.add_argument("--count", type=int, metavar="N", help="go on until N messages were printed")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="wait so long for the server")
+    until = parser.add_mutually_exclusive_group()
+    until.add_argument("--follow", action="store_true", help="go on until interrupted, also while the server is away")
+    until.add_argument("--count", type=_count, metavar="N", help="go on until N messages were printed")
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="wait so long for the server, and with --count for each message (default: 30, and for ever)",
+    )
 
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("user", help="whom to talk with")
+    parser.add_argument("user", type=_user, metavar="USER", help="whom to talk with")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interactive", action="store_true", help="leave the server running for a chat of your own")
-    parser.add_argument("--keep", metavar="DIR", help="work in DIR and keep what was written there")
+    parser.add_argument("--keep", metavar="DIR", help="work in DIR (empty or new) and keep what was written there")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+
+
+def _user(text: str) -> str:
+    try:
+        return parse_user_id(text)
+    except MalformedMessageError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no user id: 1 to 128 printable ASCII characters without space"
+        ) from None
+
+
+def _conversation(text: str) -> str:
+    try:
+        return parse_conversation_id(text)
+    except MalformedMessageError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no conversation id: up to 128 printable ASCII characters without space"
+        ) from None
+
+
+def _ttl(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_TTL_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to {MAX_TTL_SECONDS} seconds")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds > 0.0:  # true for NaN, too
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _version() -> str:
+    try:
+        return metadata.version("e2ee-layer")
+    except metadata.PackageNotFoundError:  # run from a directory, not installed
+        return "(not installed)"
 
 
 if __name__ == "__main__":

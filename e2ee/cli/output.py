@@ -1,17 +1,30 @@
 """What the command line prints: for people, or one JSON object per line.
 
-Owns: formats, and keeping a peer's text from steering the terminal.
+Owns: formats, and that neither a peer nor a server steers the terminal or imitates other lines.
 Does not know about: where messages come from.
 """
 
 import base64
 import json
+import os
 import sys
 from datetime import datetime
-from typing import final
+from typing import Final, final
 
+from e2ee.cli.settings import UsageError
 from transport_adapters import events
 from transport_adapters.secure_client.client import Message
+
+_JOINERS: Final = "\u200c\u200d"
+"""Zero-width, and harmless: emoji and several scripts need them."""
+_INDENT: Final = "\n    "
+_LATER_LINES: Final = 1_000
+"""So many lines of a message are indented; the rest is joined, for a message may be nothing but ends of lines."""
+
+
+@final
+class OutputClosedError(Exception):
+    """Whoever read standard output has gone away."""
 
 
 @final
@@ -20,18 +33,26 @@ class Printer:
 
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 must not stop us
 
     def result(self, text: str, **fields: object) -> None:
-        """Print a command's result."""
-        print(json.dumps(fields) if self._json else text, flush=True)
+        """Print a command's result: the fields as JSON, or the text unless it is empty."""
+        if self._json or text:
+            self._print(json.dumps(fields) if self._json else text)
 
     def message(self, message: Message) -> None:
-        """Print a received message."""
+        """Print a received message.
+
+        Raises:
+            OutputClosedError, UsageError: it was not printed.
+        """
         if self._json:
-            print(json.dumps(_message_fields(message)), flush=True)
+            self._print(json.dumps(_message_fields(message)))
             return
-        moment = datetime.fromtimestamp(message.sent_at / 1000).astimezone().strftime("%H:%M")
-        print(f"{moment} {message.sender}: {_readable(message.data)}", flush=True)
+        where = f" [{message.conversation}]" if message.conversation else ""
+        self._print(f"{_moment(message.sent_at)} {message.sender}{where}: {_body(message.data)}")
 
     def event(self, event: events.Event) -> None:
         """Print an event that a person should know of."""
@@ -40,6 +61,8 @@ class Printer:
                 self.remark(f"a message to {event.recipient.user_id} will not arrive: {event.code}")
             case events.Unreadable() if event.sender is not None:
                 self.remark(f"a message that claims to be from {event.sender.user_id} was refused: {event.code}")
+            case events.Unreadable():
+                self.remark(f"an envelope was refused: {event.code}")
             case events.TrustNeeded():
                 self.remark(f"the account key of {event.user_id} has changed: compare safety numbers with them")
             case events.Expired():
@@ -51,7 +74,60 @@ class Printer:
 
     def remark(self, text: str) -> None:
         """Print a remark beside the results."""
-        print(f"e2ee: {text}", file=sys.stderr, flush=True)
+        if sys.stderr is not None:  # else print would take standard output
+            print(f"e2ee: {readable(text)}", file=sys.stderr, flush=True)
+
+    def step(self, text: str) -> None:
+        """Print a step of something that takes a while, among the results; not into JSON."""
+        if not self._json:
+            self._print(text)
+
+    def progress(self, text: str) -> None:
+        """Print what takes a moment, if a person looks on."""
+        if not self._json and sys.stderr is not None and sys.stderr.isatty():
+            self.remark(text)
+
+    def _print(self, line: str) -> None:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed")
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            _let_go_of_output()
+            raise OutputClosedError from None
+        except OSError as error:
+            _let_go_of_output()
+            raise UsageError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def readable(text: str) -> str:
+    """Return a text on one line that cannot steer a terminal: no escape sequences, no turning of the direction."""
+    return "".join(map(_harmless, text))
+
+
+def _harmless(character: str) -> str:
+    if character.isprintable() or character in _JOINERS:
+        return character
+    return " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
+
+
+def _body(data: bytes | str | None) -> str:
+    if data is None:
+        return "[a kind of message that this release does not know]"
+    if isinstance(data, bytes):
+        return f"[{len(data)} bytes; use --json]"
+    # Indented, so that the text of one message does not look like another message.
+    return _INDENT.join(map(readable, data.split("\n", _LATER_LINES)))
+
+
+def _moment(milliseconds: int) -> str:
+    """Return the sender's time in ours. It is the sender's claim, and need not be a time at all."""
+    try:
+        moment = datetime.fromtimestamp(milliseconds / 1000).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return "--:--"
+    today = moment.date() == datetime.now().astimezone().date()
+    return moment.strftime("%H:%M" if today else "%Y-%m-%d %H:%M")
 
 
 def _message_fields(message: Message) -> dict[str, object]:
@@ -61,6 +137,7 @@ def _message_fields(message: Message) -> dict[str, object]:
         "device": str(message.device.device_id),
         "conversation": message.conversation,
         "sent_at": message.sent_at,
+        "received_at": message.received_at,
     }
     match message.data:
         case str(text):
@@ -72,10 +149,8 @@ def _message_fields(message: Message) -> dict[str, object]:
     return fields
 
 
-def _readable(data: bytes | str | None) -> str:
-    """Return text that cannot steer a terminal: a peer must not be able to send escape sequences."""
-    if data is None:
-        return "[a kind of message that this release does not know]"
-    if isinstance(data, bytes):
-        return f"[{len(data)} bytes; use --json]"
-    return "".join(each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in data)
+def _let_go_of_output() -> None:
+    """Let what could not be written vanish; otherwise the interpreter tries again at its end, and complains."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,20 +1,17 @@
-"""Where a command-line device lives, and how it gets its passphrase and its tokens.
+"""Where a command-line device lives, and what `e2ee init` wrote down about it.
 
-Owns: the home directory, its settings file, the sources of passphrase and host token.
-Does not know about: what the commands do.
+Owns: the home directory, its settings file.
+Does not know about: passphrases and tokens (credentials.py), what the commands do.
 """
 
-import asyncio
-import getpass
 import json
 import os
-import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
-TokenProvider = Callable[[], Awaitable[str]]
+_TEXTS: Final = ("user", "server")
+_OPTIONAL_TEXTS: Final = ("token_command", "token_file", "passphrase_file")
 
 
 @final
@@ -25,17 +22,29 @@ class UsageError(Exception):
 @final
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `e2ee init` wrote down. No secret is among it."""
+    """What `e2ee init` wrote down. No secret is among it, only where to find them."""
 
     user: str
     server: str
     dev: bool = False
     token_command: str | None = None
     token_file: str | None = None
+    passphrase_file: str | None = None
 
     def save(self, home: Path) -> None:
-        """Write the settings file."""
-        (home / "settings.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+        """Write the settings file, making the directory.
+
+        Raises:
+            UsageError: the file system refuses.
+        """
+        path = _settings_path(home)
+        draft = path.with_suffix(".new")
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft.write_text(json.dumps(asdict(self), indent=2) + "\n")
+            draft.replace(path)
+        except OSError as error:
+            raise UsageError(f"{home} cannot be written: {error.strerror}. Name another --home") from None
 
     @classmethod
     def load(cls, home: Path) -> "Settings":
@@ -44,21 +53,17 @@ class Settings:
         Raises:
             UsageError: there is none, or it is not ours.
         """
-        path = home / "settings.json"
+        path = _settings_path(home)
         try:
-            return cls(**json.loads(path.read_text()))
-        except FileNotFoundError:
+            fields = json.loads(path.read_text())
+            _check(fields)
+            return cls(**fields)
+        except (FileNotFoundError, NotADirectoryError):
             raise UsageError(f"no device in {home}: make one with 'e2ee init' (or name another --home)") from None
-        except (OSError, ValueError, TypeError):
-            raise UsageError(f"{path} cannot be read: restore it, or make a new device with 'e2ee init'") from None
-
-    def token_provider(self) -> TokenProvider:
-        """Return the source of the host application's JWT."""
-        if self.dev:
-            return lambda: dev_token(self.server, self.user)
-        if self.token_command is not None:
-            return lambda: _token_of_command(self.token_command or "")
-        return lambda: _token_of_file(Path(self.token_file or ""))
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, TypeError):
+            raise UsageError(f"{path} is damaged: run 'e2ee init' again, with the same --home; keys are kept") from None
 
 
 def home_directory(given: str | None) -> Path:
@@ -67,57 +72,23 @@ def home_directory(given: str | None) -> Path:
 
 
 def store_path(home: Path) -> Path:
+    """Return where the device's store is."""
     return home / "store.db"
 
 
-def passphrase(file: str | None, *, new: bool = False) -> str:
-    """Return the passphrase: from a file, the environment, or a terminal.
-
-    Raises:
-        UsageError: none of the three has one, or the two entries of a new one differ.
-    """
-    if file is not None:
-        try:
-            with Path(file).open() as lines:
-                return _non_empty(lines.readline().rstrip("\r\n"))
-        except OSError as error:
-            raise UsageError(f"{file} cannot be read: {error.strerror}") from None
-    if "E2EE_PASSPHRASE" in os.environ:
-        return _non_empty(os.environ["E2EE_PASSPHRASE"])
-    if not sys.stdin.isatty():
-        raise UsageError("no passphrase: set E2EE_PASSPHRASE, or use --passphrase-file")
-    entered = _non_empty(getpass.getpass("Passphrase: "))
-    if new and getpass.getpass("Again: ") != entered:
-        raise UsageError("the two passphrases differ")
-    return entered
+def absolute(path: str | None) -> str | None:
+    """Return a path that means the same in every directory."""
+    return str(Path(path).absolute()) if path is not None else None
 
 
-async def dev_token(server: str, user: str) -> str:
-    """Ask a development server's built-in issuer for a JWT."""
-    import httpx
-
-    async with httpx.AsyncClient(base_url=server, timeout=10) as http:
-        response = await http.post("/dev/token", json={"user": user})
-        response.raise_for_status()
-        return str(response.json()["token"])
+def _settings_path(home: Path) -> Path:
+    return home / "settings.json"
 
 
-async def _token_of_command(command: str) -> str:
-    process = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.PIPE)
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise UsageError(f"the token command ended with exit code {process.returncode}")
-    return output.decode().strip()
-
-
-async def _token_of_file(path: Path) -> str:
-    try:
-        return (await asyncio.to_thread(path.read_text)).strip()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _non_empty(text: str) -> str:
-    if not text:
-        raise UsageError("the passphrase is empty")
-    return text
+def _check(fields: object) -> None:
+    if not isinstance(fields, dict):
+        raise TypeError
+    if not all(isinstance(fields.get(name), str) for name in _TEXTS):
+        raise TypeError
+    if not all(isinstance(fields.get(name), str | None) for name in _OPTIONAL_TEXTS):
+        raise TypeError

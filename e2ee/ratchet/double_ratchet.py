@@ -8,7 +8,7 @@ Does not know about: AEAD, the post-quantum ratchet, storage. An independent imp
 Each function takes a state and returns the next; a call that raises has changed nothing.
 """
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from e2ee.errors import AuthenticationError
 from e2ee.limits import MAX_CLOSED_RATCHET_KEYS, MAX_SKIP
@@ -17,7 +17,7 @@ from e2ee.primitives.rng import Rng
 from e2ee.private_keys import ChainKey, MessageKey, PreKeyPair, RatchetKeyPair, RootKey, SharedSecret, diffie_hellman
 from e2ee.ratchet import chains
 from e2ee.ratchet.skipped_keys import FindSkipped, Ratchet, SkippedKey, SkippedPosition, take
-from e2ee.ratchet.state import DoubleRatchetState, ReceivingChain, SendingChain
+from e2ee.ratchet.state import DoubleRatchetState, ReceivingChain, SendingChain, new_record
 from e2ee.wire.public_keys import PreKeyPublicKey, RatchetPublicKey
 
 ROOT_KDF_INFO: Final = b"E2EE/1 root"
@@ -30,6 +30,17 @@ class DoubleRatchetHeader(NamedTuple):
     ratchet_key: RatchetPublicKey
     previous_chain_length: int
     chain_index: int
+
+
+class Header(Protocol):
+    """What a receive step reads of a header: `DoubleRatchetHeader`, or the header of a whole message."""
+
+    @property
+    def ratchet_key(self) -> RatchetPublicKey: ...
+    @property
+    def previous_chain_length(self) -> int: ...
+    @property
+    def chain_index(self) -> int: ...
 
 
 class Sending(NamedTuple):
@@ -73,14 +84,13 @@ def send(state: DoubleRatchetState, rng: Rng) -> Sending:
     assert pair is not None and sending is not None  # noqa: S101 - the turn above made both
     index = sending.next_index
     chain_key, message_key = chains.advance(Ratchet.DOUBLE, sending.key.expose(), index)
-    header = DoubleRatchetHeader(pair.public, state.previous_chain_length, index)
-    state = DoubleRatchetState(state[0], pair, SendingChain(ChainKey(chain_key), index + 1), *state[3:])
-    return Sending(state, header, MessageKey(message_key))
+    advanced = new_record(SendingChain, (ChainKey(chain_key), index + 1))
+    header = new_record(DoubleRatchetHeader, (pair.public, state.previous_chain_length, index))
+    state = new_record(DoubleRatchetState, (state[0], pair, advanced, *state[3:]))
+    return new_record(Sending, (state, header, MessageKey(message_key)))
 
 
-def receive(
-    state: DoubleRatchetState, header: DoubleRatchetHeader, find: FindSkipped, max_skip: int = MAX_SKIP
-) -> Receiving:
+def receive(state: DoubleRatchetState, header: Header, find: FindSkipped, max_skip: int = MAX_SKIP) -> Receiving:
     """Return the key of a received message (section 3.5).
 
     Raises:
@@ -100,7 +110,7 @@ def receive(
     return _receive_after_turn(state, header, max_skip)
 
 
-def knows(state: DoubleRatchetState, header: DoubleRatchetHeader, find: FindSkipped) -> bool:
+def knows(state: DoubleRatchetState, header: Header, find: FindSkipped) -> bool:
     """Whether the header's chain belongs to this state, so that no other session can have sent it."""
     if state.receiving is not None and header.ratchet_key == state.receiving.ratchet_key:
         return True
@@ -108,7 +118,7 @@ def knows(state: DoubleRatchetState, header: DoubleRatchetHeader, find: FindSkip
     return header.ratchet_key in state.closed_ratchet_keys or find(position) is not None
 
 
-def _receive_skipped(state: DoubleRatchetState, header: DoubleRatchetHeader, find: FindSkipped) -> Receiving:
+def _receive_skipped(state: DoubleRatchetState, header: Header, find: FindSkipped) -> Receiving:
     position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
     return Receiving(state, MessageKey(take(find, position)), (), position)
 
@@ -116,15 +126,18 @@ def _receive_skipped(state: DoubleRatchetState, header: DoubleRatchetHeader, fin
 def _receive_on(
     state: DoubleRatchetState, chain: ReceivingChain, index: int, earlier: tuple[SkippedKey, ...], max_skip: int
 ) -> Receiving:
-    origin = (Ratchet.DOUBLE, chain.ratchet_key.raw)
-    at_index, skipped = chains.skip(chain.key.expose(), chain.next_index, index, origin, max_skip)
+    at_index, skipped = chain.key.expose(), earlier
+    if index != chain.next_index:
+        origin = (Ratchet.DOUBLE, chain.ratchet_key.raw)
+        at_index, overtaken = chains.skip(at_index, chain.next_index, index, origin, max_skip)
+        skipped += overtaken
     chain_key, message_key = chains.advance(Ratchet.DOUBLE, at_index, index)
-    receiving = ReceivingChain(chain.ratchet_key, ChainKey(chain_key), index + 1)
-    state = DoubleRatchetState(*state[:4], receiving, *state[5:])
-    return Receiving(state, MessageKey(message_key), earlier + skipped, None)
+    receiving = new_record(ReceivingChain, (chain.ratchet_key, ChainKey(chain_key), index + 1))
+    state = new_record(DoubleRatchetState, (*state[:4], receiving, *state[5:]))
+    return new_record(Receiving, (state, MessageKey(message_key), skipped, None))
 
 
-def _receive_after_turn(state: DoubleRatchetState, header: DoubleRatchetHeader, max_skip: int) -> Receiving:
+def _receive_after_turn(state: DoubleRatchetState, header: Header, max_skip: int) -> Receiving:
     if state.our_ratchet_key_pair is None:
         # The peer changes its key only after seeing our next one, which we have not sent yet: nobody honest made this.
         raise AuthenticationError

@@ -7,8 +7,8 @@
 Owns: the epochs' chains and which key a message gets from them.
 Does not know about: the Double Ratchet, AEAD, storage.
 
-This release runs epoch 0 only and proposes no further one, so a message that names a later epoch or carries a payload
-is refused after its authentication; the bytes of both are laid out already (wire/message.py).
+This release runs epoch 0 only and proposes no further one, so a message that names a later epoch is refused, and so is
+one that carries a payload, after its authentication; the bytes of both are laid out already (wire/message.py).
 """
 
 from typing import Final, NamedTuple
@@ -19,7 +19,7 @@ from e2ee.primitives import kdf
 from e2ee.private_keys import PqAuthenticationKey, PqChainKey, PqMessageKey, PqRootKey, SharedSecret
 from e2ee.ratchet import chains
 from e2ee.ratchet.skipped_keys import FindSkipped, Ratchet, SkippedKey, SkippedPosition, take
-from e2ee.ratchet.state import PqChain, PqRatchetState, PqReceivingChain
+from e2ee.ratchet.state import PqChain, PqRatchetState, PqReceivingChain, new_record
 from e2ee.wire.message import PqPayloadType
 
 PQ_ROOT_INFO: Final = b"E2EE/1 PQ root"
@@ -68,9 +68,10 @@ def send(state: PqRatchetState) -> PqSending:
     """Return the next message key of the sending epoch, e - 1."""
     index = state.sending.next_index
     chain_key, message_key = chains.advance(Ratchet.POST_QUANTUM, state.sending.key.expose(), index)
-    sending = PqChain(PqChainKey(chain_key), index + 1)
-    advanced = PqRatchetState(*state[:3], sending, state.receiving)
-    return PqSending(advanced, PqHeader(state.epoch - 1, index), PqMessageKey(message_key))
+    sending = new_record(PqChain, (PqChainKey(chain_key), index + 1))
+    advanced = new_record(PqRatchetState, (*state[:3], sending, state.receiving))
+    header = new_record(PqHeader, (state.epoch - 1, index))
+    return new_record(PqSending, (advanced, header, PqMessageKey(message_key)))
 
 
 def receive(state: PqRatchetState, header: PqHeader, find: FindSkipped, max_skip: int = MAX_SKIP) -> PqReceiving:
@@ -81,18 +82,24 @@ def receive(state: PqRatchetState, header: PqHeader, find: FindSkipped, max_skip
         DuplicateMessageError, KeyEvictedError: an earlier index whose key is used up or was dropped.
         TooManySkippedError: the header skips more than `max_skip`.
     """
-    chain = next((each for each in state.receiving if each.epoch == header.epoch), None)
-    if chain is None:
-        raise EpochUnknownError(header.epoch)
-    origin = (Ratchet.POST_QUANTUM, header.epoch.to_bytes(4, "big"))
-    if header.chain_index < chain.next_index:
-        position = SkippedPosition(*origin, header.chain_index)
-        return PqReceiving(state, PqMessageKey(take(find, position)), (), position)
-    at_index, skipped = chains.skip(chain.key.expose(), chain.next_index, header.chain_index, origin, max_skip)
-    chain_key, message_key = chains.advance(Ratchet.POST_QUANTUM, at_index, header.chain_index)
-    advanced = PqReceivingChain(chain.epoch, PqChainKey(chain_key), header.chain_index + 1)
-    receiving = tuple(advanced if each is chain else each for each in state.receiving)
-    return PqReceiving(PqRatchetState(*state[:4], receiving), PqMessageKey(message_key), skipped, None)
+    epoch, index = header
+    place = next((at for at, chain in enumerate(state.receiving) if chain.epoch == epoch), None)
+    if place is None:
+        raise EpochUnknownError(epoch)
+    chain = state.receiving[place]
+    skipped: tuple[SkippedKey, ...] = ()
+    at_index = chain.key.expose()
+    if index != chain.next_index:
+        origin = (Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"))
+        if index < chain.next_index:
+            position = SkippedPosition(*origin, index)
+            return PqReceiving(state, PqMessageKey(take(find, position)), (), position)
+        at_index, skipped = chains.skip(at_index, chain.next_index, index, origin, max_skip)
+    chain_key, message_key = chains.advance(Ratchet.POST_QUANTUM, at_index, index)
+    advanced = new_record(PqReceivingChain, (epoch, PqChainKey(chain_key), index + 1))
+    receiving = (*state.receiving[:place], advanced, *state.receiving[place + 1 :])
+    state = new_record(PqRatchetState, (*state[:4], receiving))
+    return new_record(PqReceiving, (state, PqMessageKey(message_key), skipped, None))
 
 
 def judge_payload(payload_type: int) -> None:

@@ -4,7 +4,7 @@ Owns: the named tuples. They nest by meaning, so a step makes anew only what it 
 Does not know about: the steps.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from e2ee.private_keys import (
     ChainKey,
@@ -15,6 +15,12 @@ from e2ee.private_keys import (
     RootKey,
 )
 from e2ee.wire.public_keys import RatchetPublicKey
+
+new_record: Final = tuple.__new__
+"""`new_record(SendingChain, (key, index))` is `SendingChain(key, index)` in less than half the time.
+
+For the steps that every message takes, and nowhere else: the named constructor checks the number of fields.
+"""
 
 
 class SendingChain(NamedTuple):

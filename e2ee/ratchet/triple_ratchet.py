@@ -17,8 +17,8 @@ from e2ee.primitives.rng import Rng
 from e2ee.private_keys import MessageKey, PqMessageKey
 from e2ee.ratchet import double_ratchet, pq_ratchet
 from e2ee.ratchet.skipped_keys import FindSkipped, SkippedKey, SkippedPosition
-from e2ee.ratchet.state import RatchetState
-from e2ee.wire.message import NONCE_LENGTH, RatchetHeader, RatchetMessage
+from e2ee.ratchet.state import RatchetState, new_record
+from e2ee.wire.message import NONCE_LENGTH, PqPayloadType, RatchetHeader, RatchetMessage
 
 MESSAGE_LABEL: Final = b"E2EE/1 message"
 """Domain separation; changing it is a wire break."""
@@ -47,9 +47,11 @@ def encrypt(state: RatchetState, associated_data: bytes, plaintext: bytes, rng: 
     # Each key seals one message, and yet the nonce is random: if a store is ever rolled back or cloned, no (key,
     # nonce) repeats.
     nonce = rng(NONCE_LENGTH)
-    prefix = RatchetHeader(*double.header, *pq.header).encode() + commitment + nonce
+    prefix = (
+        new_record(RatchetHeader, (*double.header, *pq.header, PqPayloadType.NONE, b"")).encode() + commitment + nonce
+    )
     ciphertext = aead.seal(key, nonce, plaintext, associated_data + prefix)
-    return RatchetState(double.state, pq.state), prefix + ciphertext
+    return new_record(RatchetState, (double.state, pq.state)), prefix + ciphertext
 
 
 def decrypt(
@@ -64,12 +66,11 @@ def decrypt(
         UnsupportedVersionError: it authenticated, and carries a payload that this release cannot answer.
     """
     header = message.header
-    double_header = double_ratchet.DoubleRatchetHeader(
-        header.ratchet_key, header.previous_chain_length, header.chain_index
-    )
-    double = double_ratchet.receive(state.double, double_header, find, max_skip)
+    double = double_ratchet.receive(state.double, header, find, max_skip)
     try:
-        pq = pq_ratchet.receive(state.pq, pq_ratchet.PqHeader(header.pq_epoch, header.pq_index), find, max_skip)
+        pq = pq_ratchet.receive(
+            state.pq, new_record(pq_ratchet.PqHeader, (header.pq_epoch, header.pq_index)), find, max_skip
+        )
     except DuplicateMessageError:
         # The Double Ratchet had a key, so the message is no duplicate: the two halves of the header belong to different
         # messages, or to another session.
@@ -79,8 +80,11 @@ def decrypt(
         raise AuthenticationError
     plaintext = aead.unseal(key, message.nonce, message.ciphertext, associated_data + message.prefix)
     pq_ratchet.judge_payload(header.pq_type)
-    used = tuple(position for position in (double.used, pq.used) if position is not None)
-    return Decrypted(RatchetState(double.state, pq.state), plaintext, double.skipped + pq.skipped, used)
+    used: tuple[SkippedPosition, ...] = ()
+    if double.used is not None or pq.used is not None:
+        used = tuple(position for position in (double.used, pq.used) if position is not None)
+    advanced = new_record(RatchetState, (double.state, pq.state))
+    return new_record(Decrypted, (advanced, plaintext, double.skipped + pq.skipped, used))
 
 
 def _message_key(double: MessageKey, pq: PqMessageKey) -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from e2ee.errors import CorruptStateError, ProtocolError
-from e2ee.limits import MAX_ENVELOPE, MAX_PENDING_TRUST, MAX_UNREADABLE
+from e2ee.limits import MAX_ENVELOPE, MAX_PENDING_TRUST, MAX_TIMESTAMP, MAX_UNREADABLE
 from e2ee.ports import ReadTransaction, Table, Transaction
 from e2ee.stores.records import counter, next_counter, set_counter
 from e2ee.wire.codec import Reader, Writer
@@ -22,6 +22,8 @@ _INBOUND_NUMBER = b"inbound"
 _EPOCH = b"inbox epoch"
 _WATERMARK = b"inbox watermark"
 _COMMITTED = b"committed"
+_ONE_GROUP = b""
+"""Naming the group lets a store take the first rows from its index; across groups it must sort them all."""
 _MAX_COMMITTED = 1_000
 
 
@@ -55,19 +57,13 @@ def add_outbox(tx: Transaction, envelope: Envelope, message_id: MessageId, now: 
     """Queue an envelope under the next counter."""
     number, encoded = next_counter(tx, _SEND_COUNTER), envelope.encode()
     writer = Writer().u64(number).u64(now).raw(message_id.raw).bytes32(encoded)
-    tx.put(
-        Table.OUTBOX,
-        envelope.envelope_id.raw,
-        writer.finish(),
-        group=envelope.recipient.user_id.encode(),
-        order=number,
-    )
+    tx.put(Table.OUTBOX, envelope.envelope_id.raw, writer.finish(), order=number)
     return OutboxEntry(envelope.envelope_id, message_id, number, now, envelope.recipient, encoded)
 
 
 def outbox(tx: ReadTransaction, limit: int | None = None) -> list[OutboxEntry]:
     """Return queued envelopes, oldest first."""
-    return [_decode_outbox(record.value) for record in tx.scan(Table.OUTBOX, limit=limit)]
+    return [_decode_outbox(record.value) for record in tx.scan(Table.OUTBOX, _ONE_GROUP, limit=limit)]
 
 
 def remove_outbox(tx: Transaction, envelope_id: EnvelopeId) -> bool:
@@ -92,7 +88,7 @@ def add_inbound(tx: Transaction, sender: DeviceAddress, content: bytes, now: int
 
 def inbound(tx: ReadTransaction, limit: int | None = None) -> list[InboundMessage]:
     """Return unconfirmed contents in the order of their arrival."""
-    return [_decode_inbound(record.order, record.value) for record in tx.scan(Table.INBOUND, limit=limit)]
+    return [_decode_inbound(record.order, record.value) for record in tx.scan(Table.INBOUND, _ONE_GROUP, limit=limit)]
 
 
 def remove_inbound(tx: Transaction, number: int) -> None:
@@ -150,7 +146,7 @@ def start_epoch(tx: Transaction, epoch: int, floor: int) -> None:
         tx.delete_group(Table.DELIVERIES, _COMMITTED)
         watermark = 0
     watermark = _absorb(tx, max(watermark, floor))
-    tx.delete_before(Table.DELIVERIES, watermark + 1)
+    tx.delete_before(Table.DELIVERIES, min(watermark + 1, MAX_TIMESTAMP))
     set_counter(tx, _WATERMARK, watermark)
 
 

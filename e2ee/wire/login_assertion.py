@@ -1,4 +1,4 @@
-"""Login assertion: a device proves to one server that it holds its signing key (protocol.md section 6).
+"""Login assertion: a device proves to one server that it holds its signing key (protocol.md section 3.3).
 
 Owns: the signed bytes of an assertion, the form of the origin it is bound to.
 Does not know about: the token a server gives for it, how counters are kept.

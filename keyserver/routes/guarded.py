@@ -85,6 +85,8 @@ def problem_response(problem: Problem) -> Response:
 
 def to_problem(error: Exception, path: str) -> Problem:
     """Find the problem that stands for an error. What nobody foresaw is logged without its values."""
+    if isinstance(error.__cause__, Problem):  # FastAPI wraps what reading the body raised
+        return error.__cause__
     match error:
         case Problem():
             return error

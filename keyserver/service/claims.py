@@ -114,7 +114,8 @@ def _claim_bundle(connection: Connection, address: DeviceAddress, request_id: by
     if signed is None:
         return None
     kem = prekeys.claim_one_time_prekey(connection, address, PreKeyKind.ONE_TIME_KEM, request_id, now)
-    kem = kem or prekeys.offered(connection, address, PreKeyKind.LAST_RESORT_KEM, now)
+    if kem is None:  # not `or`: zero is a valid id
+        kem = prekeys.offered(connection, address, PreKeyKind.LAST_RESORT_KEM, now)
     if kem is None:
         return None
     one_time = prekeys.claim_one_time_prekey(connection, address, PreKeyKind.ONE_TIME, request_id, now)

@@ -7,6 +7,7 @@ from e2ee.limits import MAX_PENDING_TRUST, MAX_SKIP, MAX_SKIPPED_KEYS, MAX_UNREA
 from e2ee.messenger import Outcome
 from e2ee.ports import Table
 from e2ee.ratchet import chains
+from e2ee.ratchet.skipped_keys import Ratchet
 from e2ee.stores import message_records
 from e2ee.wire.envelope import Envelope
 from tests.world import Device, World, changed, flip, talk, unchanged, without
@@ -21,10 +22,9 @@ def established() -> tuple[Device, Device]:
 
 def test_more_skipped_messages_than_are_kept_lose_the_oldest_with_an_error_of_its_own() -> None:
     alice, bob = established()
-    early = alice.encrypt(bob, "early")
+    early = late = alice.encrypt(bob, "early")
     for _ in range(3):
-        for _ in range(MAX_SKIP - 1):
-            late = alice.encrypt(bob, "skipped")
+        late, *_ = [alice.encrypt(bob, "skipped") for _ in range(MAX_SKIP - 1)]
         assert bob.receive(alice.encrypt(bob, "next")).outcome is Outcome.STORED
     assert bob.messenger.status().skipped_keys > 2 * MAX_SKIPPED_KEYS, "keys of two maps, and marks of the evicted"
     with unchanged(bob, Table.UNREADABLE):
@@ -34,9 +34,14 @@ def test_more_skipped_messages_than_are_kept_lose_the_oldest_with_an_error_of_it
 
 def test_a_forged_header_costs_at_most_the_skip_limit_in_each_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     alice, bob = established()
-    steps = []
+    steps: list[int] = []
     advance = chains.advance
-    monkeypatch.setattr(chains, "advance", lambda *arguments: steps.append(1) or advance(*arguments))
+
+    def counted(ratchet: Ratchet, chain_key: bytes, index: int) -> tuple[bytes, bytes]:
+        steps.append(index)
+        return advance(ratchet, chain_key, index)
+
+    monkeypatch.setattr(chains, "advance", counted)
     envelope = alice.encrypt(bob, "hello")
     body = Envelope.decode(envelope).body
     for index in (MAX_SKIP - 1, MAX_SKIP, 0xFFFFFFFF):
@@ -60,7 +65,9 @@ def test_unreadable_envelopes_from_made_up_senders_are_remembered_up_to_a_bound(
 
 
 def envelope_with_id(envelope: Envelope, number: int) -> Envelope:
-    return Envelope.decode(changed(envelope.encode(), envelope_id=type(envelope.envelope_id)(number.to_bytes(16, "big"))))
+    return Envelope.decode(
+        changed(envelope.encode(), envelope_id=type(envelope.envelope_id)(number.to_bytes(16, "big")))
+    )
 
 
 def test_first_messages_under_a_changed_key_are_kept_up_to_a_bound_and_then_only_named() -> None:

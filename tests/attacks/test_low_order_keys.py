@@ -111,9 +111,7 @@ def test_a_torsion_shifted_copy_of_a_read_first_message_starts_no_second_session
     alice, bob = pair()
     envelope = alice.encrypt(bob, "hello")
     bob.receive(envelope)
-    shifted = with_key(
-        envelope, HANDSHAKE_EPHEMERAL_KEY, shifted_by_torsion(key_at(envelope, HANDSHAKE_EPHEMERAL_KEY))
-    )
+    shifted = with_key(envelope, HANDSHAKE_EPHEMERAL_KEY, shifted_by_torsion(key_at(envelope, HANDSHAKE_EPHEMERAL_KEY)))
     with unchanged(bob, Table.UNREADABLE):
         assert isinstance(bob.receive(shifted).error, AuthenticationError)
 

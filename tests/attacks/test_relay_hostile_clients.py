@@ -218,7 +218,7 @@ async def test_a_replayed_hello_of_an_older_connection_does_not_displace_the_liv
     await live.answered(bob)
 
 
-@hypothesis_settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(frames=st.lists(st.tuples(st.sampled_from(CLIENT_EVENTS) | VALUES, FIELDS | NAMED), max_size=12))
 def test_nothing_a_client_says_raises_out_of_the_relay(tmp_path: Path, frames: list[tuple[Any, Any]]) -> None:
     async def attack() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2ee.account import Account, OwnPreKey
+from e2ee.account import Account, OwnPreKey, PreKeyKind
+from e2ee.errors import ProtocolError
 from e2ee.messenger import Messenger
 from e2ee.prekey_supply import ServerCounts
 from e2ee.private_keys import SecretBytes
@@ -17,7 +18,7 @@ from e2ee.session import Session
 from e2ee.stores import message_records, records, session_records
 from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import ConversationId
-from e2ee.wire.message import decode_body
+from e2ee.wire.message import PreKeyMessage, decode_body
 from tests.world import Device, World, content_from, flip
 
 PLAINTEXT = "correct horse battery staple"
@@ -85,12 +86,12 @@ class Conversation:
         self.ciphertexts.add(Envelope.decode(envelope).body[-64:])
         self.show(Envelope.decode(envelope), body)
         sessions = recipient.sessions(next(each for each in (self.alice, self.bob) if each is not recipient))
-        message = getattr(body, "message", body)
+        message = body.message if isinstance(body, PreKeyMessage) else body
         for session in sessions:
             try:
                 with recipient.store.read() as tx:
                     self.show(session.decrypt(message, session_records.skipped_lookup(tx, session)))
-            except Exception as error:
+            except ProtocolError as error:
                 self.show(error)
         reception = recipient.receive(envelope)
         self.show(reception, reception.error, str(reception.error))
@@ -104,8 +105,8 @@ class Conversation:
         for device in (self.alice, self.bob):
             self.show(device.messenger, device.messenger.account, device.snapshot(), device.store)
             with device.store.read() as tx:
-                for kind in (1, 2, 3, 4):
-                    self.show(*records.prekeys(tx, records.PreKeyKind(kind)))
+                for kind in PreKeyKind:
+                    self.show(*records.prekeys(tx, kind))
                 self.show(message_records.outbox(tx))
 
 

@@ -42,6 +42,6 @@ def test_the_nonce_and_every_header_field_are_authenticated() -> None:
     body = Envelope.decode(envelope).body
     prefix = RatchetMessage.decode(body).prefix
     with unchanged(bob, Table.UNREADABLE):
-        for bit in range(0, 8 * len(prefix)):
+        for bit in range(8 * len(prefix)):
             assert bob.receive(changed(envelope, body=flip(body, bit))).outcome is Outcome.UNREADABLE, bit
     assert bob.receive(envelope).outcome is Outcome.STORED

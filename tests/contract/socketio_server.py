@@ -13,8 +13,14 @@ import uvicorn
 async def served(app: Any) -> AsyncIterator[tuple[str, uvicorn.Server]]:
     """Serve an ASGI application in this event loop; yield its URL and the server."""
     listener = socket.create_server(("127.0.0.1", 0))
+    # At the level DEBUG, uvicorn prints the beginning and the end of every WebSocket frame.
     config = uvicorn.Config(
-        app, log_config=None, lifespan="off", ws_per_message_deflate=False, timeout_graceful_shutdown=2
+        app,
+        log_config=None,
+        log_level="info",
+        lifespan="off",
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve([listener]))  # without the signal handlers of `serve`

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -326,3 +327,25 @@ async def test_the_same_request_many_times_at_once_is_one_claim(server: World) -
     claims = await asyncio.gather(*(alices.claim(bob.user.user_id, request_id(1)) for _ in range(10)))
     assert len(set(claims)) == 1
     assert (await bobs.prekey_counts()).one_time == 9
+
+
+async def test_prekey_id_zero_is_an_id_like_any_other(server: World) -> None:
+    bob, bobs = await server.join("bob")
+    upload = bob.upload(0)
+    bob.next_id = 0
+    kem = bob.kem_prekey(KemPreKeyKind.ONE_TIME)
+    await bobs.publish_prekeys(replace(upload, one_time_kem_prekeys=(kem,)))
+    _, alices = await server.join("alice")
+    claims = [await alices.claim(bob.user.user_id, request_id(1)) for _ in range(2)]
+    assert claims[0] == claims[1]
+    assert claims[0].bundles[0].kem_prekey == kem
+    carol, carols = await server.join("carol")
+    carol.next_id = 0
+    (one_time_prekey,) = carol.one_time_prekeys(1)
+    await carols.publish_prekeys(replace(carol.upload(0), one_time_prekeys=(one_time_prekey,)))
+    assert one_time(await alices.claim(carol.user.user_id, request_id(2))) == one_time_prekey
+    dave, daves = await server.join("dave")
+    dave.next_id = 0
+    counts = await daves.publish_prekeys(dave.upload(0))
+    assert counts.signed_prekey_id == 0
+    assert len((await alices.claim(dave.user.user_id, request_id(3))).bundles) == 1

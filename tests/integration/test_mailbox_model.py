@@ -131,6 +131,8 @@ class MailboxMachine(RuleBasedStateMachine):
             self.epoch = state.epoch
         assert (state.epoch, state.head_seq) == (self.epoch, self.head)
         assert state.dropped_through == self.dropped_through
+        unacked = [row.seq for row in self.rows if row.state != ACKED]
+        assert state.settled_through == min(unacked, default=self.head + 1) - 1
 
     @rule(budget=st.sampled_from([EVERYTHING, Budget(1, 2_000), Budget(3, 2_500)]))
     def everything_unacked_is_delivered_once(self, budget: Budget) -> None:

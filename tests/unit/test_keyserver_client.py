@@ -162,7 +162,7 @@ async def test_the_wait_of_a_rate_limit_is_passed_on() -> None:
         httpx.Response(200, json=COUNTS | {"one_time": 1.0}),
         httpx.Response(200, json=COUNTS | {"one_time": 1 << 63}),
         httpx.Response(200, content=b"[" * 100_000),
-        httpx.Response(200, content=b" " * (1024 * 1024 + 1)),
+        httpx.Response(200, content=b" " * 1024 * 1024 + json.dumps(COUNTS).encode()),
         httpx.Response(200, content=b"\xff\xfe"),
         httpx.Response(409, text="conflict"),
         httpx.Response(409, json={"code": 1}),

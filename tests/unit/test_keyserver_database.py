@@ -91,7 +91,7 @@ async def test_a_group_whose_transaction_breaks_answers_nobody_with_success(data
         raise OSError("disk full")
 
     results = await group(database, insert(1), break_the_transaction, insert(3))
-    assert all(isinstance(result, Exception) for result in results)
+    assert all(isinstance(result, OSError) for result in results)
     assert await database.read(numbers) == []
     assert await database.write(insert(4)) == 4
 

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from e2ee.errors import CorruptStateError
-from e2ee.limits import LATE_ENVELOPE_MS, MAX_PENDING_TRUST, OUTBOX_LIFETIME_MS, PENDING_TRUST_MS
+from e2ee.limits import LATE_ENVELOPE_MS, MAX_PENDING_TRUST, MAX_TIMESTAMP, OUTBOX_LIFETIME_MS, PENDING_TRUST_MS
 from e2ee.messenger import DeliveryPosition, Messenger, Outcome
 from e2ee.ports import Table
 from e2ee.stores import message_records
@@ -194,6 +194,15 @@ def test_the_floor_of_the_inbox_closes_holes_below_it_and_leaves_no_record_behin
     assert bob.cursor() == (1, 6), "a lower floor takes nothing back"
 
 
+def test_the_highest_numbers_a_server_can_state_are_taken_without_complaint() -> None:
+    bob = lone()
+    bob.note_dropped(DeliveryPosition(MAX_TIMESTAMP, MAX_TIMESTAMP))
+    bob.note_connected(MAX_TIMESTAMP, MAX_TIMESTAMP)
+    assert bob.cursor() == (MAX_TIMESTAMP, MAX_TIMESTAMP)
+    bob.note_connected(1, 0)
+    assert bob.cursor() == (1, 0)
+
+
 def test_a_hole_that_never_closes_is_given_up_and_the_watermark_never_goes_back() -> None:
     store = MemoryStore()
     bob = Messenger.create(store, parse_user_id("bob"))
@@ -256,4 +265,3 @@ def test_a_row_that_does_not_decode_is_corrupt_state(table: Table) -> None:
         tx.put(table, b"k", b"junk", order=1)
     with pytest.raises(CorruptStateError):
         alice.messenger.outbox() if table is Table.OUTBOX else alice.messenger.inbound()
-

@@ -129,7 +129,9 @@ def test_a_message_that_claims_to_be_from_ourselves_is_refused() -> None:
 def test_a_malformed_body_inside_an_authentic_message_is_refused_and_changes_nothing(kind: int, body: bytes) -> None:
     alice, bob = established()
     with unchanged(bob, Table.UNREADABLE):
-        refused(bob.receive(alice.seal(bob, content_from(alice, bob, kind=kind, body=body).encode())), MalformedMessageError)
+        refused(
+            bob.receive(alice.seal(bob, content_from(alice, bob, kind=kind, body=body).encode())), MalformedMessageError
+        )
     assert bob.receive(alice.encrypt(bob, "next")).outcome is Outcome.STORED
 
 

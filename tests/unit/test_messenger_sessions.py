@@ -151,7 +151,7 @@ def test_a_peer_that_used_the_highest_created_does_not_stop_us_from_starting_ses
 
 
 def test_a_late_message_of_an_older_session_is_read_although_newer_ones_are_asked_first() -> None:
-    """Indices count in the chains of one session: to another, its header looks like a duplicate. It must not be lost."""
+    """Indices count in the chains of one session: to another, the header looks like a duplicate's."""
     alice, bob = pair()
     talk(alice, bob)
     late = [bob.encrypt(alice, f"late {number}") for number in range(2)]

@@ -16,11 +16,12 @@ from e2ee.errors import (
 )
 from e2ee.limits import MAX_SKIP
 from e2ee.primitives import aead
+from e2ee.primitives.kdf import kdf
 from e2ee.private_keys import PreKeyPair, RootKey, SharedSecret
 from e2ee.ratchet import double_ratchet, pq_ratchet, triple_ratchet
 from e2ee.ratchet.skipped_keys import FindSkipped, nothing_skipped
 from e2ee.ratchet.state import RatchetState
-from e2ee.wire.message import PQ_PAYLOAD_LENGTHS, PqPayloadType, RatchetMessage
+from e2ee.wire.message import PQ_PAYLOAD_LENGTHS, PqPayloadType, RatchetHeader, RatchetMessage
 from e2ee.wire.public_keys import RatchetPublicKey
 from tests.wire_objects import seeded_rng
 
@@ -153,8 +154,8 @@ def test_a_payload_is_refused_only_after_its_message_authenticated(payload: PqPa
 def _with_payload(state: RatchetState, payload: PqPayloadType) -> tuple[RatchetState, RatchetMessage]:
     """Encrypt as a peer of a later release does, with a payload for the post-quantum ratchet."""
     double, pq = double_ratchet.send(state.double, RNG), pq_ratchet.send(state.pq)
-    output = triple_ratchet.kdf(pq.message_key.expose(), triple_ratchet.MESSAGE_LABEL, double.message_key.expose())
-    header = triple_ratchet.RatchetHeader(*double.header, *pq.header, payload, bytes(PQ_PAYLOAD_LENGTHS[payload]))
+    output = kdf(pq.message_key.expose(), triple_ratchet.MESSAGE_LABEL, double.message_key.expose())
+    header = RatchetHeader(*double.header, *pq.header, payload, bytes(PQ_PAYLOAD_LENGTHS[payload]))
     prefix = header.encode() + output[32:] + bytes(12)
     sealed = aead.seal(output[:32], bytes(12), PLAINTEXT, AD + prefix)
     return RatchetState(double.state, pq.state), RatchetMessage.decode(prefix + sealed)

@@ -1,7 +1,5 @@
 """Skipped keys in the store: what they cost, when they die, and that a loss has a name."""
 
-from dataclasses import replace
-
 import pytest
 
 from e2ee.errors import DuplicateMessageError, E2EEError, KeyEvictedError
@@ -118,7 +116,7 @@ def test_skipped_keys_die_after_2000_further_receives() -> None:
 
     def receives(further: int) -> None:
         with bob.store.write() as tx:
-            session_records.save_session(tx, replace(session, receives=session.receives + further))
+            session_records.save_session(tx, session._replace(receives=session.receives + further))
 
     receives(SKIPPED_KEY_RECEIVES)
     bob.messenger.prune()

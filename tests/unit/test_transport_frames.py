@@ -56,7 +56,7 @@ CLIENT_FRAMES: list[ClientFrame] = [
     Presence(PresenceState.AWAY),
 ]
 SERVER_FRAMES: list[ServerFrame] = [
-    Welcome(1, 2, 3, 4, 5, 6, 7),
+    Welcome(1, 2, 3, 4, 5, 6, 7, 8),
     Sent(EnvelopeId(bytes(16)), duplicate=True),
     Deliver(1, 2, b""),
     DROPPED,

@@ -239,7 +239,8 @@ def test_a_first_message_under_a_changed_account_key_consumes_no_prekey() -> Non
     alice, bob = world.device("alice"), world.device("bob")
     talk(alice, bob)
     new = reinstall(bob)
-    prekeys = alice.bundle() and len(alice.snapshot()[Table.PREKEYS])
+    alice.bundle()
+    prekeys = len(alice.snapshot()[Table.PREKEYS])
     assert alice.receive(new.encrypt(alice, "hello")).outcome is Outcome.WAITING_FOR_TRUST
     assert len(alice.snapshot()[Table.PREKEYS]) == prekeys
 

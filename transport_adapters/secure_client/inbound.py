@@ -61,7 +61,7 @@ class Inbound:
                 await self._parts.transport.ack(epoch, ranges(seqs))
 
     async def _note_connected(self, connected: Connected) -> None:
-        await self._parts.commit(self._parts.messenger.note_connected, connected.epoch, connected.dropped_through)
+        await self._parts.commit(self._parts.messenger.note_connected, connected.epoch, connected.settled_through)
         self._head_seq = connected.head_seq
         self._parts.online.set()
         self._outbound.connected()

@@ -64,6 +64,7 @@ class InboxState(NamedTuple):
     accepted_counter: int
     acked_epoch: int
     acked_seq: int
+    settled_through: int
     dropped_through: int
 
 
@@ -147,8 +148,21 @@ class Mailbox:
             connection.execute(self.sql.new_epoch, {"of_inbox": inbox.id, "new_epoch": current})
         counter = connection.scalar(self.sql.counter, of_device(address))
         return InboxState(
-            inbox.id, current, inbox.head_seq, counter or 0, inbox.acked_epoch, inbox.acked_seq, inbox.dropped_through
+            inbox_id=inbox.id,
+            epoch=current,
+            head_seq=inbox.head_seq,
+            accepted_counter=counter or 0,
+            acked_epoch=inbox.acked_epoch,
+            acked_seq=inbox.acked_seq,
+            settled_through=self._settled_through(connection, inbox),
+            dropped_through=inbox.dropped_through,
         )
+
+    def _settled_through(self, connection: Connection, inbox: Row[Any]) -> int:
+        """Return the seq up to which nothing is left to deliver."""
+        lowest: int | None = connection.scalar(self.sql.lowest_unacked, {"of_inbox": inbox.id})
+        head: int = inbox.head_seq
+        return head if lowest is None else lowest - 1
 
     def ack(self, connection: Connection, inbox_id: int, epoch: int, ranges: Sequence[SeqRange]) -> bool:
         """Turn the rows of the ranges (ascending, disjoint) into tombstones.

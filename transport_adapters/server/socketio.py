@@ -55,13 +55,13 @@ class _Endpoint:
         self._relay = relay
         self._namespace = namespace
         self._connections: dict[str, Connection] = {}
-        self._warned = False
+        self._checked = False
 
     def connect(self, sid: str, environ: dict[str, Any], _auth: object = None) -> None:
         scope = environ.get("asgi.scope", {})
-        if not self._warned and not is_guarded(scope):
-            self._warned = True
-            _logger.warning("The ASGI application is not wrapped in guard(app, relay): sockets cannot be cut")
+        if not self._checked:
+            self._checked = True
+            _check_server(scope)
         channel = SocketIoChannel(self._sio, self._relay, self._namespace, sid, scope)
         self._connections[sid] = self._relay.connect(channel)
 
@@ -149,4 +149,12 @@ def _check_settings(sio: socketio.AsyncServer) -> None:
             "max_http_buffer_size is %s: envelopes need at least %s bytes", engine.max_http_buffer_size, MIN_BUFFER
         )
     if engine.logger.isEnabledFor(logging.INFO) or sio.logger.isEnabledFor(logging.INFO):
-        _logger.warning("engineio_logger or logger is on: at this level they print device tokens")
+        _logger.warning("logger or engineio_logger is on: at this level they print device tokens")
+
+
+def _check_server(scope: MutableMapping[str, Any]) -> None:
+    """Judge what is known only when somebody connects."""
+    if not is_guarded(scope):
+        _logger.warning("The ASGI application is not wrapped in guard(app, relay): sockets cannot be cut")
+    if any(logging.getLogger(name).isEnabledFor(logging.DEBUG) for name in ("uvicorn.error", "websockets.server")):
+        _logger.warning("The server's log level is DEBUG: it prints parts of frames")

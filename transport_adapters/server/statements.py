@@ -81,6 +81,7 @@ class Statements:
             .where(in_inbox, its.state < ACKED, its.seq.between(bindparam("of_first"), bindparam("of_last")))
             .order_by(its.seq)
         )
+        self.lowest_unacked = select(func.min(its.seq)).where(in_inbox, its.state < ACKED)
         chunk = its.seq.in_(bindparam("of_seqs", expanding=True))
         self.entomb = update(envelopes).where(in_inbox, chunk).values(state=ACKED, body=None)
 

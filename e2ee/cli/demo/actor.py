@@ -4,7 +4,7 @@
     {"do": "stop"}                                  ->  {"event": "stopped"}, after everything queued was sent
     received messages and client events             ->  {"event": "message", ...}, {"event": "Online"}, ...
 
-Owns: this little protocol, and the wiretap on the transport.
+Owns: this little protocol, and a transport that lets one delivery come late.
 Does not know about: the story that is played.
 """
 
@@ -13,41 +13,40 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
-from e2ee.cli.settings import Settings, TokenProvider, store_path
+from e2ee.cli.credentials import TokenProvider, passphrase, token_provider
+from e2ee.cli.settings import Settings, store_path
+from e2ee.wire.envelope import Envelope
 from transport_adapters import events
 from transport_adapters.base import Cursor, Delivery, EnvelopeTransport, Incoming, Outgoing, SendResult, SeqRange
 from transport_adapters.secure_client.client import Message, SecureClient, socketio_transport
 
-_OVERTAKERS = 2
-"""How many later envelopes overtake the one that is held back."""
+_OVERTAKERS: Final = 2
+"""How many later envelopes of the same sender overtake the one that is held back."""
 
 
 @final
-class Wiretap:
-    """A transport that copies every envelope to a file, and lets one delivery arrive late."""
+class Detaining:
+    """A transport that hands on the first envelope of one sender after two later ones."""
 
-    def __init__(self, inner: EnvelopeTransport, capture: Path, hold_delivery: int) -> None:
-        self._inner, self._capture, self._hold = inner, capture, hold_delivery
+    def __init__(self, inner: EnvelopeTransport, hold_from: str) -> None:
+        self._inner, self._hold_from = inner, hold_from
 
     async def send(self, outgoing: Outgoing) -> SendResult:
-        self._write(b"out", outgoing.envelope)
         return await self._inner.send(outgoing)
 
     async def receive(self) -> AsyncIterator[Incoming]:
         held: Delivery | None = None
         arrived = 0
         async for incoming in self._inner.receive():
-            if isinstance(incoming, Delivery) and incoming.envelope is not None:
-                self._write(b"in", incoming.envelope)
+            if isinstance(incoming, Delivery) and _sender(incoming) == self._hold_from:
                 arrived += 1
-                if arrived == self._hold:
+                if arrived == 1:
                     held = incoming
                     continue
             yield incoming
-            if held is not None and arrived == self._hold + _OVERTAKERS:
-                _report({"event": "late", "seq": held.seq})
+            if held is not None and arrived == 1 + _OVERTAKERS:
                 yield held
                 held = None
 
@@ -57,25 +56,21 @@ class Wiretap:
     async def aclose(self) -> None:
         await self._inner.aclose()
 
-    def _write(self, direction: bytes, envelope: bytes) -> None:
-        with self._capture.open("ab") as file:
-            file.write(direction + b" " + envelope + b"\n")
 
-
-async def play(home: Path, passphrase: str, hold_delivery: int) -> None:
+async def play(home: Path, hold_from: str) -> None:
     """Run one device until told to stop."""
     settings = Settings.load(home)
 
-    def wiretapped(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
-        return Wiretap(socketio_transport(server, token=token, cursor=cursor), home / "frames.bin", hold_delivery)
+    def detaining(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
+        return Detaining(socketio_transport(server, token=token, cursor=cursor), hold_from)
 
     client = await SecureClient.open(
         store=store_path(home),
-        passphrase=passphrase,
+        passphrase=passphrase(None, settings),
         server=settings.server,
-        token_provider=settings.token_provider(),
+        token_provider=token_provider(settings),
         user=settings.user,
-        transport=wiretapped,
+        transport=detaining,
         on_event=_report_event,
     )
     async with client:
@@ -93,8 +88,6 @@ async def _obey(client: SecureClient) -> None:
             _report({"event": "queued", "message_id": str(message_id)})
         elif command["do"] == "stop":
             await client.flushed()
-            status = client.messenger.status()
-            _report({"event": "status", "skipped_keys": status.skipped_keys, "unreadable": status.unreadable})
             return
 
 
@@ -117,5 +110,9 @@ def _report(fields: dict[str, object]) -> None:
     print(json.dumps(fields), flush=True)
 
 
+def _sender(delivery: Delivery) -> str | None:
+    return Envelope.decode(delivery.envelope).sender.user_id if delivery.envelope is not None else None
+
+
 if __name__ == "__main__":
-    asyncio.run(play(Path(sys.argv[1]), Path(sys.argv[2]).read_text().strip(), int(sys.argv[3])))
+    asyncio.run(play(Path(sys.argv[1]), sys.argv[2]))

@@ -1,53 +1,82 @@
 """The demo's processes: one server, and clients that are told what to do.
 
-Owns: starting, talking to and killing them.
+Owns: starting, talking to, freezing and killing them; the login of the chat that they stand for.
 Does not know about: the story.
 """
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import json
 import os
+import secrets
 import signal
-import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
+from e2ee.cli.demo.tap import Tap
+from e2ee.cli.failures import REFUSED, WRONG_USE
 from e2ee.cli.settings import Settings
 
-_START_SECONDS = 30
-_STEP_SECONDS = 30
+_STEP_SECONDS: Final = 60
+_LOGIN_SECONDS: Final = 30 * 24 * 3600
+_LISTENING: Final = "keyserver listening on "
 
 
 @final
 class DemoError(Exception):
     """The demo did not go as it must. The text says where."""
 
+    def __init__(self, text: str, exit_code: int = REFUSED) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
 
 @final
 class Server:
-    """A real key server and relay in a process of its own, on a free port of loopback."""
+    """A real key server and relay in a process of its own. Clients reach it through the tap."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, tap: Tap) -> None:
         self.database, self.log = directory / "server.db", directory / "server.log"
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self._tap = tap
+        self._login_secret = secrets.token_urlsafe(32)
+        self._token_secret = secrets.token_urlsafe(32)
         self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """How clients reach it."""
+        return f"http://127.0.0.1:{self._tap.port}"
+
+    def host_token(self, user: str) -> str:
+        """Return what the chat's login would give this user: a JWT, HS256."""
+        now = int(time.time())
+        parts = {"alg": "HS256", "typ": "JWT"}, {"sub": user, "iat": now, "exp": now + _LOGIN_SECONDS}
+        signed = b".".join(_base64url(json.dumps(part).encode()) for part in parts)
+        signature = hmac.new(self._login_secret.encode(), signed, hashlib.sha256).digest()
+        return (signed + b"." + _base64url(signature)).decode()
 
     async def start(self) -> None:
         """Start it and wait until it answers."""
-        port = self.url.rpartition(":")[2]
+        begin = self.log.stat().st_size if self.log.exists() else 0
         # -X importtime makes the interpreter itself write down every module that this process ever imports.
-        command = ["-X", "importtime", "-m", "keyserver", "serve", "--dev", "--port", port]
+        command = ["-X", "importtime", "-m", "keyserver", "serve", "--port", "0", "--database", str(self.database)]
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, "--database", str(self.database), stdout=log, stderr=log
+                sys.executable, *command, stdout=log, stderr=log, env=self._environment(), start_new_session=True
             )
-        async with asyncio.timeout(_START_SECONDS):
-            while not await _answers(int(port)):
-                if self._process.returncode is not None:
-                    raise DemoError(f"the server ended with exit code {self._process.returncode}: see {self.log}")
-                await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(_STEP_SECONDS):
+                while not await self._answers(begin):
+                    if self._process.returncode is not None:
+                        raise self._failure(begin)
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise DemoError(f"the server did not answer within {_STEP_SECONDS} s: see {self.log}") from None
 
     async def stop(self) -> None:
         """End it in good order."""
@@ -57,13 +86,39 @@ class Server:
                 async with asyncio.timeout(10):
                     await self._process.wait()
             except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
+                await self.kill()
+
+    async def kill(self) -> None:
+        """End it at once."""
+        await _kill(self._process)
 
     def imported(self) -> set[str]:
         """Return the names of all modules that the server process imported in its life."""
         lines = self.log.read_text(errors="replace").splitlines()
         return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+
+    def _environment(self) -> dict[str, str]:
+        return hermetic_environment() | {
+            "E2EE_ORIGIN": self.url,
+            "E2EE_TOKEN_SECRET": self._token_secret,
+            "E2EE_HOST_JWT_ALGORITHM": "HS256",
+            "E2EE_HOST_JWT_SECRET": self._login_secret,
+        }
+
+    async def _answers(self, begin: int) -> bool:
+        log = self.log.read_bytes()[begin:].decode(errors="replace")
+        said = [line for line in log.splitlines(keepends=True) if line.startswith(_LISTENING) and line.endswith("\n")]
+        if not said:
+            return False
+        self._tap.target = int(said[-1].rpartition(":")[2])
+        return await _is_healthy(self._tap.target)
+
+    def _failure(self, begin: int) -> DemoError:
+        log = self.log.read_bytes()[begin:].decode(errors="replace")
+        said = [line for line in log.splitlines() if line.strip() and not line.startswith("import time:")]
+        if any("install 'e2ee-layer" in line for line in said):
+            return DemoError(f"the server lacks packages: {said[-1]}", WRONG_USE)
+        return DemoError(f"the server did not start: {said[-1] if said else 'no reason given'}. See {self.log}")
 
 
 @final
@@ -72,14 +127,17 @@ class Actor:
 
     def __init__(self, name: str, directory: Path, server: Server, passphrase_file: Path) -> None:
         self.name, self.home = name, directory / name
-        self._passphrase_file = passphrase_file
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._heard = asyncio.Event()
         self.events: list[dict[str, Any]] = []
         """Everything it reported, over all its lives."""
-        self.home.mkdir()
-        Settings(name, server.url, dev=True).save(self.home)
+        token_file = self.home / "token"
+        settings = Settings(
+            name, server.url, token_file=str(token_file), passphrase_file=str(passphrase_file.absolute())
+        )
+        settings.save(self.home)
+        token_file.write_text(server.host_token(name))
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -88,27 +146,33 @@ class Actor:
 
     @property
     def files(self) -> list[Path]:
-        """What it left on disk: its store and the captured frames."""
-        return sorted(path for path in self.home.iterdir() if path.is_file())
+        """What it left on disk."""
+        return sorted(path for path in self.home.iterdir() if path.is_file() and path.suffix != ".lock")
 
-    async def start(self, *, hold_delivery: int = 0) -> None:
-        """Start it and wait until it is online."""
-        before = self._count("Online")
-        arguments = [str(self.home), str(self._passphrase_file), str(hold_delivery)]
+    def count(self, event: str) -> int:
+        """Return how often it reported an event."""
+        return sum(1 for each in self.events if each["event"] == event)
+
+    async def start(self, *, hold_from: str = "") -> None:
+        """Start it and wait until it is online. `hold_from` names a sender of whom one envelope comes late."""
+        before = self.count("Online")
         with (self.home / "client.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "e2ee.cli.demo.actor",
-                *arguments,
+                str(self.home),
+                hold_from,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env=hermetic_environment(),
+                start_new_session=True,
             )
         self._reader = asyncio.create_task(self._read(self._process))
-        await self.until(lambda: self._count("Online") > before, "go online")
+        await self.until(lambda: self.count("Online") > before, "go online")
 
-    async def send(self, user: str, text: str) -> None:
+    def send(self, user: str, text: str) -> None:
         """Have it send a message."""
         self._tell({"do": "send", "user": user, "text": text})
 
@@ -117,6 +181,8 @@ class Actor:
         try:
             async with asyncio.timeout(_STEP_SECONDS):
                 while not condition():
+                    if self._reader is None or self._reader.done():
+                        raise DemoError(f"{self.name} ended before it could {what}: see {self.home / 'client.log'}")
                     self._heard.clear()
                     await self._heard.wait()
         except TimeoutError:
@@ -126,18 +192,22 @@ class Actor:
         """Have it send what is queued, and end."""
         if self._process is None or self._process.returncode is not None:
             return
-        before = self._count("stopped")
+        before = self.count("stopped")
         self._tell({"do": "stop"})
-        await self.until(lambda: self._count("stopped") > before, "stop")
+        await self.until(lambda: self.count("stopped") > before, "stop")
         await self._process.wait()
 
-    async def kill(self) -> None:
-        """SIGKILL: no chance to tidy up."""
-        if self._process is not None and self._process.returncode is None:
-            os.kill(self._process.pid, signal.SIGKILL)
-            await self._process.wait()
+    def freeze(self) -> None:
+        """SIGSTOP: whatever it was doing, it stands still."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    async def kill(self) -> int | None:
+        """SIGKILL: no chance to tidy up. Return how the process ended, as the system tells it."""
+        await _kill(self._process)
         if self._reader is not None:
             await self._reader
+        return self._process.returncode if self._process is not None else None
 
     def _tell(self, command: dict[str, str]) -> None:
         if self._process is None or self._process.stdin is None:
@@ -145,25 +215,26 @@ class Actor:
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        if process.stdout is None:
-            return
-        async for line in process.stdout:
-            if line.endswith(b"\n"):  # a killed process may leave half a line
-                self.events.append(json.loads(line))
-                self._heard.set()
-
-    def _count(self, event: str) -> int:
-        return sum(1 for each in self.events if each["event"] == event)
+        if process.stdout is not None:
+            async for line in process.stdout:
+                if line.endswith(b"\n"):  # a killed process may leave half a line
+                    self.events.append(json.loads(line))
+                    self._heard.set()
+        self._heard.set()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def hermetic_environment() -> dict[str, str]:
+    """Return our environment without the settings of other servers and devices."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("E2EE_")}
 
 
-async def _answers(port: int) -> bool:
+async def _kill(process: asyncio.subprocess.Process | None) -> None:
+    if process is not None and process.returncode is None:
+        process.kill()
+        await process.wait()
+
+
+async def _is_healthy(port: int) -> bool:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -172,3 +243,7 @@ async def _answers(port: int) -> bool:
     answer = await reader.read()
     writer.close()
     return b" 200 " in answer.split(b"\r\n", 1)[0]
+
+
+def _base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")

@@ -4,7 +4,6 @@ Owns: its layout.
 Does not know about: how the facts were found.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -58,14 +57,12 @@ def render(report: Report) -> str:
     return "\n".join(lines)
 
 
-def render_json(report: Report) -> str:
-    """Return the summary for programs."""
-    return json.dumps(
-        {
-            "held": report.held,
-            "seconds": round(report.seconds, 1),
-            "checks": [{"what": each.what, "held": each.held, "detail": each.detail} for each in report.checks],
-            "tables": dict(report.tables),
-            "envelope_sizes": [len(each) for each in report.envelopes],
-        }
-    )
+def fields(report: Report) -> dict[str, object]:
+    """Return the summary for programs, as JSON takes it."""
+    return {
+        "held": report.held,
+        "seconds": round(report.seconds, 1),
+        "checks": [{"what": each.what, "held": each.held, "detail": each.detail} for each in report.checks],
+        "tables": dict(report.tables),
+        "envelope_sizes": [len(each) for each in report.envelopes],
+    }

@@ -14,6 +14,8 @@ from typing import NamedTuple
 _MIN_BASE64 = 12
 """Shorter base64 cores would be found by chance."""
 
+_SQLITE = b"SQLite format 3\0"
+
 
 class Finding(NamedTuple):
     """A place that holds a plaintext, and how it is spelled there."""
@@ -50,12 +52,17 @@ def search(places: Sequence[Path], plaintexts: Sequence[str]) -> list[Finding]:
 
 
 def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
-    data = place.read_bytes()
-    yield place.name, data
-    if data.startswith(b"SQLite format 3\0"):
+    yield place.name, place.read_bytes()
+    if is_database(place):
         with closing(sqlite3.connect(f"file:{place}?mode=ro", uri=True)) as database:
             for table in tables(database):
                 yield f"{place.name}:{table}", _dump(database, table)
+
+
+def is_database(place: Path) -> bool:
+    """Tell whether a file is a database of SQLite."""
+    with place.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
 
 
 def tables(database: sqlite3.Connection) -> list[str]:

@@ -1,0 +1,63 @@
+"""What an error becomes: one line for a person, and an exit code.
+
+Owns: that judgement.
+Does not know about: how the line is printed.
+"""
+
+import traceback
+from typing import Final, NamedTuple
+
+from e2ee.cli.online import UnansweredError, root_cause
+from e2ee.cli.output import OutputClosedError
+from e2ee.cli.settings import UsageError
+from e2ee.errors import DeviceListStaleError, E2EEError, StateError
+from keyserver.client import (
+    InsecureServerUrlError,
+    KeyServerError,
+    KeyServerUnavailableError,
+    MalformedAnswerError,
+)
+from transport_adapters.base import InsecureUrlError, TransportError, TransportUnavailableError
+
+DONE: Final = 0
+REFUSED: Final = 1
+WRONG_USE: Final = 2
+UNAVAILABLE: Final = 3
+BUG: Final = 70
+INTERRUPTED: Final = 130
+OUTPUT_CLOSED: Final = 141
+
+_WRONG_USE: Final = (UsageError, StateError, InsecureUrlError, InsecureServerUrlError)
+_UNAVAILABLE: Final = (UnansweredError, KeyServerUnavailableError, MalformedAnswerError, TransportUnavailableError)
+_REFUSED: Final = (E2EEError, KeyServerError, TransportError)
+
+
+class Failure(NamedTuple):
+    """How a command ends that could not do what it was asked to."""
+
+    text: str
+    """Empty: there is nothing to say."""
+    exit_code: int
+
+
+def explain(error: BaseException) -> Failure:
+    """Return what to say about an error, and the exit code."""
+    cause = root_cause(error)
+    if isinstance(cause, KeyboardInterrupt):
+        return Failure("", INTERRUPTED)
+    if isinstance(cause, OutputClosedError):
+        return Failure("", OUTPUT_CLOSED)
+    if isinstance(cause, _WRONG_USE) and not isinstance(cause, DeviceListStaleError):
+        return Failure(str(cause), WRONG_USE)
+    if isinstance(cause, _UNAVAILABLE):
+        return Failure(str(cause), UNAVAILABLE)
+    if isinstance(cause, _REFUSED):
+        return Failure(str(cause), REFUSED)
+    return Failure(f"a bug in this program: {_place(cause)}. Please report it; --verbose shows more", BUG)
+
+
+def _place(error: BaseException) -> str:
+    """Name an error that nobody expected. Its text stays untold: it could quote a message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].name}, line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""
+    return f"{type(error).__name__}{where}"

@@ -1,0 +1,210 @@
+"""Cases of device_list.json."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from e2ee.cli.vectors.cases.mutations import LOW_ORDER, flip, invalid, non_canonical_keys, put, valid
+from e2ee.cli.vectors.cases.people import NOW, list_of, person, signed
+from e2ee.cli.vectors.drawn import drawn
+from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject
+from e2ee.cli.vectors.operations import device_list
+from e2ee.limits import MAX_DEVICES, MAX_TIMESTAMP
+from e2ee.private_keys import AccountKeyPair, DeviceSigningKeyPair, IdentityKeyPair, SeedBytes32
+from e2ee.wire.device_list import DeviceList, DeviceListHash, ListedDevice, SignedDeviceList
+from e2ee.wire.identifiers import DeviceId, UserId
+from e2ee.wire.public_keys import IdentityKey
+
+ALICE: Final = person("alice")
+_COUNT: Final = 1 + 5 + 32 + 8 + 32 + 8 + 8
+"""Offset of the number of devices in a list of `alice`."""
+_SEQ: Final = 1 + 5 + 32
+
+
+def groups() -> Iterator[CaseGroup]:
+    yield CaseGroup(device_list.SIGN, "fields to signed lists", tuple(_sign()))
+    yield CaseGroup(device_list.DECODE, "bytes to fields", tuple(_decode()))
+    yield CaseGroup(device_list.VERIFY, "whose list is it", tuple(_verify()))
+    yield CaseGroup(device_list.JUDGE, "one list after another", tuple(_chains()))
+
+
+def entry(number: int) -> ListedDevice:
+    """Return the `number`th further device of alice."""
+    return ListedDevice(
+        DeviceId(bytes((number,)) + drawn(f"device {number}: id", 15)),
+        DeviceSigningKeyPair(SeedBytes32(drawn(f"device {number}: signing", 32))).public,
+        IdentityKeyPair(SeedBytes32(drawn(f"device {number}: identity", 32))).public,
+    )
+
+
+def _lists() -> Iterator[tuple[str, DeviceList, str]]:
+    previous = DeviceListHash(drawn("device list: previous", 32))
+    yield "the first list, one device", list_of(ALICE, [ALICE.listed]), "Normal"
+    yield "two devices", list_of(ALICE, [ALICE.listed, entry(1)], 2, previous), "Normal"
+    most = [entry(number) for number in range(1, MAX_DEVICES + 1)]
+    yield "ten devices", list_of(ALICE, most, 3, previous), "Boundary"
+    yield "no devices", list_of(ALICE, [], 4, previous), "Boundary"
+    low = replace(entry(1), identity_key=IdentityKey(LOW_ORDER[1]))
+    yield "an identity key of low order decodes; the handshake refuses it", list_of(ALICE, [low]), "LowOrderKey"
+    latest = replace(
+        list_of(ALICE, [ALICE.listed], 2, previous), seq=MAX_TIMESTAMP, created_at=0, expires_at=MAX_TIMESTAMP
+    )
+    yield "the highest seq and time", latest, "Boundary"
+
+
+def _sign() -> Iterator[Case]:
+    for comment, each, flag in _lists():
+        devices = [
+            {
+                "device_id": str(device.device_id),
+                "device_signing_key": str(device.device_signing_key),
+                "identity_key": str(device.identity_key),
+            }
+            for device in each.devices
+        ]
+        given: JsonObject = {
+            "account_seed": ALICE.account.account_key_pair.seed.expose().hex(),
+            "user_id": each.user_id,
+            "seq": each.seq,
+            "previous_hash": str(each.previous_hash),
+            "created_at": each.created_at,
+            "expires_at": each.expires_at,
+            "devices": devices,
+        }
+        yield valid(comment, given, flag)
+
+
+def _decode() -> Iterator[Case]:
+    for comment, each, flag in _lists():
+        yield valid(comment, {"encoded": signed(ALICE, each).encode().hex()}, flag)
+    unsigned = SignedDeviceList(list_of(ALICE, [ALICE.listed]), bytes(64))
+    yield valid("decoding does not verify", {"encoded": unsigned.encode().hex()}, "ModifiedSignature")
+    for comment, encoded, flag in _undecodable():
+        yield invalid(comment, "decode", {"encoded": encoded.hex()}, flag)
+
+
+def _undecodable() -> Iterator[tuple[str, bytes, str]]:
+    """All of these carry a valid signature: a verifier that does not decode first would accept them."""
+    first = list_of(ALICE, [ALICE.listed]).encode()
+    two = list_of(ALICE, [entry(1), entry(2)]).encode()
+    head, one, other = two[: _COUNT + 1], two[_COUNT + 1 : _COUNT + 81], two[_COUNT + 81 :]
+    yield "devices in descending order", _resigned(head + other + one), "DeviceOrder"
+    yield "a device twice", _resigned(head + one + one), "DeviceOrder"
+    same_id = put(one, 16, other[16:])
+    yield "two entries with one device id and different keys", _resigned(head + one + same_id), "DeviceOrder"
+    yield "seq 0", _resigned(put(first, _SEQ, bytes(8))), "ListStart"
+    yield "the first list names a predecessor", _resigned(put(first, _SEQ + 8, drawn("ls", 32))), "ListStart"
+    yield "a later list names none", _resigned(put(first, _SEQ + 7, b"\2")), "ListStart"
+    for comment, offset in (("seq", _SEQ), ("created at", _COUNT - 16), ("expires at", _COUNT - 8)):
+        yield f"{comment} is 2^63 or more", _resigned(put(first, offset, b"\x80")), "BeyondLimit"
+    eleven = b"".join(_entry_bytes(entry(number)) for number in range(1, MAX_DEVICES + 2))
+    yield "eleven devices", _resigned(first[:_COUNT] + b"\x0b" + eleven), "BeyondLimit"
+    yield "a count of 255", _resigned(put(first, _COUNT, b"\xff")), "BeyondLimit"
+    yield "an empty user id", _resigned(b"\0" + first[6:]), "BeyondLimit"
+    yield "a space in the user id", _resigned(put(first, 3, b" ")), "InvalidText"
+    yield "a byte above 0x7F in the user id", _resigned(put(first, 3, b"\xe4")), "InvalidText"
+    for comment, key in non_canonical_keys(ALICE.listed.identity_key.raw):
+        yield f"identity key: {comment}", _resigned(put(first, len(first) - 32, key)), "NonCanonicalKey"
+    whole = _resigned(first)
+    yield "one more byte", whole + b"\0", "TrailingBytes"
+    yield "no bytes", b"", "Truncated"
+    yield "cut in the account key", whole[:20], "Truncated"
+    yield "cut in the devices", whole[: _COUNT + 40], "Truncated"
+    yield "no signature", first, "Truncated"
+    yield "a signature of 63 bytes", whole[:-1], "Truncated"
+
+
+def _resigned(content: bytes) -> bytes:
+    label = b"\x12E2EE/1 device list"
+    return content + ALICE.account.account_key_pair.sign(label + content)
+
+
+def _entry_bytes(device: ListedDevice) -> bytes:
+    return device.device_id.raw + device.device_signing_key.raw + device.identity_key.raw
+
+
+def _verify() -> Iterator[Case]:
+    content = list_of(ALICE, [ALICE.listed])
+    good = signed(ALICE, content)
+
+    def given(encoded: bytes, user_id: str = "alice") -> JsonObject:
+        return {"user_id": user_id, "encoded": encoded.hex()}
+
+    def refused(comment: str, encoded: bytes, flag: str) -> Case:
+        return invalid(comment, "signature", given(encoded), flag)
+
+    yield valid("one device", given(good.encode()))
+    yield valid("no devices", given(signed(ALICE, list_of(ALICE, [])).encode()), "Boundary")
+    for comment, at in (("R", -64), ("S", -32)):
+        yield refused(f"a bit of {comment} is turned", flip(good.encode(), at), "ModifiedSignature")
+    for comment, at in (
+        ("the account key", 6),
+        ("created at", _COUNT - 9),
+        ("a device id", _COUNT + 1),
+        ("a device signing key", _COUNT + 17),
+        ("an identity key", _COUNT + 49),
+    ):
+        yield refused(f"a bit of {comment} is turned", flip(good.encode(), at), "SignedOtherwise")
+    yield invalid("another user's list", "signature", given(good.encode(), "bob"), "WrongSigner")
+    mallory = person("mallory").account.account_key_pair
+    foreign = SignedDeviceList(content, mallory.sign(content.signed_bytes()))
+    yield refused("signed by another account key than the one it names", foreign.encode(), "WrongSigner")
+    yield refused(
+        "signed by the device signing key", content.encode() + _by_device(content.signed_bytes()), "WrongSigner"
+    )
+    fields = content.encode()
+    for comment, signed_bytes in (
+        ("no label", fields),
+        ("the label of a signed prekey", b"\x14E2EE/1 signed prekey" + fields),
+        ("the label without its length", b"E2EE/1 device list" + fields),
+        ("the hash instead of the signed bytes", content.hash().raw),
+    ):
+        signature = ALICE.account.account_key_pair.sign(signed_bytes)
+        yield refused(f"signed: {comment}", fields + signature, "WrongLabel")
+
+
+def _by_device(signed_bytes: bytes) -> bytes:
+    return ALICE.account.device_signing_key_pair.sign(signed_bytes)
+
+
+def _chains() -> Iterator[Case]:
+    first = list_of(ALICE, [ALICE.listed])
+    second = list_of(ALICE, [ALICE.listed, entry(1)], 2, first.hash())
+    third = list_of(ALICE, [ALICE.listed], 3, second.hash())
+    fifth = list_of(ALICE, [entry(1)], 5, DeviceListHash(drawn("chain: hash of the fourth", 32)))
+
+    def given(*lists: DeviceList | bytes) -> JsonObject:
+        encoded = [each if isinstance(each, bytes) else signed(ALICE, each).encode() for each in lists]
+        return {"user_id": "alice", "lists": [each.hex() for each in encoded]}
+
+    yield valid("three lists in order", given(first, second, third))
+    yield valid("the same list twice", given(first, second, second), "Replay")
+    yield valid("an older list changes nothing", given(second, third, second, first), "Replay")
+    yield valid("a gap", given(first, third), "ListGap")
+    yield valid("two gaps", given(second, fifth), "ListGap")
+    yield valid("begins with a later list", given(fifth), "ListGap")
+    other_first = replace(first, created_at=NOW)
+    other_second = replace(second, devices=(entry(2),))
+    yield invalid("same seq, another list", "signature", given(first, other_first), "ListFork")
+    yield invalid("same seq later in the chain", "signature", given(first, second, other_second), "ListFork")
+    wrong = replace(second, previous_hash=other_first.hash())
+    yield invalid("the next list names another predecessor", "signature", given(first, wrong), "ListFork")
+    by_signature = replace(second, previous_hash=DeviceListHash(_hash_of_signature(first)))
+    yield invalid(
+        "the next list names the hash of bytes and signature", "signature", given(first, by_signature), ("ListFork")
+    )
+    mallory = AccountKeyPair(SeedBytes32(drawn("mallory: account key", 32)))
+    taken = replace(second, account_key=mallory.public)
+    changed = SignedDeviceList(taken, mallory.sign(taken.signed_bytes())).encode()
+    yield invalid("the next list is under another account key", "signature", given(first, changed), "AccountKeyChanged")
+    forged = SignedDeviceList(second, mallory.sign(second.signed_bytes())).encode()
+    yield invalid("the next list is signed by another key", "signature", given(first, forged), "WrongSigner")
+    others = replace(second, user_id=UserId("bob"))
+    yield invalid("the next list is another user's", "signature", given(first, others), "WrongSigner")
+    yield invalid("the next list is cut", "decode", given(first, signed(ALICE, second).encode()[:-1]), "Truncated")
+
+
+def _hash_of_signature(content: DeviceList) -> bytes:
+    from e2ee.primitives.kdf import sha256
+
+    return sha256(content.signed_bytes() + signed(ALICE, content).signature)

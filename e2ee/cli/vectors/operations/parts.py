@@ -1,0 +1,60 @@
+"""Parts that several kinds of vectors share: addresses, list positions, devices; as schema, from JSON and to JSON.
+
+Owns: how these parts are written in a vector.
+Does not know about: the operations.
+"""
+
+from typing import Final
+
+from e2ee.cli.vectors.model import Fields, JsonObject
+from e2ee.cli.vectors.refusals import decoding
+from e2ee.cli.vectors.schema import MAX_TIMESTAMP, Schema, hex_bytes, integer, record, text
+from e2ee.pqxdh import Party
+from e2ee.wire.device_list import DeviceListHash, ListPosition
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, parse_user_id
+from e2ee.wire.public_keys import AccountKey, DeviceSigningKey, IdentityKey
+
+ADDRESS: Final[dict[str, Schema]] = {"user_id": text(), "device_id": hex_bytes(16)}
+POSITION: Final = record(seq=integer(MAX_TIMESTAMP), hash=hex_bytes(32))
+PARTY: Final[dict[str, Schema]] = {
+    **ADDRESS,
+    "account_key": hex_bytes(32),
+    "device_signing_key": hex_bytes(32),
+    "identity_key": hex_bytes(32),
+}
+"""The public side of one end of a handshake."""
+
+
+def address_of(fields: Fields) -> DeviceAddress:
+    return DeviceAddress(parse_user_id(fields.text("user_id")), DeviceId(fields.hex("device_id")))
+
+
+def address_json(address: DeviceAddress) -> JsonObject:
+    return {"user_id": address.user_id, "device_id": str(address.device_id)}
+
+
+def position_of(fields: Fields) -> ListPosition:
+    return ListPosition(fields.number("seq"), DeviceListHash(fields.hex("hash")))
+
+
+def position_json(position: ListPosition) -> JsonObject:
+    return {"seq": position.seq, "hash": str(position.hash)}
+
+
+def party_of(fields: Fields) -> Party:
+    with decoding():
+        return Party(
+            address_of(fields),
+            AccountKey.from_bytes(fields.hex("account_key")),
+            DeviceSigningKey.from_bytes(fields.hex("device_signing_key")),
+            IdentityKey.from_bytes(fields.hex("identity_key")),
+        )
+
+
+def party_json(party: Party) -> JsonObject:
+    return {
+        **address_json(party.address),
+        "account_key": str(party.account_key),
+        "device_signing_key": str(party.device_signing_key),
+        "identity_key": str(party.identity_key),
+    }

@@ -1,0 +1,211 @@
+"""The guard around an application's Socket.IO: which raw sockets it ends, and that it leaves everything else alone."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+import socketio
+import uvicorn
+import websockets
+from websockets.asyncio.client import ClientConnection
+
+from e2ee.wire.identifiers import DeviceAddress
+from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, eventually, relay_world, within
+from tests.contract.socketio_server import served
+from transport_adapters.frames import CloseCode, ErrorCode, Hello, InstanceId, Sent
+from transport_adapters.server.guard import guard
+from transport_adapters.server.settings import RelaySettings
+from transport_adapters.server.socketio import attach
+
+
+@dataclass
+class Site:
+    """A host application with its own events, and the relay's namespace beside them."""
+
+    world: RelayWorld
+    url: str
+    server: uvicorn.Server
+
+    async def raw(self) -> ClientConnection:
+        """Open an Engine.IO WebSocket, and say nothing."""
+        url = self.url.replace("http", "ws") + "/socket.io/?EIO=4&transport=websocket"
+        connection = await websockets.connect(url, ping_interval=None)
+        assert str(await connection.recv()).startswith("0{")
+        return connection
+
+    async def joined(self, *namespaces: str) -> ClientConnection:
+        connection = await self.raw()
+        for namespace in namespaces:
+            prefix = "" if namespace == "/" else f"{namespace},"
+            await connection.send(f"40{prefix}")
+            assert str(await connection.recv()).startswith(f"40{prefix}")
+        return connection
+
+    async def said_hello(self, owner: DeviceAddress, *namespaces: str) -> ClientConnection:
+        connection = await self.joined(*namespaces, "/e2ee")
+        await connection.send("42/e2ee," + json.dumps(["hello", hello_fields(self, owner)]))
+        assert str(await connection.recv()).startswith('42/e2ee,["hello"')
+        return connection
+
+
+def hello_fields(site: Site, owner: DeviceAddress) -> dict[str, Any]:
+    token = site.world.tokens.issue(owner)
+    return Hello(token, InstanceId(bytes(16)), 1, 0, 0, 1_000, 1 << 30).to_fields()
+
+
+async def close_code(connection: ClientConnection) -> int | None:
+    await within(connection.wait_closed())
+    return connection.close_code
+
+
+@pytest.fixture
+def settings() -> RelaySettings:
+    return replace(PATIENT, hello_timeout=0.1)
+
+
+@asynccontextmanager
+async def opened(directory: Path, settings: RelaySettings) -> AsyncIterator[Site]:
+    sio = socketio.AsyncServer(async_mode="asgi", ping_interval=15)
+
+    @sio.event
+    async def connect(_sid: str, _environ: Any, _auth: Any = None) -> None:
+        pass
+
+    @sio.event
+    async def shout(_sid: str, text: str) -> str:
+        return text.upper()
+
+    async def page(scope: Any, _receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"the host's page"})
+
+    async with relay_world(directory, settings) as world:
+        attach(sio, world.relay)
+        app = guard(socketio.ASGIApp(sio, page), world.relay)
+        async with served(app) as (url, server):
+            yield Site(world, url, server)
+            await world.relay.close()
+        await sio.shutdown()
+
+
+@pytest.fixture
+async def site(tmp_path: Path, settings: RelaySettings) -> AsyncIterator[Site]:
+    async with opened(tmp_path, settings) as site:
+        yield site
+
+
+async def test_a_socket_that_joins_nothing_is_cut(site: Site) -> None:
+    assert await close_code(await site.raw()) == CloseCode.HELLO_TIMEOUT
+
+
+async def test_a_socket_whose_connect_was_refused_is_cut(site: Site) -> None:
+    connection = await site.raw()
+    await connection.send("40/no-such-namespace,")
+    assert str(await connection.recv()).startswith("44/no-such-namespace,")
+    assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
+
+
+async def test_a_socket_that_joins_the_relay_and_says_no_hello_is_cut(site: Site) -> None:
+    connection = await site.joined("/e2ee")
+    assert '"hello_timeout"' in str(await connection.recv())
+    assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
+
+
+async def test_a_socket_that_left_its_last_namespace_is_cut(site: Site) -> None:
+    connection = await site.joined("/e2ee")
+    await connection.send("41/e2ee,")
+    assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
+
+
+async def test_a_socket_of_the_host_is_left_alone(site: Site) -> None:
+    host = await site.joined("/")
+    assert await close_code(await site.raw()) == CloseCode.HELLO_TIMEOUT  # it came later, and is gone
+    await host.send('4217["shout","still here"]')
+    assert await host.recv() == '4317["STILL HERE"]'
+    await host.close()
+
+
+async def test_a_revoked_device_loses_its_raw_socket(site: Site) -> None:
+    bob = await site.world.device("bob")
+    connection = await site.said_hello(bob)
+    site.world.relay.cut(bob)
+    assert '"device_revoked"' in str(await connection.recv())
+    assert await close_code(connection) == CloseCode.REVOKED
+
+
+async def test_a_revoked_device_keeps_the_hosts_namespace_on_a_shared_socket(site: Site) -> None:
+    bob = await site.world.device("bob")
+    connection = await site.said_hello(bob, "/")
+    site.world.relay.cut(bob)
+    assert '"device_revoked"' in str(await connection.recv())
+    assert await connection.recv() == "41/e2ee,"
+    await connection.send('421["shout","still here"]')
+    assert await connection.recv() == '431["STILL HERE"]'
+    await connection.close()
+
+
+async def test_a_peer_that_stops_reading_is_cut_and_forgotten(tmp_path: Path) -> None:
+    settings = replace(PATIENT, send_timeout=0.2, close_timeout=0.1)
+    async with opened(tmp_path, settings) as site:
+        alice, bob = await site.world.device("alice"), await site.world.device("bob")
+        connection = await site.said_hello(bob)
+        connection.transport.pause_reading()
+        sender = FrameClient(site.world, alice)
+        await sender.online()
+        for _ in range(150):
+            sender.post(bob, bytes(90_000))
+            await sender.next(Sent)
+            if not site.world.relay.is_live(bob):
+                break
+        await eventually(lambda: not site.world.relay.is_live(bob))
+        await eventually(lambda: not site.server.server_state.tasks)
+        connection.transport.abort()
+
+
+@asynccontextmanager
+async def library_client(site: Site, owner: DeviceAddress, *transports: str) -> AsyncIterator[asyncio.Queue[Any]]:
+    """A client of the library, as a browser would be one: it says hello; yield what arrives."""
+    http = aiohttp.ClientSession()
+    client = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
+    arrived: asyncio.Queue[Any] = asyncio.Queue()
+    for event in ("hello", "error"):
+        client.on(event, lambda fields, event=event: arrived.put_nowait((event, fields)), namespace="/e2ee")
+    client.on("disconnect", lambda *_: arrived.put_nowait(("disconnect", None)), namespace="/e2ee")
+    await client.connect(site.url, transports=list(transports), namespaces=["/e2ee"], wait_timeout=10)
+    assert client.transport() == transports[-1]
+    await client.emit("hello", hello_fields(site, owner), namespace="/e2ee")
+    assert (await within(arrived.get()))[0] == "hello"
+    yield arrived
+    await client.eio.disconnect(abort=True)
+    await http.close()
+
+
+async def test_a_client_on_long_polling_is_served_and_ended(site: Site) -> None:
+    bob = await site.world.device("bob")
+    async with library_client(site, bob, "polling") as arrived:
+        site.world.relay.cut(bob)
+        event, error = await within(arrived.get())
+        assert (event, error["code"]) == ("error", ErrorCode.DEVICE_REVOKED)
+        assert (await within(arrived.get()))[0] == "disconnect"
+
+
+async def test_an_upgraded_socket_is_found_and_cut(site: Site) -> None:
+    bob = await site.world.device("bob")
+    async with library_client(site, bob, "polling", "websocket") as arrived:
+        assert len(site.server.server_state.tasks) == 1
+        site.world.relay.cut(bob)
+        assert (await within(arrived.get()))[1]["code"] == ErrorCode.DEVICE_REVOKED
+        await eventually(lambda: not site.server.server_state.tasks)
+
+
+async def test_plain_requests_pass_through(site: Site) -> None:
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(f"{site.url}/page")).text == "the host's page"

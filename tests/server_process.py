@@ -1,0 +1,68 @@
+"""One real server in a process of its own, which can be killed and started again on the same database.
+
+Owns: its life, its secrets, tokens of its host application.
+Does not know about: what a test does with it.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import e2ee
+from tests.keyserver_world import HOST_SECRET, TOKEN_SECRET, host_token
+
+_ROOT = Path(e2ee.__file__).parents[1]
+_START_SECONDS = 30
+
+
+class ServerProcess:
+    """`keyserver serve` on a free port of loopback."""
+
+    def __init__(self, directory: Path) -> None:
+        self.database, self.log = directory / "server.db", directory / "server.log"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(_ROOT),
+            "E2EE_ORIGIN": self.url,
+            "E2EE_TOKEN_SECRET": TOKEN_SECRET,
+            "E2EE_HOST_JWT_ALGORITHM": "HS256",
+            "E2EE_HOST_JWT_SECRET": HOST_SECRET,
+        }
+        command = [sys.executable, "-m", "keyserver", "serve", "--port", str(self._port), "--database", str(self.database)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to tidy up."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    @staticmethod
+    def token(user: str) -> str:
+        """A token of the host application, as its login gives out."""
+        return host_token(user, time.time_ns() // 1_000_000)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
