@@ -7,8 +7,8 @@ Does not know about: what a test asserts.
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,13 +16,18 @@ from typing import Any, TypeVar
 import uvicorn
 from starlette.types import ASGIApp, Message as AsgiMessage, Receive, Scope, Send
 
-from e2ee.ports import Store, Table
+from e2ee.errors import StoreUnavailableError
+from e2ee.limits import DEVICE_LIST_LIFETIME_MS
+from e2ee.ports import ReadTransaction, Store, Table, Transaction
+from e2ee.stores import records
 from e2ee.stores.memory import MemoryStore
+from e2ee.wire.device_list import DeviceList, ListedDevice, SignedDeviceList, ordered
 from keyserver.app import Services, StandaloneApp, create_app, system_clock
 from keyserver.auth import Clock
 from tests.keyserver_world import host_token, settings
 from transport_adapters import events
 from transport_adapters.base import (
+    Connected,
     Cursor,
     Delivery,
     EnvelopeTransport,
@@ -116,6 +121,27 @@ class Actor:
     async def read(self, count: int = 1) -> list[bytes | str | None]:
         return [message.data for message in await self.take(count)]
 
+    def change_list(self, *devices: ListedDevice) -> SignedDeviceList:
+        """Sign the next list of this user, with other devices if any are named; publishing it is another matter."""
+        messenger = self.client.messenger
+        last = messenger.own_device_list().content
+        content = DeviceList(
+            user_id=last.user_id,
+            account_key=last.account_key,
+            seq=last.seq + 1,
+            previous_hash=last.hash(),
+            created_at=last.created_at + 1,
+            expires_at=last.created_at + DEVICE_LIST_LIFETIME_MS,
+            devices=ordered(devices) if devices else last.devices,
+        )
+        changed = messenger.account.sign_device_list(content)
+        with self.store.write() as tx:
+            records.save_own_device_list(tx, changed)
+        return changed.signed
+
+    async def publish(self, signed: SignedDeviceList) -> None:
+        await self.client._parts.key_server.publish_device_list(signed)
+
     def count(self, table: Table) -> int:
         with self.store.read() as tx:
             return tx.count(table)
@@ -124,6 +150,7 @@ class Actor:
 @dataclass
 class ClientWorld:
     url: str
+    directory: Path
     app: StandaloneApp
     faults: Faults
     server: uvicorn.Server
@@ -191,6 +218,28 @@ class ClientWorld:
         return one, two
 
 
+class FaultyStore:
+    """A store on a disk that is full for some transactions."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+        self.failures_left: float = 0
+
+    def read(self) -> AbstractContextManager[ReadTransaction]:
+        return self._inner.read()
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        with self._inner.write() as transaction:
+            yield transaction
+            if self.failures_left > 0:
+                self.failures_left -= 1
+                raise StoreUnavailableError("the disk is full")
+
+    def close(self) -> None:
+        self._inner.close()
+
+
 class Gate:
     """A way to the relay of this process that can be shut, which cuts every connection through it."""
 
@@ -232,6 +281,7 @@ class Tap:
         self._pump: asyncio.Task[None] | None = None
         self.sent: list[Outgoing] = []
         self.acked: list[tuple[int, Sequence[SeqRange]]] = []
+        self.connected: Connected | None = None
         self.delivered: list[Delivery] = []
         """What the real relay delivered."""
         self.answer: Callable[[Outgoing], SendResult | None] = lambda _: None
@@ -278,6 +328,8 @@ class Tap:
             async for incoming in self._inner.receive():
                 if isinstance(incoming, Delivery):
                     self.delivered.append(incoming)
+                else:
+                    self.connected = incoming
                 for each in self.change(incoming):
                     self.inject(each)
         except Exception as error:  # noqa: BLE001 - handed over
@@ -310,7 +362,7 @@ async def client_world(
             while not server.started:
                 assert not serving.done()
                 await asyncio.sleep(0.005)
-            yield ClientWorld(url, app, faults, server, now, clients)
+            yield ClientWorld(url, directory, app, faults, server, now, clients)
         server.should_exit = True
         await serving
 

@@ -16,7 +16,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -91,15 +91,11 @@ class SteppingStore:
         return self._inner.read()
 
     @contextmanager
-    def _write(self) -> Any:
+    def write(self) -> Iterator[Transaction]:
         with self._inner.write() as transaction:
             yield transaction
             self._step("before commit")
         self._step("after commit")
-
-    def write(self) -> AbstractContextManager[Transaction]:
-        transaction: AbstractContextManager[Transaction] = self._write()
-        return transaction
 
     def close(self) -> None:
         self._inner.close()

@@ -31,7 +31,18 @@ def hkdf_sha512(salt: bytes, input_key_material: bytes, info: bytes, length: int
 
 def kdf(key: bytes, label: bytes, data: bytes = b"") -> bytes:
     """Symmetric step: BLAKE2b-512(key, u8 len(label) || label || data), 64 bytes (RFC 7693, no personalisation)."""
-    return blake2b(bytes((len(label),)) + label + data, key=key).digest()
+    return blake2b(prefixed(label) + data, key=key).digest()
+
+
+def prefixed(label: bytes) -> bytes:
+    """Return `u8 len(label) || label`, so that a label used for every message is put together once."""
+    return bytes((len(label),)) + label
+
+
+def kdf_pair(key: bytes, prefixed_data: bytes) -> tuple[bytes, bytes]:
+    """`kdf` of data that has its prefixed label in front already, cut into two keys of 32 bytes."""
+    output = blake2b(prefixed_data, key=key).digest()
+    return output[:32], output[32:]
 
 
 def mac(key: bytes, label: bytes, data: bytes) -> bytes:

@@ -10,20 +10,18 @@ Does not know about: Diffie-Hellman, KEM, message encryption.
 from typing import Final
 
 from e2ee.errors import TooManySkippedError
-from e2ee.primitives.kdf import kdf
+from e2ee.primitives.kdf import kdf_pair, prefixed
 from e2ee.ratchet.skipped_keys import Ratchet, SkippedKey, SkippedPosition
 
-CHAIN_LABEL: Final = b"E2EE/1 chain"
-PQ_CHAIN_LABEL: Final = b"E2EE/1 PQ chain"
+CHAIN: Final = prefixed(b"E2EE/1 chain")
+PQ_CHAIN: Final = prefixed(b"E2EE/1 PQ chain")
 
 
 def advance(ratchet: Ratchet, chain_key: bytes, index: int) -> tuple[bytes, bytes]:
     """Return (next chain key, message key), 32 bytes each, for the message with this index."""
     if ratchet is Ratchet.DOUBLE:
-        output = kdf(chain_key, CHAIN_LABEL)
-    else:
-        output = kdf(chain_key, PQ_CHAIN_LABEL, index.to_bytes(4, "big"))
-    return output[:32], output[32:]
+        return kdf_pair(chain_key, CHAIN)
+    return kdf_pair(chain_key, PQ_CHAIN + index.to_bytes(4, "big"))
 
 
 def skip(

@@ -83,7 +83,7 @@ def send(state: DoubleRatchetState, rng: Rng) -> Sending:
     pair, sending = state.our_ratchet_key_pair, state.sending
     assert pair is not None and sending is not None  # noqa: S101 - the turn above made both
     index = sending.next_index
-    chain_key, message_key = chains.advance(Ratchet.DOUBLE, sending.key.expose(), index)
+    chain_key, message_key = kdf.kdf_pair(sending.key.expose(), chains.CHAIN)
     advanced = new_record(SendingChain, (ChainKey(chain_key), index + 1))
     header = new_record(DoubleRatchetHeader, (pair.public, state.previous_chain_length, index))
     state = new_record(DoubleRatchetState, (state[0], pair, advanced, *state[3:]))
@@ -131,7 +131,7 @@ def _receive_on(
         origin = (Ratchet.DOUBLE, chain.ratchet_key.raw)
         at_index, overtaken = chains.skip(at_index, chain.next_index, index, origin, max_skip)
         skipped += overtaken
-    chain_key, message_key = chains.advance(Ratchet.DOUBLE, at_index, index)
+    chain_key, message_key = kdf.kdf_pair(at_index, chains.CHAIN)
     receiving = new_record(ReceivingChain, (chain.ratchet_key, ChainKey(chain_key), index + 1))
     state = new_record(DoubleRatchetState, (*state[:4], receiving, *state[5:]))
     return new_record(Receiving, (state, MessageKey(message_key), skipped, None))

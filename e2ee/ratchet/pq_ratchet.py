@@ -67,7 +67,7 @@ def start(pq_secret: SharedSecret, *, initiator: bool) -> PqRatchetState:
 def send(state: PqRatchetState) -> PqSending:
     """Return the next message key of the sending epoch, e - 1."""
     index = state.sending.next_index
-    chain_key, message_key = chains.advance(Ratchet.POST_QUANTUM, state.sending.key.expose(), index)
+    chain_key, message_key = kdf.kdf_pair(state.sending.key.expose(), chains.PQ_CHAIN + index.to_bytes(4, "big"))
     sending = new_record(PqChain, (PqChainKey(chain_key), index + 1))
     advanced = new_record(PqRatchetState, (*state[:3], sending, state.receiving))
     header = new_record(PqHeader, (state.epoch - 1, index))
@@ -83,10 +83,7 @@ def receive(state: PqRatchetState, header: PqHeader, find: FindSkipped, max_skip
         TooManySkippedError: the header skips more than `max_skip`.
     """
     epoch, index = header
-    place = next((at for at, chain in enumerate(state.receiving) if chain.epoch == epoch), None)
-    if place is None:
-        raise EpochUnknownError(epoch)
-    chain = state.receiving[place]
+    chain = _chain_of(state, epoch)
     skipped: tuple[SkippedKey, ...] = ()
     at_index = chain.key.expose()
     if index != chain.next_index:
@@ -95,11 +92,18 @@ def receive(state: PqRatchetState, header: PqHeader, find: FindSkipped, max_skip
             position = SkippedPosition(*origin, index)
             return PqReceiving(state, PqMessageKey(take(find, position)), (), position)
         at_index, skipped = chains.skip(at_index, chain.next_index, index, origin, max_skip)
-    chain_key, message_key = chains.advance(Ratchet.POST_QUANTUM, at_index, index)
+    chain_key, message_key = kdf.kdf_pair(at_index, chains.PQ_CHAIN + index.to_bytes(4, "big"))
     advanced = new_record(PqReceivingChain, (epoch, PqChainKey(chain_key), index + 1))
-    receiving = (*state.receiving[:place], advanced, *state.receiving[place + 1 :])
+    receiving = tuple([advanced if each is chain else each for each in state.receiving])
     state = new_record(PqRatchetState, (*state[:4], receiving))
     return new_record(PqReceiving, (state, PqMessageKey(message_key), skipped, None))
+
+
+def _chain_of(state: PqRatchetState, epoch: int) -> PqReceivingChain:
+    for chain in reversed(state.receiving):
+        if chain.epoch == epoch:
+            return chain
+    raise EpochUnknownError(epoch)
 
 
 def judge_payload(payload_type: int) -> None:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from e2ee.errors import AuthenticationError, DuplicateMessageError
 from e2ee.limits import MAX_SKIP
 from e2ee.primitives import aead
-from e2ee.primitives.kdf import kdf
+from e2ee.primitives.kdf import kdf_pair, prefixed
 from e2ee.primitives.rng import Rng
 from e2ee.private_keys import MessageKey, PqMessageKey
 from e2ee.ratchet import double_ratchet, pq_ratchet
@@ -22,6 +22,8 @@ from e2ee.wire.message import NONCE_LENGTH, PqPayloadType, RatchetHeader, Ratche
 
 MESSAGE_LABEL: Final = b"E2EE/1 message"
 """Domain separation; changing it is a wire break."""
+
+_MESSAGE = prefixed(MESSAGE_LABEL)
 
 
 class Decrypted(NamedTuple):
@@ -89,5 +91,4 @@ def decrypt(
 
 def _message_key(double: MessageKey, pq: PqMessageKey) -> tuple[bytes, bytes]:
     """Return (AES-256-GCM key, commitment): whoever breaks one ratchet still lacks the other's key."""
-    output = kdf(pq.expose(), MESSAGE_LABEL, double.expose())
-    return output[:32], output[32:]
+    return kdf_pair(pq.expose(), _MESSAGE + double.expose())

@@ -6,7 +6,7 @@ Does not know about: keys and signatures.
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar, NewType, Self, final
+from typing import ClassVar, NewType, NoReturn, Self, final
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_CONVERSATION_ID, MAX_USER_ID
@@ -58,16 +58,37 @@ def decode_ascii(raw: bytes) -> str:
         raise MalformedMessageError("not ASCII") from None
 
 
-@dataclass(frozen=True, slots=True, order=True)
 class FixedBytes:
-    """A public value of fixed length. Two kinds with equal bytes are unequal."""
+    """A public value of fixed length. Two kinds with equal bytes are unequal.
 
+    Written out, and no dataclass, because every message makes and compares a few.
+    """
+
+    __slots__ = ("raw",)
     LENGTH: ClassVar[int] = 16
     raw: bytes
 
-    def __post_init__(self) -> None:
-        if type(self.raw) is not bytes or len(self.raw) != self.LENGTH:
+    def __init__(self, raw: bytes) -> None:
+        if type(raw) is not bytes or len(raw) != self.LENGTH:
             raise ValueError(f"{type(self).__name__} is {self.LENGTH} bytes")
+        _set_raw(self, raw)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.raw == self.raw
+
+    def __lt__(self, other: Self) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.raw < other.raw
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.raw))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.raw,)
 
     @classmethod
     def decode(cls, reader: Reader) -> Self:
@@ -90,6 +111,9 @@ class FixedBytes:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.raw.hex()})"
+
+
+_set_raw = FixedBytes.raw.__set__  # type: ignore[misc, attr-defined]  # the slot itself, past `__setattr__`
 
 
 @final

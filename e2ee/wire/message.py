@@ -119,7 +119,7 @@ class RatchetMessage(NamedTuple):
         prefix_end = payload_end + _COMMITMENT_AND_NONCE
         if len(data) < prefix_end + MIN_CIPHERTEXT:
             raise MalformedMessageError("truncated")
-        if index == MAX_INDEX or pq_index == MAX_INDEX:
+        if MAX_INDEX in (index, pq_index):
             raise MalformedMessageError("index of 2^32 - 1, which would leave none for the next message")
         key = RatchetPublicKey.from_bytes(ratchet_key)
         payload = data[_HEADER.size : payload_end]

@@ -25,7 +25,8 @@ def padded_length(length: int) -> int:
 
 def pad(content: bytes) -> bytes:
     """Append 0x80 and zeros up to the padded length."""
-    return (content + b"\x80").ljust(padded_length(len(content)), b"\0")
+    length = MIN_PADDED if len(content) < MIN_PADDED else padded_length(len(content))
+    return (content + b"\x80").ljust(length, b"\0")
 
 
 def unpad(padded: bytes) -> bytes:

@@ -78,6 +78,7 @@ class Conversation:
             self.receive(recipient, lost)
             self.show(recipient.messenger.inbound(), sender.sending_session(recipient), recipient.sessions(sender))
         self.show(alice.messenger.send(bob.user_id, PLAINTEXT), alice.messenger.outbox(), alice.messenger.status())
+        self.ciphertexts.update(entry.envelope[-64:] for entry in alice.messenger.outbox())
         self.show(content_from(alice, bob), Draft(1, PLAINTEXT.encode(), ConversationId(""), Lane.CHAT, 1))
         self.look_into_stores()
 

@@ -126,6 +126,12 @@ def test_unconfirmed_one_time_prekeys_count_so_that_a_failing_upload_makes_no_mo
     assert held(bob, PreKeyKind.ONE_TIME) == ONE_TIME_PREKEY_BATCH
 
 
+def test_a_batch_waits_until_the_unconfirmed_ones_run_low_too() -> None:
+    bob = device()
+    assert len(bob.messenger.due_prekeys(ServerCounts(24, 25)).one_time_prekeys) == 76
+    assert len(bob.messenger.due_prekeys(ServerCounts(0, 25)).one_time_prekeys) == 76
+
+
 def test_at_most_2000_private_halves_of_one_time_prekeys_are_kept_and_the_oldest_go() -> None:
     bob = device()
     rng = bob.world.random.randbytes

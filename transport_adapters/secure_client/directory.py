@@ -15,7 +15,7 @@ from e2ee.wire.identifiers import DeviceAddress, UserId
 from keyserver.client import PreKeyUpload
 from transport_adapters import events
 from transport_adapters.base import TransportError
-from transport_adapters.secure_client.parts import SERVER_TROUBLE, Parts
+from transport_adapters.secure_client.parts import LOCAL_FAULTS, SERVER_TROUBLE, Parts
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class Directory:
             try:
                 await self._supply()
                 failures, pause = 0, pace.prekey_check
-            except SERVER_TROUBLE as error:
+            except (*SERVER_TROUBLE, *LOCAL_FAULTS) as error:
                 self._parts.emit(events.Trouble(error.code))
                 failures += 1
                 pause = pace.retry(failures)
@@ -106,7 +106,7 @@ class Directory:
                 await key_server.publish_device_list(own.signed)
                 return
             await self._fetch_lists(user_id)
-        except (*SERVER_TROUBLE, ProtocolError, TrustError) as error:
+        except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
             self._parts.emit(events.Trouble(error.code))
 
     async def _missing(self, user_id: UserId) -> Sequence[DeviceAddress] | None:

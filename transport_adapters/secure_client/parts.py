@@ -24,7 +24,7 @@ TokenProvider = Callable[[], Awaitable[str]]
 
 OnEvent = Callable[[events.Event], None]
 
-_LOCAL_FAULTS: Final = (StoreUnavailableError, StoreLockedError)
+LOCAL_FAULTS: Final = (StoreUnavailableError, StoreLockedError)
 """Faults of the disk, which may pass. Of the other StateErrors none does."""
 _LOCAL_FAULT_TRIES: Final = 5
 
@@ -119,7 +119,7 @@ class Parts:
         for failures in range(1, _LOCAL_FAULT_TRIES):
             try:
                 return await self.call(function, *args, **kwargs)
-            except _LOCAL_FAULTS as error:
+            except LOCAL_FAULTS as error:
                 self.emit(events.Trouble(error.code))
                 await asyncio.sleep(self.pace.retry(failures))
         return await self.call(function, *args, **kwargs)

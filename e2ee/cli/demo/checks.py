@@ -6,6 +6,7 @@ Does not know about: how the evidence came about, layout on the screen.
 
 import shutil
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -44,7 +45,8 @@ def inspect(evidence: Evidence) -> Report:
         _no_private_code(evidence),
         _mailbox_is_empty(evidence),
     ]
-    return Report(checks, sizes(evidence.snapshot), bodies(evidence.snapshot), evidence.seconds)
+    seconds = time.monotonic() - evidence.started_at
+    return Report(checks, sizes(evidence.snapshot), bodies(evidence.snapshot), seconds)
 
 
 def _all_arrived(evidence: Evidence) -> Check:
@@ -99,8 +101,8 @@ def _wire_was_recorded(evidence: Evidence) -> Check:
     envelopes = bodies(evidence.snapshot)
     held = bool(envelopes) and all(each in up and each in down for each in envelopes)
     size = sum(len(each.to_server) + len(each.to_client) for each in evidence.recordings)
-    detail = f"{len(evidence.recordings)} connections, {size // 1024} KiB; the envelopes were seen going in and out"
-    return Check("the network was recorded", held, detail if held else "envelopes of the database are missing in it")
+    detail = f"{len(evidence.recordings)} connections, {size // 1024} KiB, envelopes both ways"
+    return Check("the network was recorded", held, detail if held else "envelopes of the database are not in it")
 
 
 def _canary_is_found(evidence: Evidence) -> Check:

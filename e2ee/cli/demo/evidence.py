@@ -69,7 +69,8 @@ class Evidence:
     """A directory for copies."""
     imported: frozenset[str]
     """Modules that the server process imported."""
-    seconds: float
+    started_at: float
+    """Of the monotonic clock, in seconds."""
 
 
 def bodies(database: Path) -> list[bytes]:

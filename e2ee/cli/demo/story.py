@@ -44,6 +44,7 @@ class Story:
 
     async def __aenter__(self) -> Self:
         await self._tap.start()
+        self._passphrase_file.touch(mode=0o600)
         self._passphrase_file.write_text(_PASSPHRASE + "\n")
         for name in ("alice", "bob", "carol"):
             self._actors[name] = Actor(name, self._directory, self._server, self._passphrase_file)
@@ -173,7 +174,7 @@ class Story:
             places=places,
             scratch=scratch,
             imported=frozenset(self._server.imported()),
-            seconds=time.monotonic() - self._started_at,
+            started_at=self._started_at,
         )
 
     def _count_guests(self, first: int, last: int) -> None:

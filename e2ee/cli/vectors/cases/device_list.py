@@ -10,6 +10,7 @@ from e2ee.cli.vectors.drawn import drawn
 from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject
 from e2ee.cli.vectors.operations import device_list
 from e2ee.limits import MAX_DEVICES, MAX_TIMESTAMP
+from e2ee.primitives.kdf import sha256
 from e2ee.private_keys import AccountKeyPair, DeviceSigningKeyPair, IdentityKeyPair, SeedBytes32
 from e2ee.wire.device_list import DeviceList, DeviceListHash, ListedDevice, SignedDeviceList
 from e2ee.wire.identifiers import DeviceId, UserId
@@ -205,6 +206,4 @@ def _chains() -> Iterator[Case]:
 
 
 def _hash_of_signature(content: DeviceList) -> bytes:
-    from e2ee.primitives.kdf import sha256
-
     return sha256(content.signed_bytes() + signed(ALICE, content).signature)

@@ -56,8 +56,8 @@ def _fields(**changes: object) -> JsonObject:
 def _ratchet_messages() -> Iterator[_Example]:
     yield "no payload", _fields(), ("Normal",)
     yield "all indices zero", _fields(previous_chain_length=0, index=0, pq_index=0), ("Boundary",)
-    highest = _fields(previous_chain_length=_U32, index=_U32, pq_epoch=_U32, pq_index=_U32)
-    yield "all indices 2^32 - 1", highest, ("Boundary",)
+    highest = _fields(previous_chain_length=_U32, index=_U32 - 1, pq_epoch=_U32, pq_index=_U32 - 1)
+    yield "the highest numbers", highest, ("Boundary",)
     yield "a longer ciphertext", _fields(ciphertext=drawn("message: long", 320).hex()), ("Normal",)
     yield "a key of low order decodes", _fields(ratchet_key=LOW_ORDER[1].hex()), ("LowOrderKey",)
     for kind, length in ((1, 1216), (2, 1120), (3, 0)):
@@ -81,6 +81,8 @@ def _ratchet_refused() -> Iterator[Case]:
     yield refused("type 3", put(good, 1, b"\3"), "UnknownVersion")
     for comment, key in non_canonical_keys(_KEY):
         yield refused(comment, put(good, 2, key), "NonCanonicalKey")
+    yield refused("index 2^32 - 1 leaves none for the next message", put(good, 38, b"\xff" * 4), "BeyondLimit")
+    yield refused("post-quantum index 2^32 - 1", put(good, 46, b"\xff" * 4), "BeyondLimit")
     yield refused("payload type 4", put(good, 50, b"\4"), "UnknownVersion")
     yield refused("type 0 with a payload", good[:51] + b"\0\1x" + good[53:], "PayloadLength")
     yield refused("type 3 with a payload", good[:50] + b"\3\0\1x" + good[53:], "PayloadLength")

@@ -124,6 +124,29 @@ def person(name: str, device: int = 1, account_of: str = "") -> Person:
     )
 
 
+def kem_keys() -> tuple[bytes, ...]:
+    """Return the KEM prekeys that vectors encapsulate to."""
+    return tuple(
+        kem_pair(each).public.raw
+        for who in (person("alice"), person("bob"))
+        for each in (who.one_time_kem, who.last_resort)
+    )
+
+
+def x25519_pair(prekey: OwnPreKey) -> PreKeyPair:
+    """Return the pair of a signed or one-time prekey."""
+    if not isinstance(prekey.pair, PreKeyPair):
+        raise TypeError("not an X25519 prekey")
+    return prekey.pair
+
+
+def kem_pair(prekey: OwnPreKey) -> KemPreKeyPair:
+    """Return the pair of a KEM prekey."""
+    if not isinstance(prekey.pair, KemPreKeyPair):
+        raise TypeError("not a KEM prekey")
+    return prekey.pair
+
+
 def list_of(
     owner: Person, devices: Iterable[ListedDevice], seq: int = 1, previous: DeviceListHash = NO_PREVIOUS_LIST
 ) -> DeviceList:
@@ -150,13 +173,9 @@ def _seed32(name: str) -> SeedBytes32:
 
 
 def _private_json(prekey: OwnPreKey) -> JsonObject:
-    if not isinstance(prekey.pair, PreKeyPair):
-        raise TypeError("not an X25519 prekey")
-    return {"prekey_id": prekey.prekey_id, "private_key": prekey.pair.private.expose().hex()}
+    return {"prekey_id": prekey.prekey_id, "private_key": x25519_pair(prekey).private.expose().hex()}
 
 
 def _kem_json(prekey: OwnPreKey) -> JsonObject:
-    if not isinstance(prekey.pair, KemPreKeyPair):
-        raise TypeError("not a KEM prekey")
     kind = 1 if prekey.kind is PreKeyKind.ONE_TIME_KEM else 2
-    return {"kind": kind, "prekey_id": prekey.prekey_id, "seed": prekey.pair.seed.expose().hex()}
+    return {"kind": kind, "prekey_id": prekey.prekey_id, "seed": kem_pair(prekey).seed.expose().hex()}

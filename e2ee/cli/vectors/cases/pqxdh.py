@@ -5,17 +5,18 @@ from dataclasses import replace
 from typing import Final
 
 from e2ee.cli.vectors.cases.mutations import LOW_ORDER, invalid, non_canonical_keys, put, valid
-from e2ee.cli.vectors.cases.people import NOW, Person, list_of, person, signed
+from e2ee.cli.vectors.cases.people import NOW, kem_pair, list_of, person, signed, x25519_pair
 from e2ee.cli.vectors.cases.prekey import kem_bundle, low_order_bundle
 from e2ee.cli.vectors.drawn import drawn, encapsulation
 from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject
 from e2ee.cli.vectors.operations import pqxdh
 from e2ee.cli.vectors.operations.parts import address_json, party_json
+from e2ee.cli.vectors.refusals import Layer
 from e2ee.limits import PREKEY_LIFETIME_MS
-from e2ee.private_keys import KemPreKeyPair, PreKeyPair
 from e2ee.wire.device_list import SignedDeviceList
-from e2ee.wire.prekey_bundle import PreKeyBundle
-from e2ee.wire.public_keys import IdentityKey
+from e2ee.wire.identifiers import PreKeyId
+from e2ee.wire.prekey_bundle import OneTimePreKey, PreKeyBundle
+from e2ee.wire.public_keys import IdentityKey, PreKeyPublicKey
 
 ALICE: Final = person("alice")
 BOB: Final = person("bob")
@@ -31,18 +32,16 @@ def groups() -> Iterator[CaseGroup]:
 def _given(
     bundle: PreKeyBundle,
     *,
-    initiator: Person = ALICE,
     device_list: SignedDeviceList | None = None,
     now: int = NOW,
     created: int = NOW,
     number: int = 0,
 ) -> JsonObject:
     recorded_for = BOB.last_resort if bundle.kem_prekey.kind == 2 else BOB.one_time_kem
-    assert isinstance(recorded_for.pair, KemPreKeyPair)
-    shared_secret, ciphertext = encapsulation(recorded_for.pair.public.raw, number)
+    shared_secret, ciphertext = encapsulation(kem_pair(recorded_for).public.raw, number)
     return {
-        "initiator": party_json(initiator.account.party),
-        "identity_private_key": initiator.account.identity_key_pair.private.expose().hex(),
+        "initiator": party_json(ALICE.account.party),
+        "identity_private_key": ALICE.account.identity_key_pair.private.expose().hex(),
         "device_list": (device_list or BOB.device_list().signed).encode().hex(),
         "bundle": bundle.encode().hex(),
         "now": now,
@@ -72,10 +71,8 @@ def _initiate() -> Iterator[Case]:
     for key in LOW_ORDER:
         yield invalid("the signed prekey is of low order", "dh", _given(low_order_bundle(key)), "LowOrderKey")
     bundle = BOB.bundle()
-    assert bundle.one_time_prekey is not None
     for key in LOW_ORDER[:2]:
-        public = type(bundle.one_time_prekey.public_key)(key)
-        changed = replace(bundle, one_time_prekey=replace(bundle.one_time_prekey, public_key=public))
+        changed = replace(bundle, one_time_prekey=OneTimePreKey(PreKeyId(0), PreKeyPublicKey(key)))
         yield invalid("the one-time prekey is of low order", "dh", _given(changed), "LowOrderKey")
     low = replace(BOB.listed, identity_key=IdentityKey(LOW_ORDER[3]))
     listed = signed(BOB, list_of(BOB, [low]))
@@ -90,22 +87,20 @@ def _cut(given: JsonObject) -> JsonObject:
     return {**given, "bundle": given["bundle"][:-2]}
 
 
-def _responder(given: JsonObject, *, initiator: Person = ALICE) -> JsonObject:
+def _responder(given: JsonObject) -> JsonObject:
     """Return the responder's case for an initiator's."""
     header = pqxdh.INITIATE.answer(given)["output"]["handshake_header"]
     bundle = PreKeyBundle.decode(bytes.fromhex(given["bundle"]))
     kem = BOB.last_resort if bundle.kem_prekey.kind == 2 else BOB.one_time_kem
-    assert isinstance(kem.pair, KemPreKeyPair) and isinstance(BOB.signed_prekey.pair, PreKeyPair)
-    one_time = BOB.one_time_prekeys[0].pair
-    assert isinstance(one_time, PreKeyPair)
-    named = {"one_time_prekey_private_key": one_time.private.expose().hex()} if bundle.one_time_prekey else {}
+    one_time = x25519_pair(BOB.one_time_prekeys[0]).private.expose().hex()
+    named = {"one_time_prekey_private_key": one_time} if bundle.one_time_prekey else {}
     return {
         "responder": party_json(BOB.account.party),
         "identity_private_key": BOB.account.identity_key_pair.private.expose().hex(),
-        "signed_prekey_private_key": BOB.signed_prekey.pair.private.expose().hex(),
+        "signed_prekey_private_key": x25519_pair(BOB.signed_prekey).private.expose().hex(),
         **named,
-        "kem_prekey_seed": kem.pair.seed.expose().hex(),
-        "initiator": address_json(initiator.address),
+        "kem_prekey_seed": kem_pair(kem).seed.expose().hex(),
+        "initiator": address_json(ALICE.address),
         "handshake_header": header,
     }
 
@@ -128,9 +123,8 @@ def _respond() -> Iterator[Case]:
         "WrongIdentity",
     )
 
-    def refused(comment: str, fails_at: str, data: bytes, flag: str) -> Case:
-        given = {**good, "handshake_header": data.hex()}
-        return invalid(comment, "dh" if fails_at == "dh" else "decode", given, flag)
+    def refused(comment: str, fails_at: Layer, data: bytes, flag: str) -> Case:
+        return invalid(comment, fails_at, {**good, "handshake_header": data.hex()}, flag)
 
     for key in LOW_ORDER:
         yield refused("the ephemeral key is of low order", "dh", put(header, _EPHEMERAL_KEY, key), "LowOrderKey")

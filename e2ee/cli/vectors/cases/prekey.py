@@ -4,15 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from e2ee.account import OwnPreKey
 from e2ee.cli.vectors.cases.mutations import LOW_ORDER, flip, invalid, non_canonical_keys, put, valid
-from e2ee.cli.vectors.cases.people import NOW, list_of, person, signed
+from e2ee.cli.vectors.cases.people import NOW, kem_pair, list_of, person, signed, x25519_pair
 from e2ee.cli.vectors.drawn import drawn
 from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject
 from e2ee.cli.vectors.operations import prekey
 from e2ee.cli.vectors.operations.parts import address_json
 from e2ee.limits import MAX_TIMESTAMP, PREKEY_LIFETIME_MS
-from e2ee.private_keys import KemPreKeyPair, PreKeyPair
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import PreKeyId
 from e2ee.wire.prekey_bundle import KemPreKey, KemPreKeyKind, PreKeyBundle, SignedPreKey
@@ -42,7 +40,7 @@ def _signing() -> JsonObject:
 
 
 def _signed_prekeys() -> Iterator[Case]:
-    own = _x25519(BOB.signed_prekey)
+    own = x25519_pair(BOB.signed_prekey)
     for comment, prekey_id, expires_at, key, flag in (
         ("a prekey", BOB.signed_prekey.prekey_id, EXPIRY, own.public.raw, "Normal"),
         ("id 0, expired for ever", 0, 0, own.public.raw, "Boundary"),
@@ -58,7 +56,7 @@ def _kem_prekeys() -> Iterator[Case]:
         ("one-time", KemPreKeyKind.ONE_TIME, BOB.one_time_kem, "Normal"),
         ("last-resort", KemPreKeyKind.LAST_RESORT, BOB.last_resort, "LastResort"),
     ):
-        public = str(_kem(own).public)
+        public = str(kem_pair(own).public)
         yield valid(
             comment,
             {
@@ -78,7 +76,7 @@ def _decode() -> Iterator[Case]:
     last_resort = BOB.bundle(one_time=False, last_resort=True).encode()
     yield valid("with the last-resort KEM prekey", {"encoded": last_resort.hex()}, "LastResort", "NoOneTimePreKey")
     good = BOB.bundle().encode()
-    own = _x25519(BOB.signed_prekey).public.raw
+    own = x25519_pair(BOB.signed_prekey).public.raw
     for comment, encoded, flag in (
         ("an empty user id", b"\0" + good[4:], "BeyondLimit"),
         ("the signed prekey expires at 2^63", put(good, _SIGNED + 4, b"\x80"), "BeyondLimit"),
@@ -268,13 +266,3 @@ def _verify_assertions() -> Iterator[Case]:
     yield invalid("another device's key", "signature", given(key=str(ALICE.listed.device_signing_key)), "WrongSigner")
     without_label = bytes.fromhex(made["signed_bytes"])[23:]
     yield invalid("signed without a label", "signature", given(pair.sign(without_label)), "WrongLabel")
-
-
-def _x25519(own: OwnPreKey) -> PreKeyPair:
-    assert isinstance(own.pair, PreKeyPair)
-    return own.pair
-
-
-def _kem(own: OwnPreKey) -> KemPreKeyPair:
-    assert isinstance(own.pair, KemPreKeyPair)
-    return own.pair

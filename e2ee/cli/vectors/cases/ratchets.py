@@ -7,11 +7,15 @@ from e2ee.cli.vectors.cases.mutations import LOW_ORDER, invalid, non_canonical_k
 from e2ee.cli.vectors.drawn import drawn
 from e2ee.cli.vectors.model import Case, CaseGroup, Fields, JsonObject
 from e2ee.cli.vectors.operations import double_ratchet, pq_ratchet
+from e2ee.cli.vectors.refusals import Layer
 from e2ee.limits import MAX_SKIP
 from e2ee.primitives import dh
 
 _ROOT: Final = drawn("double ratchet: root key", 32)
 _PREKEY: Final = drawn("double ratchet: signed prekey", 32)
+
+_PqStep = int | str | tuple[int, int]
+"""`"send"`, or the index to receive, or epoch and index."""
 
 
 def double_groups() -> Iterator[CaseGroup]:
@@ -153,7 +157,7 @@ def _over_the_limit() -> Iterator[Case]:
     ends.receive("responder", header)
     too_far = {**header, "index": MAX_SKIP + 2}
     yield _double_refused("1,001 messages of a known chain are missing", "limit", ends, too_far, "SkipLimit")
-    highest = {**header, "index": (1 << 32) - 1}
+    highest = {**header, "index": (1 << 32) - 2}
     yield _double_refused("the highest index", "limit", ends, highest, "SkipLimit")
     ends.receive("initiator", *ends.send("responder"))
     turned = {**ends.send("initiator")[0], "previous_chain_length": 1 + MAX_SKIP + 1}
@@ -162,14 +166,12 @@ def _over_the_limit() -> Iterator[Case]:
     yield _double_refused("the highest previous chain length", "limit", ends, highest, "SkipLimit", "Turn")
 
 
-def _double_refused(comment: str, fails_at: str, ends: _Ends, last: JsonObject, *flags: str) -> Case:
-    layers = {"replay", "authentication", "limit", "dh", "decode"}
-    assert fails_at in layers
-    return Case(comment, ends.case("responder", last), flags, fails_at)  # type: ignore[arg-type] # checked above
+def _double_refused(comment: str, fails_at: Layer, ends: _Ends, last: JsonObject, *flags: str) -> Case:
+    return invalid(comment, fails_at, ends.case("responder", last), *flags)
 
 
 def _pq() -> Iterator[Case]:
-    def case(role: str, *steps: int | str | tuple[int, int]) -> JsonObject:
+    def case(role: str, *steps: _PqStep) -> JsonObject:
         return {"role": role, "sk_pq": drawn("pq ratchet: sk", 32).hex(), "steps": [_pq_step(each) for each in steps]}
 
     yield valid("the initiator sends", case("initiator", "send", "send", "send"))
@@ -179,19 +181,20 @@ def _pq() -> Iterator[Case]:
     yield valid("both, interleaved", case("responder", 0, "send", 1, "send", 2))
     yield valid("in another order", case("responder", 3, 1, 0, 4, 2), "Skipped")
     yield valid("1,000 messages are missing", case("responder", MAX_SKIP, 999), "SkipLimit")
-    for comment, fails_at, steps, flag in (
+    refused: tuple[tuple[str, Layer, tuple[_PqStep, ...], str], ...] = (
         ("the newest message again", "replay", (0, 1, 1), "Replay"),
         ("a message whose skipped key was used", "replay", (2, 0, 0), "Replay"),
         ("1,001 messages are missing", "limit", (MAX_SKIP + 1,), "SkipLimit"),
         ("1,001 further messages are missing", "limit", (0, MAX_SKIP + 2), "SkipLimit"),
-        ("the highest index", "limit", (0, (1 << 32) - 1), "SkipLimit"),
+        ("the highest index", "limit", (0, (1 << 32) - 2), "SkipLimit"),
         ("epoch 1, which nobody offered", "authentication", (0, (1, 0)), "UnknownEpoch"),
         ("the highest epoch", "authentication", (((1 << 32) - 1, 0),), "UnknownEpoch"),
-    ):
-        yield Case(comment, case("responder", *steps), (flag,), fails_at)  # type: ignore[arg-type] # a layer's name
+    )
+    for comment, fails_at, steps, flag in refused:
+        yield invalid(comment, fails_at, case("responder", *steps), flag)
 
 
-def _pq_step(step: int | str | tuple[int, int]) -> JsonObject:
+def _pq_step(step: _PqStep) -> JsonObject:
     if step == "send":
         return {"step": "send"}
     epoch, index = step if isinstance(step, tuple) else (0, step)

@@ -52,7 +52,7 @@ _KEYS: Final[dict[str, Schema]] = {
 
 def joint_keys(message_key: bytes, pq_message_key: bytes) -> tuple[bytes, bytes]:
     """Return (AES key, commitment) of one message (section 7.4)."""
-    output = kdf(pq_message_key, triple_ratchet.MESSAGE_LABEL, message_key)
+    output = kdf(pq_message_key, b"E2EE/1 message", message_key)
     return output[:32], output[32:]
 
 

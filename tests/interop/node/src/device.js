@@ -57,8 +57,9 @@ export function addPrekey(d, kind, now, given = {}) {
 
 /** A bundle as a key server hands it out: one-time prekeys at most once. @param {Device} d */
 export function claimBundle(d, { oneTime = true, oneTimeKem = true } = {}) {
-  const of = (kind) => Object.entries(d.prekeys).map(([id, key]) => ({ ...key, id: Number(id) }))
-    .find((key) => key.kind === kind && !d.claimed[key.id]);
+  const all = Object.entries(d.prekeys).map(([id, key]) => ({ ...key, id: Number(id) }));
+  const of = (kind) => all.filter((key) => key.kind === kind && !d.claimed[key.id])
+    .reduce((newest, key) => (newest && newest.expires >= key.expires ? newest : key), undefined);
   const signedKey = (key, kind) => {
     const fields = { id: key.id, expires: key.expires, public: key.public, ...(kind && { kind }) };
     return { ...fields, signature: sign(d.seeds.signing, prekeyBytes(d.party.address, fields)) };

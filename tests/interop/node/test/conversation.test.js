@@ -1,0 +1,127 @@
+/** Conversations of this implementation with itself: loss, reordering, repetition, and what is refused. */
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { peer } from '../converse.js';
+
+const NOW = 1800000000000;
+
+/** @returns {(op: string, fields?: object) => any} answers, which must be good unless `refused` is asked for */
+function driver(user) {
+  const ask = peer();
+  const call = (op, fields = {}) => {
+    const answer = ask({ op, now: NOW, ...fields });
+    assert(answer.ok, answer.detail);
+    return answer;
+  };
+  call.refused = (op, fields) => {
+    const { ok, error, layer } = ask({ op, now: NOW, ...fields });
+    assert(!ok);
+    return `${layer} ${error}`;
+  };
+  Object.assign(call, call('create', { user }));
+  return call;
+}
+
+function pair({ oneTime = true } = {}) {
+  const [a, b] = [driver('alice'), driver('bob')];
+  const kinds = ['signed', 'kem last-resort', ...(oneTime ? ['one-time', 'kem one-time'] : [])];
+  for (const [me, other] of [[a, b], [b, a]]) {
+    me('prekeys', { make: kinds.map((kind) => ({ kind })) });
+    me('learn', { user: other === a ? 'alice' : 'bob', device_list: other.device_list });
+  }
+  return [a, b];
+}
+
+const say = (from, to, text, more = {}) => from('encrypt', { to: to.address, text, ...more });
+
+function randomNumbers(seed) {
+  return () => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+    return seed / 2 ** 32;
+  };
+}
+
+/** Flips one bit in the middle of hex. */
+const flipped = (text, at) => text.slice(0, at) + (parseInt(text[at], 16) ^ 1).toString(16) + text.slice(at + 1);
+
+for (const seed of [1, 2]) {
+  test(`200 messages with loss and reordering (${seed})`, () => {
+    const [a, b] = pair();
+    const next = randomNumbers(seed);
+    a('start', { bundle: b('bundle').bundle });
+    if (seed === 2) b('start', { bundle: a('bundle').bundle }); // both at once
+    const inFlight = [];
+    const deliver = () => {
+      const [{ to, text, envelope }] = inFlight.splice(Math.floor(next() * inFlight.length), 1);
+      assert.equal(to('receive', { envelope }).content.text, text);
+      assert.equal(to.refused('receive', { envelope }), 'replay duplicate_message');
+    };
+    for (let i = 0; i < 200; i++) {
+      const [from, to] = next() < 0.5 || (seed === 1 && i < 3) ? [a, b] : [b, a];
+      const answered = seed === 2 || from === a || b('sessions', { with: a.address }).sessions.length;
+      if (answered && next() > 0.1) inFlight.push({ to, text: `${i}`, ...say(from, to, `${i}`) });
+      while (inFlight.length > 12 * next() + 1) deliver();
+    }
+    while (inFlight.length) deliver();
+    const sending = [[a, b], [b, a]].map(([me, other]) => {
+      const { sessions } = me('sessions', { with: other.address });
+      assert.equal(sessions.length, seed);
+      return sessions.find((s) => s.sending).session;
+    });
+    assert.equal(sending[0], sending[1]);
+  });
+}
+
+test('a forged first message consumes nothing; a repeated one without one-time prekeys is refused', () => {
+  const [a, b] = pair({ oneTime: false });
+  a('start', { bundle: b('bundle').bundle });
+  const { envelope, body } = say(a, b, 'hello');
+  for (let at = 4; at < body.length; at += 97) {
+    const before = JSON.stringify(b('device'));
+    b.refused('receive', { sender: a.address, body: flipped(body, at) });
+    assert.equal(JSON.stringify(b('device')), before);
+  }
+  b('receive', { envelope });
+  for (let i = 0; i < 20; i++) { // 20 newer sessions push the first one out
+    a('start', { bundle: b('bundle').bundle });
+    b('receive', { envelope: say(a, b, `${i}`).envelope });
+  }
+  const again = { sender: a.address, body: flipped(body, body.length - 1) };
+  assert.equal(b.refused('receive', again), 'replay replayed_handshake');
+});
+
+test('refusals by layer', () => {
+  const [a, b] = pair();
+  const { bundle } = b('bundle');
+  assert.equal(a.refused('start', { bundle: `${bundle}00` }), 'decode malformed_message');
+  assert.equal(a.refused('start', { bundle: flipped(bundle, bundle.length - 1) }), 'signature invalid_signature');
+  assert.equal(a.refused('start', { bundle, now: NOW + 91 * 86_400_000 }), 'limit prekey_expired');
+  assert.equal(a.refused('encrypt', { to: b.address, text: '' }), 'state session_not_found');
+  a('start', { bundle });
+  const first = say(a, b, 'first');
+  assert.equal(a.refused('receive', { envelope: first.envelope }), 'trust wrong_recipient');
+  b('receive', { envelope: first.envelope });
+  b('receive', { envelope: say(a, b, 'second').envelope });
+  a('receive', { envelope: say(b, a, 'answer').envelope });
+  const { body } = say(a, b, 'third');
+  const from = { sender: a.address };
+  assert.equal(b.refused('receive', { ...from, body: flipped(body, body.length - 1) }), 'authentication authentication_failed');
+  assert.equal(b.refused('receive', { ...from, body: flipped(body, 2 * 45 + 1) }), 'authentication epoch_unknown');
+  assert.equal(b.refused('receive', { ...from, body: flipped(body, 2 * 39) }), 'limit too_many_skipped');
+  assert.equal(b.refused('receive', { ...from, body: `02${body.slice(2)}` }), 'decode unsupported_version');
+  assert.equal(b.refused('receive', { ...from, body: body.slice(0, 200) }), 'decode malformed_message');
+  assert.equal(b('receive', { ...from, body }).content.text, 'third');
+});
+
+test('two lists that contradict each other stop sending', () => {
+  const [a, b] = pair();
+  const other = driver('bob');
+  assert.equal(a.refused('learn', { user: 'bob', device_list: other.device_list }), 'trust account_key_changed');
+  const keys = { account: '11'.repeat(32) };
+  const lists = [1, 2].map(() => peer()({ op: 'create', user: 'carol', keys, now: NOW }).device_list);
+  a('learn', { user: 'carol', device_list: lists[0] });
+  assert.equal(a.refused('learn', { user: 'carol', device_list: lists[1] }), 'trust device_list_fork');
+  assert.deepEqual(a('device').forked, ['carol']);
+  assert.equal(a.refused('encrypt', { to: `carol/${'00'.repeat(16)}`, text: '' }), 'trust device_list_fork');
+  assert.equal(a('safety', { user: 'bob' }).number, b('safety', { user: 'alice' }).number);
+});
