@@ -8,6 +8,7 @@ The two kinds of token never stand in for each other: they have different keys, 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, final
 
 import jwt
@@ -39,10 +40,12 @@ class DevicePrincipal(NamedTuple):
     expires_at: int
 
 
-class IssuedToken(NamedTuple):
+@final
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
     """A fresh device token. `expires_at` is Unix milliseconds."""
 
-    token: str
+    token: str = field(repr=False)
     expires_at: int
 
 

@@ -317,4 +317,6 @@ def _refusal(response: httpx.Response, answer: Answer) -> KeyServerRefusedError:
         case "assertion_replayed":
             return CounterBehindError(answer.number("highest_counter"))
         case _:
-            return KeyServerRefusedError(response.status_code, code[:64], answer.text("detail")[:300])
+            # What a server says may end up on a terminal: nothing that controls one.
+            code, detail = (each if each.isprintable() else "" for each in (code[:64], answer.text("detail")[:300]))
+            return KeyServerRefusedError(response.status_code, code, detail)

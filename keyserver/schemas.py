@@ -86,7 +86,7 @@ class AssertionIn(Body):
 class TokenOut(Body):
     """A device token."""
 
-    token: str
+    token: str = Field(repr=False)
     expires_at: Milliseconds
     expires_in: int = Field(ge=0, description="seconds, for clients whose clock is wrong")
 
@@ -153,7 +153,7 @@ class DevUserIn(Body):
 class DevTokenOut(Body):
     """A host token of the built-in issuer."""
 
-    token: str
+    token: str = Field(repr=False)
     expires_at: Milliseconds
 
 

@@ -67,6 +67,7 @@ def serve(options: ServeOptions) -> None:
             proxy_headers=False,
             lifespan="on",
             ws_max_size=_MAX_WEBSOCKET_FRAME,
+            ws_per_message_deflate=False,  # ciphertext does not compress
             timeout_graceful_shutdown=10,
         )
         server = uvicorn.Server(config)
@@ -97,7 +98,8 @@ def _listen(options: ServeOptions) -> socket.socket:
 def _settings(options: ServeOptions, port: int) -> Settings:
     given: dict[str, Any] = {} if options.database is None else {"database": options.database}
     if options.dev:
-        origins = [_url(host, port) for host in ("127.0.0.1", "localhost", "::1")]
+        hosts = dict.fromkeys((options.host, "127.0.0.1", "localhost", "::1"))
+        origins = [_url(host, port) for host in hosts]
         given |= {
             "origin": origins[0],
             "other_origins": tuple(origins[1:]),

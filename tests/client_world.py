@@ -249,8 +249,9 @@ class Gate:
         self.is_shut = False
 
     def __call__(
-        self, _server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+        self, server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
     ) -> EnvelopeTransport:
+        assert server == self._world.url
         return MemoryTransport(self, token=token, cursor=cursor, options=EAGER)
 
     def connect(self, channel: MemoryChannel) -> RelayConnection:

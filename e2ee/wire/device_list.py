@@ -215,7 +215,8 @@ class VerifiedDeviceList:
         whether an older list is a prefix of the known chain is known only to who keeps the chain.
 
         Raises:
-            DeviceListForkError: same seq with another hash, or neighbours of which the later names another predecessor.
+            DeviceListForkError: same seq with another hash, neighbours of which the later names another predecessor,
+                or a device id with other keys.
         """
         ours, theirs = known.content, self.content
         if theirs.user_id != ours.user_id:
@@ -224,6 +225,9 @@ class VerifiedDeviceList:
             raise DeviceListForkError(theirs.user_id)
         earlier, later = sorted((ours, theirs), key=lambda each: each.seq)
         if later.seq == earlier.seq + 1 and later.previous_hash != earlier.hash():
+            raise DeviceListForkError(theirs.user_id)
+        if any(ours.device(each.device_id) not in (None, each) for each in theirs.devices):
+            # A device id keeps its keys for ever; one that changed them would be silently encrypted to.
             raise DeviceListForkError(theirs.user_id)
         return theirs.seq > ours.seq
 

@@ -13,7 +13,7 @@ from keyserver.routes.guarded import guarded_route, problem_responses
 
 def build_router(context: Context, request_limit: int, upload_limit: int) -> APIRouter:
     """Make the router. It needs no middleware, state or handlers of the application that includes it."""
-    responses = {**problem_responses(500)}
+    responses = {**problem_responses(413, 500)}
     ordinary = APIRouter(route_class=guarded_route(context, request_limit), responses=responses, tags=["e2ee"])
     devices.add_routes(ordinary)
     device_lists.add_routes(ordinary)

@@ -23,7 +23,7 @@ def add_routes(router: APIRouter) -> None:
         publish_device_list,
         methods=["PUT"],
         operation_id="publishDeviceList",
-        responses={**problem_responses(401, 403, 409, 413, 422, 429)},
+        responses={**problem_responses(401, 403, 409, 422, 429)},
     )
     router.add_api_route(
         "/v1/device-lists",

@@ -26,21 +26,21 @@ def add_routes(router: APIRouter) -> None:
         register_device,
         methods=["POST"],
         operation_id="registerDevice",
-        responses={**problem_responses(401, 409, 413, 422, 429)},
+        responses={**problem_responses(401, 409, 422, 429)},
     )
     router.add_api_route(
         "/v1/logins",
         open_login,
         methods=["POST"],
         operation_id="openLogin",
-        responses={**problem_responses(401, 409, 413, 422)},
+        responses={**problem_responses(401, 409, 422)},
     )
     router.add_api_route(
         "/v1/tokens",
         issue_token,
         methods=["POST"],
         operation_id="issueToken",
-        responses={**problem_responses(401, 409, 413, 422)},
+        responses={**problem_responses(401, 409, 422)},
     )
 
 

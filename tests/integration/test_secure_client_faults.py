@@ -92,7 +92,7 @@ async def test_the_pause_that_the_relay_asks_for_is_kept_until_a_new_connection(
     await alice.client.send("bob", "one")
     await alice.client.send("bob", "two")
     flushing = asyncio.create_task(alice.client.flushed())
-    await alice.until(lambda: len(tap.sent) > 0)
+    await eventually(lambda: len(tap.sent) > 0)
     for _ in range(50):
         await asyncio.sleep(0)
     assert len(tap.sent) <= 2

@@ -77,10 +77,12 @@ def forks(bob: Device) -> list[tuple[VerifiedDeviceList, VerifiedDeviceList]]:
     """Return (known, contradicting) lists, all signed by the account key."""
     second, other_second = successor(bob), successor(bob, created_at=bob.world.now + 1)
     severed = successor(bob, second, previous_hash=DeviceListHash(b"\x01" * 32))
-    return [(second, other_second), (second, severed), (severed, second)]
+    other_keys = replace(second.content.devices[0], identity_key=reinstall(bob).messenger.account.party.identity_key)
+    rekeyed = successor(bob, successor(bob, second), devices=(other_keys,))
+    return [(second, other_second), (second, severed), (severed, second), (second, rekeyed)]
 
 
-@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("which", range(4))
 def test_lists_that_contradict_each_other_stop_sending_for_good(which: int) -> None:
     alice, bob = pair()
     talk(alice, bob)

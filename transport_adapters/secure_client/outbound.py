@@ -40,8 +40,8 @@ class Outbound:
         self._changed, self._empty = asyncio.Event(), asyncio.Event()
         self._connections = 0
         self._expiry_check_at = 0.0
-        self._pause_until = math.inf
-        """Nothing goes out before: there is no connection, or the server asked for a pause from this device."""
+        self._held_until = math.inf
+        """Nothing goes out before: there is no connection, or the server asked for a pause. 0 if nothing holds."""
         self._paused: dict[DeviceAddress, float] = {}
         self._setbacks: dict[DeviceAddress, int] = {}
         """Refusals in a row."""
@@ -54,7 +54,7 @@ class Outbound:
     def connected(self) -> None:
         """A new connection: whatever paused may be tried at once."""
         self._connections += 1
-        self._expiry_check_at = self._pause_until = 0.0
+        self._expiry_check_at = self._held_until = 0.0
         self._paused.clear()
         self._setbacks.clear()
         self.wake()
@@ -68,7 +68,7 @@ class Outbound:
         """Send, for ever."""
         while True:
             self._changed.clear()
-            self._paused = {device: until for device, until in self._paused.items() if until > _now()}
+            self._end_pauses()
             await self._give_up()
             queued, due = await self._queued()
             if not queued and not self._changed.is_set():
@@ -91,7 +91,7 @@ class Outbound:
 
     async def _queued(self) -> tuple[list[OutboxEntry], list[OutboxEntry]]:
         """Read as much of the outbox as is useful; return it, and which of it is due."""
-        limit = READ_AHEAD if self._pause_until <= _now() else 1
+        limit = 1 if self._held_until else READ_AHEAD
         while True:
             queued = await self._parts.commit(self._parts.messenger.outbox, limit)
             due = [entry for entry in queued if self._is_due(entry)]
@@ -170,7 +170,7 @@ class Outbound:
         return contact is not None and contact.device_list.content.device(device.device_id) is None
 
     def _hold(self, seconds: float) -> None:
-        self._pause_until = max(self._pause_until, _now() + seconds)
+        self._held_until = max(self._held_until, _now() + seconds)
 
     def _pause(self, device: DeviceAddress, seconds: float | None = None) -> None:
         if device in self._paused:
@@ -179,13 +179,19 @@ class Outbound:
         self._paused[device] = _now() + (seconds or self._parts.pace.retry(setbacks))
 
     def _is_due(self, entry: OutboxEntry) -> bool:
-        return entry.recipient not in self._paused and _now() >= self._pause_until
+        return not self._held_until and entry.recipient not in self._paused
+
+    def _end_pauses(self) -> None:
+        """Forget the pauses that are over. Nowhere else, so that `_rest` waits for the end of each that counted."""
+        now = _now()
+        self._paused = {device: until for device, until in self._paused.items() if until > now}
+        if self._held_until <= now:
+            self._held_until = 0.0
 
     async def _rest(self) -> None:
         """Wait for new envelopes, a new connection, or the end of the shortest pause."""
         # While nothing at all may go out, the end of a device's pause is no news.
-        held = self._pause_until > _now()
-        until = self._pause_until if held else min(self._paused.values(), default=math.inf)
+        until = self._held_until or min(self._paused.values(), default=math.inf)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._changed.wait()

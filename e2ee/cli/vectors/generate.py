@@ -4,7 +4,6 @@ Owns: numbering, outputs, notes, the bytes of vector and schema files.
 Does not know about: single cases (cases/).
 """
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -27,6 +26,7 @@ from e2ee.cli.vectors.cases import (
     safety_number,
 )
 from e2ee.cli.vectors.drawn import record
+from e2ee.cli.vectors.files import encode
 from e2ee.cli.vectors.flags import FLAGS
 from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject, Operation, VectorFile
 from e2ee.cli.vectors.registry import FILES
@@ -68,8 +68,8 @@ def write(directory: Path) -> list[str]:
     """Write all files; return the names of those that were not there with the same bytes."""
     (directory / "schemas").mkdir(parents=True, exist_ok=True)
     changed = differences(directory, list(generate()))
-    for name, content_ in changed:
-        (directory / name).write_bytes(content_)
+    for name, data in changed:
+        (directory / name).write_bytes(data)
     return [name for name, _ in changed]
 
 
@@ -83,10 +83,6 @@ def record_encapsulations() -> None:
     for key in (*people.kem_keys(), primitives.KEM_KEY):
         for number in range(_ENCAPSULATIONS):
             record(key, number)
-
-
-def encode(content_: JsonObject) -> bytes:
-    return (json.dumps(content_, indent=2) + "\n").encode("ascii")
 
 
 def document(file: VectorFile) -> JsonObject:

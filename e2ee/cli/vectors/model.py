@@ -74,6 +74,8 @@ class Operation:
     output: Schema
     run: Callable[[Fields], JsonObject]
     """Raises E2EEError or Refused for an input that must be refused."""
+    intermediate: tuple[str, ...] = ()
+    """Output keys, at any depth, that help to find the first wrong step; the answer of another program may omit them."""
 
     def answer(self, given: Mapping[str, Any]) -> JsonObject:
         """Run on an input; return the outcome as a vector states it: result, and output or fails_at."""

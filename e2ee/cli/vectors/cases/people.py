@@ -74,12 +74,9 @@ class Person:
             self.account.kem_prekey(self.last_resort if last_resort else self.one_time_kem),
         )
 
-    def device_json(self, *, prekeys: bool = True) -> JsonObject:
-        """Return the device with all of its secrets, as vectors write it; without prekeys if it needs none."""
+    def device_json(self) -> JsonObject:
+        """Return the device with all of its secrets, as vectors write it."""
         account = self.account
-        signed = [self.signed_prekey] if prekeys else []
-        one_time = self.one_time_prekeys if prekeys else ()
-        kem = [self.one_time_kem, self.last_resort] if prekeys else []
         return {
             "user_id": self.user_id,
             "device_id": str(self.address.device_id),
@@ -87,9 +84,9 @@ class Person:
             "device_signing_seed": account.device_signing_key_pair.seed.expose().hex(),
             "identity_private_key": account.identity_key_pair.private.expose().hex(),
             "created_at": NOW,
-            "signed_prekeys": [_private_json(each) for each in signed],
-            "one_time_prekeys": [_private_json(each) for each in one_time],
-            "kem_prekeys": [_kem_json(each) for each in kem],
+            "signed_prekeys": [_private_json(self.signed_prekey)],
+            "one_time_prekeys": [_private_json(each) for each in self.one_time_prekeys],
+            "kem_prekeys": [_kem_json(self.one_time_kem), _kem_json(self.last_resort)],
         }
 
 

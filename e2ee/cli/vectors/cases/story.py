@@ -97,14 +97,20 @@ class Story:
         return self._talk.devices[who.user_id].sending_session(peer.address, self._time())
 
     def conversation(self) -> JsonObject:
-        """Return the case of both ends."""
-        return {"devices": [each.device_json() for each in self._people.values()], "steps": self._steps}
+        """Return the case of both ends, with those prekeys alone that a session started from."""
+        devices = [_with_prekeys(each.device_json(), self._claimed(each)) for each in self._people.values()]
+        return {"devices": devices, "steps": self._steps}
 
     def reception(self, who: Person, *envelopes: bytes) -> JsonObject:
         """Return the case of one end, to which further envelopes come."""
         steps = [self._seen_alone(each) for each in self._steps if each["device"] == who.user_id]
         more = [_receive(who, self._time(), each) for each in envelopes]
         return {"device": who.device_json(), "steps": [*steps, *more]}
+
+    def _claimed(self, who: Person) -> set[int]:
+        started = [each for each in self._steps if each["step"] == "start" and each["peer"] == who.user_id]
+        names = ("signed_prekey_id", "one_time_prekey_id", "kem_prekey_id")
+        return {each[name] for each in started for name in names if name in each}
 
     def _seen_alone(self, step: JsonObject) -> JsonObject:
         if step["step"] != "deliver":
@@ -120,3 +126,8 @@ class Story:
 
 def _receive(who: Person, time: int, envelope: bytes) -> JsonObject:
     return {"step": "receive", "device": who.user_id, "time": time, "envelope": envelope.hex()}
+
+
+def _with_prekeys(device: JsonObject, prekey_ids: set[int]) -> JsonObject:
+    lists = ("signed_prekeys", "one_time_prekeys", "kem_prekeys")
+    return {**device, **{name: [each for each in device[name] if each["prekey_id"] in prekey_ids] for name in lists}}

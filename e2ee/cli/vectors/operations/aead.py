@@ -135,6 +135,7 @@ SEAL = Operation(
     ),
     record(**_KEYS, message=hex_bytes()),
     _seal,
+    tuple(_KEYS),
 )
 OPEN = Operation(
     "MessageOpen",
@@ -142,6 +143,7 @@ OPEN = Operation(
     record(**_CHAINS, message=hex_bytes()),
     record(**_KEYS, plaintext=hex_bytes()),
     _open,
+    tuple(_KEYS),
 )
 
 FILE = VectorFile(

@@ -112,6 +112,7 @@ SIGN = Operation(
     record(account_seed=hex_bytes(32), **_LIST),
     record(account_key=hex_bytes(32), signed_bytes=hex_bytes(), hash=hex_bytes(32), encoded=hex_bytes()),
     _sign,
+    ("signed_bytes",),
 )
 DECODE = Operation(
     "DeviceListDecode",

@@ -124,6 +124,7 @@ DOUBLE_RATCHET = Operation(
     ),
     record(steps=array(_OUTCOME, 1)),
     _run,
+    ("dh", "root_key", "chain_key", "skipped_keys"),
 )
 
 FILE = VectorFile(

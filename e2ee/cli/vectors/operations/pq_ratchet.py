@@ -94,6 +94,7 @@ PQ_RATCHET = Operation(
         ),
     ),
     _run,
+    ("root_key", "sending_chain_key", "receiving_chain_key", "authentication_key", "chain_key", "skipped_keys"),
 )
 
 FILE = VectorFile(

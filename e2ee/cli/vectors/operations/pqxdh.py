@@ -44,6 +44,7 @@ _DERIVED: Final[dict[str, Schema]] = {
     "handshake_hash": hex_bytes(32, "H"),
 }
 _OPTIONAL: Final = ("dh4",)
+_INTERMEDIATE: Final = ("dh1", "dh2", "dh3", "dh4", "transcript", "kem_shared_secret", "rejected_secret")
 
 
 class PublicPreKeys(NamedTuple):
@@ -175,6 +176,7 @@ INITIATE = Operation(
     ),
     record(_OPTIONAL, **_DERIVED, handshake_header=hex_bytes(1719)),
     _initiate,
+    _INTERMEDIATE,
 )
 RESPOND = Operation(
     "PqxdhRespond",
@@ -191,6 +193,7 @@ RESPOND = Operation(
     ),
     record(_OPTIONAL, **_DERIVED, kem_shared_secret=hex_bytes(32), rejected_secret=hex_bytes(32)),
     _respond,
+    _INTERMEDIATE,
 )
 
 FILE = VectorFile(

@@ -152,6 +152,7 @@ SIGN_SIGNED_PREKEY = Operation(
     record(**_SIGNING, prekey_id=integer(), expires_at=timestamp(), public_key=hex_bytes(32)),
     _OUTCOME,
     _sign_signed_prekey,
+    ("signed_bytes",),
 )
 SIGN_KEM_PREKEY = Operation(
     "KemPreKeySign",
@@ -165,6 +166,7 @@ SIGN_KEM_PREKEY = Operation(
     ),
     _OUTCOME,
     _sign_kem_prekey,
+    ("signed_bytes",),
 )
 DECODE_BUNDLE = Operation(
     "BundleDecode",
@@ -193,6 +195,7 @@ SIGN_ASSERTION = Operation(
     record(device_signing_seed=hex_bytes(32), **_ASSERTION),
     record(device_signing_key=hex_bytes(32), signed_bytes=hex_bytes(), signature=hex_bytes(64)),
     _sign_assertion,
+    ("signed_bytes",),
 )
 VERIFY_ASSERTION = Operation(
     "LoginAssertionVerify",

@@ -109,6 +109,7 @@ KEM_DECAPSULATE = Operation(
     record(seed=hex_bytes(64), ciphertext=hex_bytes()),
     record(public_key=hex_bytes(1568), shared_secret=hex_bytes(32), rejected_secret=hex_bytes(32)),
     _decapsulate,
+    ("rejected_secret",),
 )
 
 FILE = VectorFile(

@@ -110,12 +110,28 @@ _CONSUMED: Final = record(step=constant("receive"), outcome=constant("consumed")
 _REFUSED: Final = record(step=constant("receive"), outcome=constant("refused"), fails_at=one_of(*LAYERS))
 _PRUNED: Final = record(step=constant("prune"), sessions=integer(description="left with the peer"))
 
+_INTERMEDIATE: Final = (
+    "rejected_secrets",
+    "associated_data",
+    "handshake_hash",
+    "root_key",
+    "pq_root_key",
+    "chain_key",
+    "message_key",
+    "pq_message_key",
+    "aes_key",
+    "commitment",
+    "plaintext",
+    "skipped_keys",
+)
+
 CONVERSATION: Final = Operation(
     "Conversation",
     "Devices that talk with one another; a refused delivery is an outcome, and changes nothing",
     record(devices=array(DEVICE, 1), steps=array(either(_START, _SEND, _DELIVER, _PRUNE), 1)),
     record(devices=array(PUBLISHED), steps=array(either(_STARTED, _SENT, _STORED, _CONSUMED, _REFUSED, _PRUNED), 1)),
     _run_conversation,
+    _INTERMEDIATE,
 )
 RECEPTION: Final = Operation(
     "Reception",
@@ -123,6 +139,7 @@ RECEPTION: Final = Operation(
     record(device=DEVICE, steps=array(either(_RECEIVE, _SEND), 1)),
     record(device=PUBLISHED, steps=array(either(_SENT, _STORED, _CONSUMED), 1)),
     _run_reception,
+    _INTERMEDIATE,
 )
 
 _COMMON: Final = (
