@@ -47,9 +47,7 @@ class Pair:
         first = decode_body(body)
         if not isinstance(first, PreKeyMessage):
             raise TypeError("a first message carries the handshake")
-        theirs = sessions.start_as_responder(
-            self._bob_party, self._keys, self.alice.address, first.handshake, _NOW
-        )
+        theirs = sessions.start_as_responder(self._bob_party, self._keys, self.alice.address, first.handshake, _NOW)
         return ours, theirs.decrypt(first.message, nothing_skipped).session
 
     def stream(self, content: bytes) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Final
 
+from e2ee.cli.vectors.arguments import add_vectors_arguments
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_TTL_SECONDS
 from e2ee.wire.identifiers import parse_conversation_id, parse_user_id
@@ -43,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     try:
         arguments = _parse(argv)
+        if arguments.command == "vectors":
+            # Before the others, because it needs none of the extras.
+            from e2ee.cli.vectors.command import run_vectors
+
+            return run_vectors(arguments)
         try:
             # Here and not above: the parser and its help work without the extras.
             from e2ee.cli.commands import run
@@ -89,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_receive(add("receive", "fetch, decrypt and print messages", common))
     _add_chat(add("chat", "talk with one user, line by line", common))
     add("status", "show this device and its counts; works offline", common)
+    add_vectors_arguments(add("vectors", "check an implementation against the test vectors, or write them again"))
     _add_demo(add("demo", "see it work: a real server, three clients, and a look at its database"))
     return parser
 

@@ -1,17 +1,18 @@
 """SQL on claims.
 
 Owns: the statements on `e2ee_claims` and `e2ee_claimed_bundles`: which request got which prekeys.
-Does not know about: the prekeys' bytes, limits, who may claim.
+Does not know about: limits, who may claim.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from itertools import groupby
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, delete, select
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select
 
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, PreKeyId, UserId
-from keyserver.repository.statements import insert
-from keyserver.tables import claimed_bundles, claims
+from keyserver.repository.statements import Upsert
+from keyserver.tables import PreKeyKind, claimed_bundles, claims, prekeys
 
 
 class ClaimRequest(NamedTuple):
@@ -23,7 +24,7 @@ class ClaimRequest(NamedTuple):
 
 
 class ClaimedBundle(NamedTuple):
-    """The prekeys of one device that one claim got."""
+    """The ids of the prekeys of one device that one claim got."""
 
     address: DeviceAddress
     signed_prekey_id: PreKeyId
@@ -31,21 +32,25 @@ class ClaimedBundle(NamedTuple):
     kem_prekey_id: PreKeyId
 
 
+class BundleBodies(NamedTuple):
+    """The encoded prekeys of one device that one claim got."""
+
+    address: DeviceAddress
+    signed_prekey: bytes
+    one_time_prekey: bytes | None
+    kem_prekey: bytes
+
+
 def begin(connection: Connection, request: ClaimRequest, now: int) -> bytes | None:
     """Record a request. Return None if its id is new, else the question it was first used for.
 
     On PostgreSQL the same request under way in another transaction is waited for.
     """
-    added = connection.execute(
-        insert(connection, claims)
-        .values(**_key(request), question=request.question, created_at=now)
-        .on_conflict_do_nothing()
-        .returning(claims.c.request_id)
-    ).one_or_none()
-    if added is not None:
+    values = {**_key(request), "question": request.question, "created_at": now}
+    if connection.execute(_BEGIN.on(connection), values).one_or_none() is not None:
         return None
-    same = and_(*(claims.c[name] == value for name, value in _key(request).items()))
-    return cast(bytes, connection.execute(select(claims.c.question).where(same)).scalar_one())
+    question: bytes = connection.execute(_QUESTION, _named(request)).scalar_one()
+    return question
 
 
 def add_bundles(connection: Connection, request: ClaimRequest, bundles: Sequence[ClaimedBundle]) -> None:
@@ -62,21 +67,15 @@ def add_bundles(connection: Connection, request: ClaimRequest, bundles: Sequence
         for each in bundles
     ]
     if rows:
-        connection.execute(insert(connection, claimed_bundles), rows)
+        connection.execute(_ADD_BUNDLES, rows)
 
 
-def bundles(connection: Connection, request: ClaimRequest) -> Sequence[ClaimedBundle]:
-    """Return what the request got, in order of device id."""
-    same = and_(*(claimed_bundles.c[name] == value for name, value in _key(request).items()))
-    rows = connection.execute(select(claimed_bundles).where(same).order_by(claimed_bundles.c.target_device_id))
+def bundles(connection: Connection, request: ClaimRequest) -> Sequence[BundleBodies]:
+    """Return what the request got, in order of device id. The bytes are held for as long as the request is."""
+    rows = connection.execute(_BUNDLES, _named(request)).all()
     return [
-        ClaimedBundle(
-            DeviceAddress(UserId(row.target_user_id), DeviceId(row.target_device_id)),
-            PreKeyId(row.signed_prekey_id),
-            None if row.one_time_prekey_id is None else PreKeyId(row.one_time_prekey_id),
-            PreKeyId(row.kem_prekey_id),
-        )
-        for row in rows
+        _bundle(DeviceAddress(UserId(user_id), DeviceId(device_id)), {row.kind: row.body for row in of_device})
+        for (user_id, device_id), of_device in groupby(rows, lambda row: (row.user_id, row.device_id))
     ]
 
 
@@ -85,9 +84,51 @@ def forget(connection: Connection, before: int) -> int:
     return connection.execute(delete(claims).where(claims.c.created_at < before)).rowcount
 
 
-def _key(request: ClaimRequest) -> dict[str, object]:
+def _bundle(address: DeviceAddress, bodies: dict[int, bytes]) -> BundleBodies:
+    kem_kind = PreKeyKind.ONE_TIME_KEM if PreKeyKind.ONE_TIME_KEM in bodies else PreKeyKind.LAST_RESORT_KEM
+    return BundleBodies(address, bodies[PreKeyKind.SIGNED], bodies.get(PreKeyKind.ONE_TIME), bodies[kem_kind])
+
+
+def _key(request: ClaimRequest) -> dict[str, Any]:
     return {
         "user_id": request.claimer.user_id,
         "device_id": request.claimer.device_id.raw,
         "request_id": request.request_id,
     }
+
+
+def _named(request: ClaimRequest) -> dict[str, Any]:
+    return {f"its_{name}": value for name, value in _key(request).items()}
+
+
+_BEGIN = Upsert(claims, lambda insert: insert.on_conflict_do_nothing().returning(claims.c.request_id))
+_QUESTION = select(claims.c.question).where(
+    claims.c.user_id == bindparam("its_user_id"),
+    claims.c.device_id == bindparam("its_device_id"),
+    claims.c.request_id == bindparam("its_request_id"),
+)
+_ADD_BUNDLES = insert(claimed_bundles)
+_BUNDLES = (
+    select(prekeys.c.user_id, prekeys.c.device_id, prekeys.c.kind, prekeys.c.body)
+    .select_from(claimed_bundles)
+    .join(
+        prekeys,
+        and_(
+            prekeys.c.user_id == claimed_bundles.c.target_user_id,
+            prekeys.c.device_id == claimed_bundles.c.target_device_id,
+            prekeys.c.prekey_id.in_(
+                [
+                    claimed_bundles.c.signed_prekey_id,
+                    claimed_bundles.c.one_time_prekey_id,
+                    claimed_bundles.c.kem_prekey_id,
+                ]
+            ),
+        ),
+    )
+    .where(
+        claimed_bundles.c.user_id == bindparam("its_user_id"),
+        claimed_bundles.c.device_id == bindparam("its_device_id"),
+        claimed_bundles.c.request_id == bindparam("its_request_id"),
+    )
+    .order_by(prekeys.c.device_id)
+)

@@ -7,12 +7,12 @@ Does not know about: who may do what (service/).
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, select, update
 
 from e2ee.wire.device_list import NO_PREVIOUS_LIST, DeviceListHash, ListPosition
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 from e2ee.wire.public_keys import AccountKey, DeviceSigningKey, IdentityKey
-from keyserver.repository.statements import insert
+from keyserver.repository.statements import Upsert
 from keyserver.tables import DeviceStatus, devices, users
 
 
@@ -45,11 +45,8 @@ class Standing(NamedTuple):
 
 def ensure_user(connection: Connection, user_id: UserId, now: int) -> None:
     """Add the user's row unless it is there."""
-    connection.execute(
-        insert(connection, users)
-        .values(user_id=user_id, list_seq=0, list_hash=NO_PREVIOUS_LIST.raw, created_at=now)
-        .on_conflict_do_nothing()
-    )
+    values = {"user_id": user_id, "list_seq": 0, "list_hash": NO_PREVIOUS_LIST.raw, "created_at": now}
+    connection.execute(_ENSURE_USER.on(connection), values)
 
 
 def find_user(connection: Connection, user_id: UserId, *, lock: bool = False) -> UserRow | None:
@@ -79,31 +76,29 @@ def add_device(
 ) -> None:
     """Add a pending device."""
     signing_key, identity_key = keys
-    connection.execute(
-        insert(connection, devices).values(
-            user_id=address.user_id,
-            device_id=address.device_id.raw,
-            device_signing_key=signing_key.raw,
-            identity_key=identity_key.raw,
-            status=DeviceStatus.PENDING,
-            token_version=0,
-            login_counter=-1,
-            created_at=now,
-        )
-    )
+    values = {
+        "user_id": address.user_id,
+        "device_id": address.device_id.raw,
+        "device_signing_key": signing_key.raw,
+        "identity_key": identity_key.raw,
+        "status": DeviceStatus.PENDING,
+        "token_version": 0,
+        "login_counter": -1,
+        "created_at": now,
+    }
+    connection.execute(insert(devices), values)
 
 
 def find_device(connection: Connection, address: DeviceAddress, *, lock: bool = False) -> DeviceRow | None:
     """Return a device; with `lock`, until the end of the transaction nobody else changes it."""
-    statement = _device_columns().where(*_is(address))
-    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    row = connection.execute(_FIND_AND_LOCK if lock else _FIND, _named(address)).one_or_none()
     return None if row is None else _device(row)
 
 
 def devices_of(connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]) -> Sequence[DeviceRow]:
     """Return those of the named devices that are registered."""
     named = devices.c.device_id.in_([each.raw for each in device_ids])
-    rows = connection.execute(_device_columns().where(devices.c.user_id == user_id, named)).all()
+    rows = connection.execute(_DEVICES.where(devices.c.user_id == user_id, named)).all()
     return [_device(row) for row in rows]
 
 
@@ -146,15 +141,7 @@ def advance_login_counter(connection: Connection, address: DeviceAddress, counte
 
 def standing(connection: Connection, address: DeviceAddress) -> Standing | None:
     """Return how a device stands; None if even its user is unknown."""
-    row = connection.execute(
-        select(users.c.list_seq, users.c.list_hash, devices.c.status)
-        .select_from(users)
-        .outerjoin(
-            devices,
-            and_(devices.c.user_id == users.c.user_id, devices.c.device_id == address.device_id.raw),
-        )
-        .where(users.c.user_id == address.user_id)
-    ).one_or_none()
+    row = connection.execute(_STANDING, _named(address)).one_or_none()
     if row is None:
         return None
     return Standing(row.list_seq, row.list_hash, None if row.status is None else DeviceStatus(row.status))
@@ -165,26 +152,15 @@ def _is(address: DeviceAddress) -> tuple[ColumnElement[bool], ColumnElement[bool
 
 
 def _in_status(connection: Connection, user_id: UserId, status: DeviceStatus) -> Sequence[tuple[DeviceId, int]]:
-    rows = connection.execute(
-        select(devices.c.device_id, devices.c.created_at)
-        .where(devices.c.user_id == user_id, devices.c.status == status)
-        .order_by(devices.c.created_at, devices.c.device_id)
-    )
+    rows = connection.execute(_IN_STATUS, {"its_user_id": user_id, "its_status": status})
     return [(DeviceId(row.device_id), row.created_at) for row in rows]
 
 
-def _device_columns() -> Select[Any]:
-    return select(
-        devices.c.device_id,
-        devices.c.device_signing_key,
-        devices.c.identity_key,
-        devices.c.status,
-        devices.c.token_version,
-        devices.c.login_counter,
-    )
+def _named(address: DeviceAddress) -> dict[str, Any]:
+    return {"its_user_id": address.user_id, "its_device_id": address.device_id.raw}
 
 
-def _device(row: Row[Any]) -> DeviceRow:
+def _device(row: Any) -> DeviceRow:
     return DeviceRow(
         DeviceId(row.device_id),
         DeviceSigningKey(row.device_signing_key),
@@ -193,3 +169,27 @@ def _device(row: Row[Any]) -> DeviceRow:
         row.token_version,
         row.login_counter,
     )
+
+
+_ENSURE_USER = Upsert(users, lambda insert: insert.on_conflict_do_nothing())
+_DEVICES = select(
+    devices.c.device_id,
+    devices.c.device_signing_key,
+    devices.c.identity_key,
+    devices.c.status,
+    devices.c.token_version,
+    devices.c.login_counter,
+)
+_FIND = _DEVICES.where(devices.c.user_id == bindparam("its_user_id"), devices.c.device_id == bindparam("its_device_id"))
+_FIND_AND_LOCK = _FIND.with_for_update()
+_IN_STATUS = (
+    select(devices.c.device_id, devices.c.created_at)
+    .where(devices.c.user_id == bindparam("its_user_id"), devices.c.status == bindparam("its_status"))
+    .order_by(devices.c.created_at, devices.c.device_id)
+)
+_STANDING = (
+    select(users.c.list_seq, users.c.list_hash, devices.c.status)
+    .select_from(users)
+    .outerjoin(devices, and_(devices.c.user_id == users.c.user_id, devices.c.device_id == bindparam("its_device_id")))
+    .where(users.c.user_id == bindparam("its_user_id"))
+)

@@ -7,11 +7,10 @@ Does not know about: tokens, assertions, lifetimes.
 from collections.abc import Collection
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select
 
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 from e2ee.wire.login_assertion import LoginId
-from keyserver.repository.statements import insert
 from keyserver.tables import logins
 
 
@@ -26,23 +25,25 @@ class NewLogin(NamedTuple):
 
 def add(connection: Connection, login: NewLogin, now: int) -> None:
     """Add a login."""
-    connection.execute(
-        insert(connection, logins).values(
-            login_id=login.login_id.raw,
-            user_id=login.address.user_id,
-            device_id=login.address.device_id.raw,
-            host_issued_at=login.host_issued_at,
-            created_at=now,
-            expires_at=login.expires_at,
-        )
-    )
+    values = {
+        "login_id": login.login_id.raw,
+        "user_id": login.address.user_id,
+        "device_id": login.address.device_id.raw,
+        "host_issued_at": login.host_issued_at,
+        "created_at": now,
+        "expires_at": login.expires_at,
+    }
+    connection.execute(insert(logins), values)
 
 
 def expiry(connection: Connection, login_id: LoginId, address: DeviceAddress) -> int | None:
     """Return when the device's login expires; None if it has ended or never was."""
-    return connection.execute(
-        select(logins.c.expires_at).where(logins.c.login_id == login_id.raw, *_of(address))
-    ).scalar_one_or_none()
+    values = {
+        "its_login_id": login_id.raw,
+        "its_user_id": address.user_id,
+        "its_device_id": address.device_id.raw,
+    }
+    return connection.execute(_EXPIRY, values).scalar_one_or_none()
 
 
 def keep_newest(connection: Connection, address: DeviceAddress, number: int) -> None:
@@ -69,3 +70,10 @@ def forget(connection: Connection, expired_before: int) -> int:
 
 def _of(address: DeviceAddress) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return logins.c.user_id == address.user_id, logins.c.device_id == address.device_id.raw
+
+
+_EXPIRY = select(logins.c.expires_at).where(
+    logins.c.login_id == bindparam("its_login_id"),
+    logins.c.user_id == bindparam("its_user_id"),
+    logins.c.device_id == bindparam("its_device_id"),
+)

@@ -7,12 +7,11 @@ A row that was spent keeps its id and hash for as long as the device exists: a t
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, delete, func, insert, select, update
 
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, PreKeyId, UserId
-from keyserver.repository.statements import insert
 from keyserver.tables import DeviceStatus, PreKeyKind, devices, prekeys
 
 
@@ -37,11 +36,7 @@ def fingerprints(
     connection: Connection, address: DeviceAddress, prekey_ids: Collection[PreKeyId]
 ) -> Mapping[PreKeyId, Fingerprint]:
     """Return those of the named ids that were published before, spent or not."""
-    rows = connection.execute(
-        select(prekeys.c.prekey_id, prekeys.c.kind, prekeys.c.hash).where(
-            *_of(address), prekeys.c.prekey_id.in_(prekey_ids)
-        )
-    )
+    rows = connection.execute(_FINGERPRINTS, {**_of(address), "its_ids": list(prekey_ids)})
     return {PreKeyId(row.prekey_id): Fingerprint(PreKeyKind(row.kind), row.hash) for row in rows}
 
 
@@ -61,29 +56,24 @@ def add(connection: Connection, address: DeviceAddress, fresh: Sequence[NewPreKe
         for each in fresh
     ]
     if rows:
-        connection.execute(insert(connection, prekeys), rows)
+        connection.execute(_ADD, rows)
 
 
 def replace(connection: Connection, address: DeviceAddress, kind: PreKeyKind, now: int) -> None:
     """Stop offering the device's prekeys of a kind."""
-    connection.execute(update(prekeys).where(*_of(address), prekeys.c.kind == kind, _OFFERED).values(spent_at=now))
+    connection.execute(_REPLACE, {**_of(address), "its_kind": kind, "its_now": now})
 
 
 def count_offered(connection: Connection, address: DeviceAddress, now: int) -> Mapping[PreKeyKind, int]:
     """Return how many prekeys of each kind are offered; a kind without any is missing."""
-    rows = connection.execute(
-        select(prekeys.c.kind, func.count().label("number"))
-        .where(*_of(address), _OFFERED, _unexpired(now))
-        .group_by(prekeys.c.kind)
-    )
+    rows = connection.execute(_COUNT, {**_of(address), "its_now": now})
     return {PreKeyKind(row.kind): row.number for row in rows}
 
 
 def offered(connection: Connection, address: DeviceAddress, kind: PreKeyKind, now: int) -> PreKeyId | None:
     """Return the device's prekey of a kind that is offered until it is replaced."""
-    found = connection.execute(
-        select(prekeys.c.prekey_id).where(*_of(address), prekeys.c.kind == kind, _OFFERED, _unexpired(now))
-    ).scalar_one_or_none()
+    values = {**_of(address), "its_kind": kind, "its_now": now}
+    found = connection.execute(_CURRENT, values).scalar_one_or_none()
     return None if found is None else PreKeyId(found)
 
 
@@ -95,34 +85,9 @@ def claim_one_time_prekey(
     One statement picks and marks, so two claims never see the same row as unmarked. On PostgreSQL the pick skips
     rows that another claim has locked: both get a key, neither waits.
     """
-    oldest = (
-        select(prekeys.c.prekey_id)
-        .where(*_of(address), prekeys.c.kind == kind, _OFFERED, _unexpired(now))
-        .order_by(prekeys.c.published_at, prekeys.c.prekey_id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .cte("picked")
-        .prefix_with("MATERIALIZED")  # or PostgreSQL may run the pick again for every row it compares
-    )
-    claimed = connection.execute(
-        update(prekeys)
-        .where(*_of(address), prekeys.c.prekey_id == select(oldest.c.prekey_id).scalar_subquery(), _OFFERED)
-        .values(spent_at=now, claim_request=request_id)
-        .returning(prekeys.c.prekey_id)
-    ).scalar_one_or_none()
+    values = {**_of(address), "its_kind": kind, "its_now": now, "its_request_id": request_id}
+    claimed = connection.execute(_CLAIM, values).scalar_one_or_none()
     return None if claimed is None else PreKeyId(claimed)
-
-
-def bodies(
-    connection: Connection, address: DeviceAddress, prekey_ids: Collection[PreKeyId]
-) -> Mapping[PreKeyId, bytes]:
-    """Return the bytes of prekeys, spent or not, as far as they are still held."""
-    rows = connection.execute(
-        select(prekeys.c.prekey_id, prekeys.c.body).where(
-            *_of(address), prekeys.c.prekey_id.in_(prekey_ids), prekeys.c.body.is_not(None)
-        )
-    )
-    return {PreKeyId(row.prekey_id): row.body for row in rows}
 
 
 def withdraw(connection: Connection, user_id: UserId, device_ids: Collection[DeviceId], now: int) -> None:
@@ -134,8 +99,7 @@ def withdraw(connection: Connection, user_id: UserId, device_ids: Collection[Dev
 def forget_bodies(connection: Connection, spent_before: int) -> int:
     """Drop the bytes of prekeys spent before a time; return how many. Id and hash stay."""
     old = prekeys.c.spent_at < spent_before
-    dropped = connection.execute(update(prekeys).where(old, prekeys.c.body.is_not(None)).values(body=None))
-    return dropped.rowcount
+    return connection.execute(update(prekeys).where(old, prekeys.c.body.is_not(None)).values(body=None)).rowcount
 
 
 def delete_retired(connection: Connection, retired_before: int) -> int:
@@ -156,12 +120,37 @@ def delete_retired(connection: Connection, retired_before: int) -> int:
     return connection.execute(delete(prekeys).where(gone)).rowcount
 
 
+def _of(address: DeviceAddress) -> dict[str, Any]:
+    return {"its_user_id": address.user_id, "its_device_id": address.device_id.raw}
+
+
+_NOW = bindparam("its_now", type_=BigInteger)
+_MINE = (prekeys.c.user_id == bindparam("its_user_id")) & (prekeys.c.device_id == bindparam("its_device_id"))
+_OF_KIND = _MINE & (prekeys.c.kind == bindparam("its_kind"))
 _OFFERED = prekeys.c.spent_at.is_(None)
+_UNEXPIRED = prekeys.c.expires_at.is_(None) | (prekeys.c.expires_at > _NOW)
 
-
-def _of(address: DeviceAddress) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return prekeys.c.user_id == address.user_id, prekeys.c.device_id == address.device_id.raw
-
-
-def _unexpired(now: int) -> ColumnElement[bool]:
-    return prekeys.c.expires_at.is_(None) | (prekeys.c.expires_at > now)
+_FINGERPRINTS = select(prekeys.c.prekey_id, prekeys.c.kind, prekeys.c.hash).where(
+    _MINE, prekeys.c.prekey_id.in_(bindparam("its_ids", expanding=True))
+)
+_ADD = insert(prekeys)
+_REPLACE = update(prekeys).where(_OF_KIND, _OFFERED).values(spent_at=_NOW)
+_COUNT = (
+    select(prekeys.c.kind, func.count().label("number")).where(_MINE, _OFFERED, _UNEXPIRED).group_by(prekeys.c.kind)
+)
+_CURRENT = select(prekeys.c.prekey_id).where(_OF_KIND, _OFFERED, _UNEXPIRED)
+_OLDEST = (
+    select(prekeys.c.prekey_id)
+    .where(_OF_KIND, _OFFERED, _UNEXPIRED)
+    .order_by(prekeys.c.published_at, prekeys.c.prekey_id)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+    .cte("picked")
+    .prefix_with("MATERIALIZED")  # or PostgreSQL may run the pick again for every row it compares
+)
+_CLAIM = (
+    update(prekeys)
+    .where(_MINE, prekeys.c.prekey_id == select(_OLDEST.c.prekey_id).scalar_subquery(), _OFFERED)
+    .values(spent_at=_NOW, claim_request=bindparam("its_request_id"))
+    .returning(prekeys.c.prekey_id)
+)

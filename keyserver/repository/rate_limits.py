@@ -9,9 +9,9 @@ atomic statement, and no row at all for a full bucket.
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, case, delete, select
+from sqlalchemy import BigInteger, Connection, Executable, bindparam, case, delete, select
 
-from keyserver.repository.statements import insert
+from keyserver.repository.statements import Insert, Upsert
 from keyserver.tables import rate_limits
 
 
@@ -25,21 +25,33 @@ class RateLimit(NamedTuple):
 def take(connection: Connection, name: str, limit: RateLimit, now: int) -> int:
     """Take one token. Return 0, or how many milliseconds are missing until there is one."""
     capacity = limit.burst * limit.interval_ms
-    statement = insert(connection, rate_limits).values(name=name, full_at=now + limit.interval_ms)
-    start = case((rate_limits.c.full_at > now, rate_limits.c.full_at), else_=now)
-    taken = connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[rate_limits.c.name],
-            set_={"full_at": start + limit.interval_ms},
-            where=start + limit.interval_ms <= now + capacity,
-        ).returning(rate_limits.c.full_at)
-    ).one_or_none()
-    if taken is not None:
+    values = {"its_name": name, "if_full": now + limit.interval_ms, "its_now": now}
+    bounds = {"its_interval": limit.interval_ms, "its_latest": now + capacity}
+    if connection.execute(_TAKE.on(connection), values | bounds).one_or_none() is not None:
         return 0
-    full_at: int = connection.execute(select(rate_limits.c.full_at).where(rate_limits.c.name == name)).scalar_one()
+    full_at: int = connection.execute(_FULL_AT, {"its_name": name}).scalar_one()
     return full_at + limit.interval_ms - capacity - now
 
 
 def forget_full(connection: Connection, now: int) -> int:
     """Delete the rows of full buckets; return how many."""
     return connection.execute(delete(rate_limits).where(rate_limits.c.full_at <= now)).rowcount
+
+
+def _take(insert: Insert) -> Executable:
+    now = bindparam("its_now", type_=BigInteger)
+    start = case((rate_limits.c.full_at > now, rate_limits.c.full_at), else_=now)
+    full_at = start + bindparam("its_interval", type_=BigInteger)
+    return (
+        insert.values(name=bindparam("its_name"), full_at=bindparam("if_full"))
+        .on_conflict_do_update(
+            index_elements=[rate_limits.c.name],
+            set_={"full_at": full_at},
+            where=full_at <= bindparam("its_latest", type_=BigInteger),
+        )
+        .returning(rate_limits.c.full_at)
+    )
+
+
+_TAKE = Upsert(rate_limits, _take)
+_FULL_AT = select(rate_limits.c.full_at).where(rate_limits.c.name == bindparam("its_name"))

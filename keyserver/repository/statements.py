@@ -1,17 +1,28 @@
-"""What the dialects spell differently.
+"""Statements that are built once: building one costs more than running it.
 
-Owns: INSERT ... ON CONFLICT for SQLite and PostgreSQL.
+Owns: INSERT ... ON CONFLICT for SQLite and PostgreSQL, which spell it the same but not in one class.
 Does not know about: any table.
+
+Names of parameters that are not columns to be set begin with `its_`, `for_` or the like: SQLAlchemy takes a name
+that is also a column's for a value to insert.
 """
 
-from sqlalchemy import Connection, Table
+from collections.abc import Callable
+from typing import final
+
+from sqlalchemy import Connection, Executable, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 Insert = sqlite.Insert | postgresql.Insert
 
 
-def insert(connection: Connection, table: Table) -> Insert:
-    """Start an insert that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+@final
+class Upsert:
+    """An insert that minds conflicts, once for each dialect."""
+
+    def __init__(self, table: Table, build: Callable[[Insert], Executable]) -> None:
+        self._statements = {"sqlite": build(sqlite.insert(table)), "postgresql": build(postgresql.insert(table))}
+
+    def on(self, connection: Connection) -> Executable:
+        """Return the statement in the connection's dialect."""
+        return self._statements[connection.dialect.name]

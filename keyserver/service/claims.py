@@ -4,7 +4,7 @@ Owns: what one claim gets, that a repeated claim gets the same, how often one ma
 Does not know about: HTTP, SQL.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from e2ee.primitives.kdf import sha256
 from e2ee.wire.codec import Reader, Writer
-from e2ee.wire.identifiers import DeviceAddress, DeviceId, PreKeyId, UserId
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 from e2ee.wire.prekey_bundle import KemPreKey, OneTimePreKey, PreKeyBundle, SignedPreKey
 from keyserver.auth import Clock
 from keyserver.database import Database
@@ -124,20 +124,13 @@ def _claim_bundle(connection: Connection, address: DeviceAddress, request_id: by
 
 def _answer(connection: Connection, request: ClaimRequest, asked: Question) -> Answer:
     """Put the answer together from what is recorded, so that a first and a repeated request cannot differ."""
-    bundles = []
-    for claimed in claims.bundles(connection, request):
-        ids = [claimed.signed_prekey_id, claimed.kem_prekey_id, claimed.one_time_prekey_id]
-        bodies = prekeys.bodies(connection, claimed.address, [each for each in ids if each is not None])
-        bundles.append(
-            PreKeyBundle(
-                claimed.address,
-                SignedPreKey.decode(Reader(bodies[claimed.signed_prekey_id])),
-                _one_time(bodies, claimed.one_time_prekey_id),
-                KemPreKey.decode(Reader(bodies[claimed.kem_prekey_id])),
-            )
+    bundles = [
+        PreKeyBundle(
+            got.address,
+            SignedPreKey.decode(Reader(got.signed_prekey)),
+            None if got.one_time_prekey is None else OneTimePreKey.decode(Reader(got.one_time_prekey)),
+            KemPreKey.decode(Reader(got.kem_prekey)),
         )
+        for got in claims.bundles(connection, request)
+    ]
     return Answer(device_lists.newest(connection, asked.user_id), bundles)
-
-
-def _one_time(bodies: Mapping[PreKeyId, bytes], prekey_id: PreKeyId | None) -> OneTimePreKey | None:
-    return None if prekey_id is None else OneTimePreKey.decode(Reader(bodies[prekey_id]))

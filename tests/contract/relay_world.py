@@ -46,7 +46,7 @@ T = TypeVar("T")
 Frame = TypeVar("Frame", Welcome, Sent, Deliver, Error)
 START = 1_800_000_000_000
 TOKEN_LIFETIME_MS = 15 * 60 * 1000
-PATIENT = replace(DEFAULT_RELAY, hello_timeout=60, reread_interval=3600, close_timeout=0.5)
+PATIENT = replace(DEFAULT_RELAY, hello_timeout=60, send_timeout=60, reread_interval=3600, close_timeout=0.5)
 """Timers of a test's relay: those that a test does not mean to see never fire within it."""
 EAGER_LINK = LinkOptions(first_backoff=0.01, max_backoff=0.05, jitter=lambda: 1.0)
 

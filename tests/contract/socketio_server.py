@@ -10,9 +10,9 @@ import uvicorn
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[tuple[str, uvicorn.Server]]:
+async def served(app: Any, port: int = 0, **options: Any) -> AsyncIterator[tuple[str, uvicorn.Server]]:
     """Serve an ASGI application in this event loop; yield its URL and the server."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     # At the level DEBUG, uvicorn prints the beginning and the end of every WebSocket frame.
     config = uvicorn.Config(
         app,
@@ -21,13 +21,14 @@ async def served(app: Any) -> AsyncIterator[tuple[str, uvicorn.Server]]:
         lifespan="off",
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
+        **options,
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve([listener]))  # without the signal handlers of `serve`
     while not server.started:
         await asyncio.sleep(0.005)
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
+        yield f"{'https' if config.is_ssl else 'http'}://127.0.0.1:{listener.getsockname()[1]}", server
     finally:
         server.should_exit = True
         await task

@@ -8,10 +8,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cli_processes import PATIENCE_SECONDS, Desk, free_port, serving
@@ -49,18 +50,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         (),
     ],
 )
-def test_wrong_arguments_are_explained(
-    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from e2ee.cli.__main__ import main  # in this process: nothing but arguments is looked at
+def test_wrong_arguments_are_explained(desk: Desk, arguments: tuple[str, ...]) -> None:
+    ended = desk.call(*arguments, env={"E2EE_HOME": "unused"})
 
-    monkeypatch.setenv("E2EE_HOME", str(tmp_path / "home"))
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-
-    assert ended.value.code == 2
-    assert "error: " in capsys.readouterr().err
-    assert not (tmp_path / "home").exists()
+    assert (ended.code, ended.out) == (2, "")
+    assert "error: " in ended.err
+    assert not (desk.directory / "unused").exists()
 
 
 def test_no_device_yet(desk: Desk) -> None:
@@ -79,7 +74,7 @@ def test_no_device_yet(desk: Desk) -> None:
     ],
 )
 def test_input_that_is_no_message(desk: Desk, given: bytes, remark: str) -> None:
-    ended = desk.run("send", "bob", "--home", "alice", given=given)
+    ended = desk.call("send", "bob", "--home", "alice", given=given)
 
     assert (ended.code, ended.remark) == (2, remark)
 
@@ -95,7 +90,8 @@ def test_closed_standard_streams(desk: Desk) -> None:
 
 
 def test_argument_that_is_not_utf8(desk: Desk) -> None:
-    ended = desk.shell(r"e2ee send bob $'\xff' --home alice")
+    # Python's spelling of the byte 0xFF in an argument.
+    ended = desk.call("send", "bob", "\udcff", "--home", "alice")
 
     assert (ended.code, ended.remark) == (2, "the message is not UTF-8 text")
 
@@ -117,7 +113,7 @@ def test_passphrase_file_that_is_no_good(desk: Desk, content: str | bytes | None
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
 
-    ended = desk.run("status", "--home", "alice", "--passphrase-file", str(file))
+    ended = desk.call("status", "--home", "alice", "--passphrase-file", str(file))
 
     assert ended.code == 2
     assert ended.remark.endswith(remark)
@@ -158,7 +154,7 @@ def test_damaged_files(desk: Desk, damage: str, tmp_path: Path) -> None:
         store[: len(store) if damage == "store" else 16] = os.urandom(len(store) if damage == "store" else 16)
         (home / "store.db").write_bytes(store)
 
-    ended = desk.run("status", "--home", str(home))
+    ended = desk.call("status", "--home", str(home))
 
     assert ended.code == 2
     assert "damaged" in ended.remark or "corrupt" in ended.remark
@@ -168,8 +164,8 @@ def test_damaged_files(desk: Desk, damage: str, tmp_path: Path) -> None:
 def test_directory_that_cannot_be_written(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
 
-    made = desk.run("init", "eve", "--server", desk.server, "--dev", "--home", str(tmp_path / "file" / "home"))
-    used = desk.run("status", "--home", str(tmp_path / "file"))
+    made = desk.call("init", "eve", "--server", desk.server, "--dev", "--home", str(tmp_path / "file" / "home"))
+    used = desk.call("status", "--home", str(tmp_path / "file"))
 
     assert (made.code, used.code) == (2, 2)
     assert "cannot be written" in made.remark
@@ -184,7 +180,7 @@ def test_read_only_directory(desk: Desk, tmp_path: Path) -> None:
         (home / file).write_bytes((desk.directory / "alice" / file).read_bytes())
     home.chmod(0o500)
     try:
-        ended = desk.run("status", "--home", str(home))
+        ended = desk.call("status", "--home", str(home))
     finally:
         home.chmod(0o700)
 
@@ -228,7 +224,7 @@ def test_init_at_a_wrong_address_writes_nothing(
     home = tmp_path / "home"
     address = server.format(port=free_port())
 
-    ended = desk.run("init", "gina", "--server", address, "--dev", "--home", str(home))
+    ended = desk.call("init", "gina", "--server", address, "--dev", "--home", str(home))
 
     assert ended.code == code, ended
     assert remark in ended.remark
@@ -238,7 +234,7 @@ def test_init_at_a_wrong_address_writes_nothing(
 def test_init_at_a_server_without_development_login(desk: Desk, tmp_path: Path) -> None:
     home = tmp_path / "home"
 
-    ended = desk.run("init", "gina", "--server", f"{desk.server}/chat", "--dev", "--home", str(home))
+    ended = desk.call("init", "gina", "--server", f"{desk.server}/chat", "--dev", "--home", str(home))
 
     assert ended.code in (2, 3)
     assert "keyserver serve --dev" in ended.remark or "Check the server's address" in ended.remark
@@ -250,7 +246,7 @@ def test_init_where_something_else_answers_and_steers_no_terminal(desk: Desk, tm
     answer = b"HTTP/1.1 403 No\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
     with answering(answer) as address:
-        ended = desk.run("init", "gina", "--server", address, "--dev", "--home", str(tmp_path / "home"))
+        ended = desk.call("init", "gina", "--server", address, "--dev", "--home", str(tmp_path / "home"))
 
     assert ended.code == 1
     assert "The key server refused the request" in ended.remark
@@ -270,7 +266,7 @@ def test_init_where_something_else_answers_and_steers_no_terminal(desk: Desk, tm
 def test_token_source_that_gives_none(desk: Desk, option: str, value: str, remark: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
 
-    ended = desk.run("init", "gina", "--server", desk.server, option, value, "--home", str(home))
+    ended = desk.call("init", "gina", "--server", desk.server, option, value, "--home", str(home))
 
     assert ended.code == 2
     assert ended.remark.endswith(remark)
@@ -279,10 +275,10 @@ def test_token_source_that_gives_none(desk: Desk, option: str, value: str, remar
 
 def test_registration_that_failed_is_taken_up_again(desk: Desk, tmp_path: Path) -> None:
     home = str(tmp_path / "home")
-    bad = desk.run("init", "hans", "--server", desk.server, "--token-command", "echo garbage", "--home", home)
-    other = desk.run("init", "ina", "--server", desk.server, "--dev", "--home", home)
-    again = desk.run("init", "hans", "--server", desk.server, "--dev", "--home", home)
-    once_more = desk.run("init", "hans", "--server", desk.server, "--dev", "--home", home)
+    bad = desk.call("init", "hans", "--server", desk.server, "--token-command", "echo garbage", "--home", home)
+    other = desk.call("init", "ina", "--server", desk.server, "--dev", "--home", home)
+    again = desk.call("init", "hans", "--server", desk.server, "--dev", "--home", home)
+    once_more = desk.call("init", "hans", "--server", desk.server, "--dev", "--home", home)
 
     assert (bad.code, other.code, again.code, once_more.code) == (1, 2, 0, 2)
     assert "token_invalid" in bad.remark
@@ -297,10 +293,10 @@ def test_server_that_is_down_leaves_the_message_queued(tmp_path: Path) -> None:
         desk.init("bob")
         assert desk.run("send", "bob", "first contact", "--home", "alice").code == 0
 
-    sent = desk.run("send", "bob", "queued", "--timeout", "3", "--home", "alice", "--json")
+    sent = desk.run("send", "bob", "queued", "--timeout", "2", "--home", "alice", "--json")
     status = desk.run("status", "--home", "alice", "--json")
-    unknown = desk.run("send", "carol", "hi", "--timeout", "20", "--home", "alice")
-    received = desk.run("receive", "--timeout", "3", "--home", "bob")
+    unknown = desk.run("send", "carol", "hi", "--timeout", "2", "--home", "alice")
+    received = desk.run("receive", "--timeout", "2", "--home", "bob")
 
     assert sent.code == 3
     assert '"state": "queued"' in sent.out
@@ -314,11 +310,8 @@ def test_server_that_is_down_leaves_the_message_queued(tmp_path: Path) -> None:
 
 def test_login_that_is_refused_ends_the_waiting_at_once(desk: Desk, tmp_path: Path) -> None:
     home, token = tmp_path / "ida", tmp_path / "token"
-    made = desk.shell(
-        f"curl -fsS -H 'Content-Type: application/json' -d '{{\"user\": \"ida\"}}' {desk.server}/dev/token"
-        f' | sed \'s/.*"token":"\\([^"]*\\)".*/\\1/\' > \'{token}\''
-        f" && e2ee init ida --server {desk.server} --token-file '{token}' --home '{home}'"
-    )
+    token.write_text(httpx.post(f"{desk.server}/dev/token", json={"user": "ida"}).json()["token"])
+    made = desk.run("init", "ida", "--server", desk.server, "--token-file", str(token), "--home", str(home))
     assert made.code == 0, made
     token.write_text("garbage")
     refused = desk.run("receive", "--timeout", "50", "--home", str(home))
@@ -352,8 +345,7 @@ def answering(answer: bytes) -> Iterator[str]:
         thread.join(PATIENCE_SECONDS)
 
 
-def _until(condition: "object") -> None:
-    assert callable(condition)
+def _until(condition: Callable[[], bool]) -> None:
     give_up_at = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < give_up_at

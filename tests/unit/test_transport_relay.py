@@ -26,7 +26,7 @@ from transport_adapters.frames import (
     Welcome,
 )
 from transport_adapters.server.bus import Bus
-from transport_adapters.server.ports import Database
+from transport_adapters.server.ports import Database, Principal
 from transport_adapters.server.settings import RelaySettings
 
 T = TypeVar("T")
@@ -351,6 +351,24 @@ async def test_a_revocation_that_nobody_announced_is_noticed(
     assert await client.closed() is close_code
 
 
+async def test_a_device_revoked_while_it_says_hello_does_not_slip_in(
+    world: RelayWorld, bob: DeviceAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = world.tokens.verify
+
+    async def revoked_meanwhile(token: str) -> Principal:
+        principal = await verify(token)  # as the database was when it was asked
+        if not world.tokens.refused:
+            world.tokens.refused[bob] = "device_revoked"
+            world.relay.cut(bob)
+        return principal
+
+    monkeypatch.setattr(world.tokens, "verify", revoked_meanwhile)
+    client = FrameClient(world, bob)
+    client.hello()
+    assert await client.closed() is CloseCode.REVOKED
+
+
 async def test_cutting_a_user_ends_all_of_its_devices_and_nobody_elses(
     world: RelayWorld, alice: DeviceAddress, bob: DeviceAddress
 ) -> None:
@@ -504,3 +522,16 @@ async def test_acks_are_judged_in_their_order_among_sends(
     assert (await client.next(Error)).code is ErrorCode.ACK_REFUSED
     again = FrameClient(world, bob, number=2)
     assert (await again.online()).acked_seq == 1
+
+
+async def test_a_transport_that_fails_oddly_ends_only_its_connection(
+    world: RelayWorld, alice: DeviceAddress, bob: DeviceAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_frame: object) -> None:
+        raise KeyError("secret of the library")
+
+    client, other = FrameClient(world, bob), FrameClient(world, alice)
+    monkeypatch.setattr(client, "send", fails)
+    client.hello()
+    await client.closed()
+    await other.online()

@@ -67,10 +67,9 @@ def positions(file: VectorFile, place: Place, text: str) -> range:
 def fails(operation: Operation, test: JsonObject) -> bool:
     try:
         check(operation.input, test["input"])
-        answer = operation.answer(test["input"])
-    except (SchemaError, ValueError):
-        return True  # ValueError: the input contradicts itself, as a private key with another public key does
-    return check_answer(operation, test, answer) is not None
+    except SchemaError:
+        return True
+    return check_answer(operation, test, operation.answer(test["input"])) is not None
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

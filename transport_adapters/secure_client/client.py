@@ -358,4 +358,4 @@ def _conversation(text: str | None) -> ConversationId:
     try:
         return parse_conversation_id(text or "")
     except MalformedMessageError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(error.args[0]) from None  # without the remedy, which is for hostile input

@@ -85,4 +85,4 @@ def application_user(text: str) -> UserId:
     try:
         return parse_user_id(text)
     except MalformedMessageError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(error.args[0]) from None  # without the remedy, which is for hostile input

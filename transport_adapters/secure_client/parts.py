@@ -71,7 +71,7 @@ class StoreThread:
         self._closed = False
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking call and return its result. A call that was begun ends, even if its caller is cancelled.
+        """Run a blocking call and return its result. One that runs is finished, even if its caller is cancelled.
 
         Raises:
             RuntimeError: the client is closed.

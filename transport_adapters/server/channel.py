@@ -5,12 +5,15 @@ Does not know about: what the frames say.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol, final
 
 from e2ee.limits import MAX_ENVELOPE
 from transport_adapters.frames import CloseCode, Deliver, Error, ServerFrame
+
+_logger = logging.getLogger(__name__)
 
 FRAME_OVERHEAD: Final = 256
 """Bytes a frame counts for besides its envelope."""
@@ -103,6 +106,9 @@ class Outbox:
                 if not self._ending:
                     self._waiting.clear()
         except (TimeoutError, OSError):
+            self._stuck()
+        except Exception as error:  # noqa: BLE001 - of the transport's library; only this connection ends
+            _logger.error("A frame could not be sent: %s", type(error).__name__)
             self._stuck()
 
 

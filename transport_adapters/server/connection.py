@@ -50,6 +50,7 @@ class Relaying(Protocol):
     tokens: TokenVerifier
     bus: Bus
     settings: RelaySettings
+    cuts: int
 
     @property
     def now(self) -> Callable[[], int]:
@@ -227,7 +228,7 @@ class Connection:
 
     async def _refresh(self, token: str) -> None:
         try:
-            principal = await self._relay.tokens.verify(token)
+            principal = await self._judged(token)
         except TokenRefusedError as refusal:
             if refusal.code == ErrorCode.DEVICE_REVOKED:
                 self._refused(refusal.code)
@@ -242,12 +243,20 @@ class Connection:
 
     async def _verify(self, token: str) -> Principal | None:
         try:
-            principal = await self._relay.tokens.verify(token)
+            principal = await self._judged(token)
         except TokenRefusedError as refusal:
             self._refused(refusal.code)
             return None
         self._hold(token, principal)
         return principal
+
+    async def _judged(self, token: str) -> Principal:
+        """Verify a token, again if somebody was cut off meanwhile: it may have been this device, not live yet."""
+        while True:
+            cuts = self._relay.cuts
+            principal = await self._relay.tokens.verify(token)
+            if cuts == self._relay.cuts:
+                return principal
 
     def _hold(self, token: str, principal: Principal) -> None:
         self._token = token

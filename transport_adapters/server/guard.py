@@ -59,7 +59,7 @@ class _Guard:
         if scope["type"] == "http":
             scope[SCOPE_KEY] = None
         query = parse_qs(scope.get("query_string", b"").decode("latin-1")) if scope["type"] == "websocket" else {}
-        if "EIO" not in query:
+        if "EIO" not in query or query.get("transport") != ["websocket"]:
             await self._app(scope, receive, send)
             return
         socket = RawSocket(receive, send, self._relay.settings.hello_timeout)

@@ -1,4 +1,4 @@
-"""The mailbox: opaque envelopes per device until the device acked them (protocol.md section 12).
+"""The mailbox: opaque envelopes per device until the device acked them.
 
 Owns: sequence numbers, deduplication, quotas, acks, epochs.
 Does not know about: transports, tokens, device lists (who may send is asked inside the inserting transaction); in

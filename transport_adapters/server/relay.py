@@ -52,6 +52,8 @@ class Relay:
     bus: Bus = field(default_factory=LocalBus)
     mailbox: Mailbox = field(init=False)
     intake: Intake = field(init=False)
+    cuts: int = field(default=0, init=False)
+    """How often `cut` was called: what was verified before may have changed."""
 
     def __post_init__(self) -> None:
         self.mailbox = Mailbox(self.tables, self.mailbox_settings)
@@ -100,6 +102,7 @@ class Relay:
         `code` says why: `device_revoked` for good, `token_invalid` if only the login ended.
         """
         close_code = CloseCode.REVOKED if code is ErrorCode.DEVICE_REVOKED else CloseCode.TOKEN_EXPIRED
+        self.cuts += 1
         for address, live in list(self._live.items()):
             if target in (address, address.user_id):
                 live.connection.end(code, close_code, "access was withdrawn")
@@ -120,11 +123,10 @@ class Relay:
         return True
 
     def forget(self, connection: Connection) -> None:
-        """Drop an ended connection; a newer one of the same device stays."""
+        """Drop an ended connection. A displaced one was dropped before the newer one was admitted."""
         self._connections.discard(connection)
         address = self._addresses.pop(connection, None)
-        live = None if address is None else self._live.get(address)
-        if address is not None and live is not None and live.connection is connection:
+        if address is not None:
             del self._live[address]
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":

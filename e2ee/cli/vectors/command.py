@@ -1,7 +1,7 @@
 """`e2ee vectors`: generate and verify.
 
-Owns: their arguments, what they print, their exit codes.
-Does not know about: vectors themselves (generate.py, verify.py).
+Owns: what they print, their exit codes.
+Does not know about: their arguments (arguments.py), vectors themselves (generate.py, verify.py).
 """
 
 import argparse
@@ -14,19 +14,6 @@ from e2ee.cli.vectors.verify import FileReport, ours, verify
 DONE, FAILED, WRONG_USE = 0, 1, 2
 _SHOWN_FAILURES = 5
 """Failures of one file that are printed; the rest is counted."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands to the parser of `e2ee vectors`."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    checking = actions.add_parser("verify", help="check this package, or another program, against the vectors")
-    checking.add_argument("--command", dest="program", metavar="CMD", help="check what this command answers")
-    checking.add_argument("--partial", action="store_true", help="let the command leave out what it does not support")
-    making = actions.add_parser("generate", help="write the vectors again; the bytes are always the same")
-    making.add_argument("--check", action="store_true", help="write nothing; fail if anything would change")
-    making.add_argument("--record", action="store_true", help="make KEM encapsulations that new cases need")
-    for each in (checking, making):
-        each.add_argument("directory", nargs="?", default="vectors", metavar="DIR", help="default: vectors")
 
 
 def run_vectors(arguments: argparse.Namespace) -> int:

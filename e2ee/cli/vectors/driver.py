@@ -101,6 +101,8 @@ def _parse(line: str) -> JsonObject:
             return dict(answer)
         case {"result": "invalid", "fails_at": layer, **rest} if not rest and layer in LAYERS:
             return dict(answer)
+        case {"result": "error", "problem": str(), **rest} if not rest:
+            return dict(answer)
         case {"result": "unsupported", **rest} if not rest:
             return dict(answer)
         case _:

@@ -75,16 +75,22 @@ class Operation:
     run: Callable[[Fields], JsonObject]
     """Raises E2EEError or Refused for an input that must be refused."""
     intermediate: tuple[str, ...] = ()
-    """Output keys, at any depth, that help to find the first wrong step; the answer of another program may omit them."""
+    """Output keys, at any depth, that help to find the first wrong step; another program's answer may omit them."""
 
     def answer(self, given: Mapping[str, Any]) -> JsonObject:
-        """Run on an input; return the outcome as a vector states it: result, and output or fails_at."""
+        """Run on an input; return the outcome as a vector states it: result, and output or fails_at.
+
+        An input that contradicts itself (a private key beside another public key, a step without a session) is an error
+        of whoever wrote it, and no outcome.
+        """
         try:
             return {"result": "valid", "output": self.run(Fields(given))}
         except Refused as refused:
             return {"result": "invalid", "fails_at": refused.layer}
         except E2EEError as error:
             return {"result": "invalid", "fails_at": layer_of(error)}
+        except (AssertionError, LookupError, StopIteration, ValueError) as problem:
+            return {"result": "error", "problem": f"{type(problem).__name__}: {problem}"}
 
     def group_schema(self) -> Schema:
         """Return the schema of a test group of this type."""

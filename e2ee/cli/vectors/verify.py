@@ -91,6 +91,8 @@ def check_document(file: VectorFile, document: JsonObject) -> None:
 
 def check_answer(operation: Operation, test: JsonObject, answer: JsonObject, *, complete: bool = True) -> str | None:
     """Compare an answer with a test; return the first difference, or None. Incomplete ones may omit intermediates."""
+    if answer.get("result") == "error":
+        return f"not run: {answer['problem']}"
     if test["result"] == "invalid":
         if answer.get("result") == "valid":
             return f"accepted, and must be refused at {test['fails_at']}"
