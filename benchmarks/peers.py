@@ -97,7 +97,7 @@ class PythonDoubleRatchet:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         private = bytes(range(32))
-        settings = {
+        settings: dict[str, Any] = {
             "diffie_hellman_ratchet_class": curve25519.DiffieHellmanRatchet,
             "root_chain_kdf": _RootChain,
             "message_chain_kdf": _MessageChain,

@@ -87,8 +87,10 @@ class Line:
         )
         return self._client
 
-    async def until(self, step: Coroutine[Any, Any, T], deadline: float | None, what: str) -> T:
-        """Wait for a step until a moment of the loop's clock; say what is waited for if it takes long.
+    async def until(self, step: Coroutine[Any, Any, T], deadline: float | None, what: str = "") -> T:
+        """Wait for a step until a moment of the loop's clock.
+
+        `what` says what the server has to do for it; without, to wait long is nothing worth telling.
 
         Raises:
             UnansweredError: the moment came first.
@@ -98,7 +100,8 @@ class Line:
         try:
             soon = _now() + _QUIET_SECONDS
             if not await self._ended(task, soon if deadline is None else min(soon, deadline)):
-                self._printer.progress(f"waiting for the server to {what} (Ctrl-C ends it)")
+                if what:
+                    self._printer.progress(f"waiting for the server to {what} (Ctrl-C ends it)")
                 if not await self._ended(task, deadline):
                     raise UnansweredError(f"{self._settings.server} did not {what} in time{self._reason()}")
             return task.result()

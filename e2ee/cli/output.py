@@ -117,7 +117,7 @@ def _body(data: bytes | str | None) -> str:
     if isinstance(data, bytes):
         return f"[{len(data)} bytes; use --json]"
     # Indented, so that the text of one message does not look like another message.
-    return _INDENT.join(map(readable, data.split("\n", _LATER_LINES)))
+    return _INDENT.join(map(readable, data.replace("\r\n", "\n").split("\n", _LATER_LINES)))
 
 
 def _moment(milliseconds: int) -> str:

@@ -87,7 +87,7 @@ async def _receive_online(call: Call) -> int:
     arguments = call.arguments
     async with online(call) as line:
         if arguments.follow:
-            await line.until(_show(line, call.printer), None, "deliver messages")
+            await line.until(_show(line, call.printer), None)
         elif arguments.count is not None:
             for _ in range(arguments.count):
                 await _show_next(line, call.printer, deadline_in(arguments.timeout))
@@ -141,7 +141,7 @@ async def _chat_online(call: Call) -> int:
         try:
             typing = asyncio.create_task(_send_lines(line, call))
             try:
-                await line.until(_first_of(typing, showing), None, "answer")
+                await line.until(_first_of(typing, showing), None)
             finally:
                 typing.cancel()
                 await asyncio.wait([typing])

@@ -81,7 +81,8 @@ def decrypt(
     if not hmac.compare_digest(commitment, message.commitment):
         raise AuthenticationError
     plaintext = aead.unseal(key, message.nonce, message.ciphertext, associated_data + message.prefix)
-    pq_ratchet.judge_payload(header.pq_type)
+    if header.pq_type:
+        pq_ratchet.judge_payload(header.pq_type)
     used: tuple[SkippedPosition, ...] = ()
     if double.used is not None or pq.used is not None:
         used = tuple(position for position in (double.used, pq.used) if position is not None)

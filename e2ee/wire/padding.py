@@ -35,10 +35,10 @@ def unpad(padded: bytes) -> bytes:
     Raises:
         MalformedMessageError: another filler, or a length that `pad` does not produce.
     """
-    content = padded.rstrip(b"\0")
-    if not content.endswith(b"\x80"):
+    end = len(padded.rstrip(b"\0")) - 1
+    if padded[end : end + 1] != b"\x80":
         raise MalformedMessageError("padding")
-    content = content[:-1]
-    if len(padded) != padded_length(len(content)):
+    content = padded[:end]
+    if len(padded) != (MIN_PADDED if end < MIN_PADDED else padded_length(end)):
         raise MalformedMessageError("padded length")
     return content

@@ -1,6 +1,7 @@
 """Attacks of one client on the relay: each harms its own connection and nothing else."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
+from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from e2ee.limits import MAX_ENVELOPE
 from e2ee.wire.identifiers import DeviceAddress
@@ -28,7 +29,7 @@ from transport_adapters.frames import (
     Sent,
     Welcome,
 )
-from transport_adapters.server.settings import RelaySettings
+from transport_adapters.server.settings import Rate, RelaySettings
 
 
 @pytest.fixture
@@ -218,17 +219,27 @@ async def test_a_replayed_hello_of_an_older_connection_does_not_displace_the_liv
     await live.answered(bob)
 
 
-@hypothesis_settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(frames=st.lists(st.tuples(st.sampled_from(CLIENT_EVENTS) | VALUES, FIELDS | NAMED), max_size=12))
-def test_nothing_a_client_says_raises_out_of_the_relay(tmp_path: Path, frames: list[tuple[Any, Any]]) -> None:
-    async def attack() -> None:
-        async with relay_world(tmp_path) as world:
-            mallory, bob = await online(world, "mallory"), await online(world, "bob")
-            for event, fields in frames:
-                mallory.connection.receive(event, fields)
-            if not mallory.connection.closed.is_set():
-                await mallory.answered(bob.owner)
-            await bob.answered(bob.owner)
+def test_nothing_a_client_says_raises_out_of_the_relay(tmp_path: Path) -> None:
+    @hypothesis_settings(max_examples=150)
+    @given(frames=st.lists(st.tuples(st.sampled_from(CLIENT_EVENTS) | VALUES, FIELDS | NAMED), max_size=12))
+    def attacked(frames: list[tuple[Any, Any]]) -> None:
+        runner.run(attack(frames))
 
-    (tmp_path / "relay.db").unlink(missing_ok=True)
-    asyncio.run(attack())
+    async def attack(frames: list[tuple[Any, Any]]) -> None:
+        numbers[0] += 1
+        mallory = FrameClient(world, attacker, number=numbers[0])
+        await mallory.online()
+        for event, fields in frames:
+            mallory.connection.receive(event, fields)
+        await witness.answered(witness.owner)
+        assert mallory.connection.closed.is_set() or world.relay.is_live(attacker)
+
+    numbers = [0]
+    settings = replace(PATIENT, send_rate=Rate(per_second=1, burst=1 << 30))
+    with asyncio.Runner() as runner, contextlib.ExitStack() as stack:
+        opened = relay_world(tmp_path, settings)
+        world = runner.run(opened.__aenter__())
+        stack.callback(lambda: runner.run(opened.__aexit__(None, None, None)))
+        attacker = runner.run(world.device("mallory"))
+        witness = runner.run(online(world, "bob"))
+        attacked()

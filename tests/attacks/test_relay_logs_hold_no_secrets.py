@@ -63,11 +63,14 @@ async def test_bad_frames_and_refused_tokens_log_no_secret(tmp_path: Path, caplo
     assert "secret" not in caplog.text
 
 
-def test_a_server_whose_loggers_would_print_tokens_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_whose_loggers_would_print_tokens_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     talkative = logging.getLogger("tests.talkative")
     talkative.setLevel(logging.INFO)
     sio = socketio.AsyncServer(async_mode="asgi", ping_interval=15, engineio_logger=talkative)
-    attach(sio, relay=None)  # type: ignore[arg-type] # settings are judged before anybody connects
+    async with relay_world(tmp_path) as world:
+        attach(sio, world.relay)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         "logger or engineio_logger is on: at this level they print device tokens"
     ]

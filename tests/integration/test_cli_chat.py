@@ -37,7 +37,7 @@ def test_two_people_talk_and_no_message_steers_a_terminal(desk: Desk) -> None:
         # From a script, because a terminal would not let it be typed.
         hostile = b"one\x1b]0;title\x07 \x1b[2J \xe2\x80\xae two\r12:00 bob: three\n12:00 carol: four"
         assert desk.run("send", "bob", "--home", "alice", given=hostile).code == 0
-        shown = bob.wait_for(r"alice: one.*four\r\n")[0]
+        shown = bob.wait_for(r"(?s)alice: one.*four\r\n")[0]
         bob.interrupt()
 
         assert bob.end() == 130

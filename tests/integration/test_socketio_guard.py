@@ -33,11 +33,14 @@ class Site:
     url: str
     server: uvicorn.Server
 
-    async def raw(self) -> ClientConnection:
-        """Open an Engine.IO WebSocket, and say nothing."""
+    async def raw(self, sessions: list[str] | None = None) -> ClientConnection:
+        """Open an Engine.IO WebSocket, and say nothing; add its session id to `sessions`."""
         url = self.url.replace("http", "ws") + "/socket.io/?EIO=4&transport=websocket"
         connection = await websockets.connect(url, ping_interval=None)
-        assert str(await connection.recv()).startswith("0{")
+        greeting = str(await connection.recv())
+        assert greeting.startswith("0{")
+        if sessions is not None:
+            sessions.append(json.loads(greeting[1:])["sid"])
         return connection
 
     async def joined(self, *namespaces: str) -> ClientConnection:
@@ -120,8 +123,9 @@ async def test_a_socket_that_joins_the_relay_and_says_no_hello_is_cut(site: Site
 
 
 async def test_a_socket_that_left_its_last_namespace_is_cut(site: Site) -> None:
-    connection = await site.joined("/e2ee")
-    await connection.send("41/e2ee,")
+    connection = await site.joined("/")
+    assert await close_code(await site.raw()) == CloseCode.HELLO_TIMEOUT  # the deadline of joining is over
+    await connection.send("41")
     assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
 
 
@@ -199,11 +203,45 @@ async def test_a_client_on_long_polling_is_served_and_ended(site: Site) -> None:
 
 async def test_an_upgraded_socket_is_found_and_cut(site: Site) -> None:
     bob = await site.world.device("bob")
-    async with library_client(site, bob, "polling", "websocket") as arrived:
-        assert len(site.server.server_state.tasks) == 1
+    query = "/socket.io/?EIO=4&transport="
+    async with httpx.AsyncClient(base_url=site.url) as http:
+        sid = json.loads((await http.get(f"{query}polling")).text[1:])["sid"]
+        await http.post(f"{query}polling&sid={sid}", content="40/e2ee,")
+        assert (await http.get(f"{query}polling&sid={sid}")).text.startswith("40/e2ee,")
+        connection = await websockets.connect(f"{site.url.replace('http', 'ws')}{query}websocket&sid={sid}")
+        await connection.send("2probe")
+        assert await connection.recv() == "3probe"
+        await connection.send("5")
+        await connection.send("42/e2ee," + json.dumps(["hello", hello_fields(site, bob)]))
+        while not str(await connection.recv()).startswith("42/e2ee,"):
+            pass
         site.world.relay.cut(bob)
-        assert (await within(arrived.get()))[1]["code"] == ErrorCode.DEVICE_REVOKED
-        await eventually(lambda: not site.server.server_state.tasks)
+        assert await close_code(connection) == CloseCode.REVOKED
+
+
+async def test_an_upgraded_socket_of_the_host_is_left_alone(site: Site) -> None:
+    client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+    await client.connect(site.url, wait_timeout=10)  # as browsers do: long-polling first, then upgraded
+    assert client.transport() == "websocket"
+    for _ in range(2):
+        assert await close_code(await site.raw()) == CloseCode.HELLO_TIMEOUT
+    assert await client.call("shout", "still here") == "STILL HERE"
+    await client.disconnect()
+
+
+async def test_a_second_socket_that_claims_a_session_does_not_shield_the_first(site: Site) -> None:
+    bob = await site.world.device("bob")
+    sessions: list[str] = []
+    connection = await site.raw(sessions)
+    await connection.send("40/e2ee,")
+    await connection.recv()
+    await connection.send("42/e2ee," + json.dumps(["hello", hello_fields(site, bob)]))
+    await connection.recv()
+    url = f"{site.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket&sid={sessions[0]}"
+    with pytest.raises(websockets.exceptions.InvalidStatus):
+        await websockets.connect(url)
+    site.world.relay.cut(bob)
+    assert await close_code(connection) == CloseCode.REVOKED
 
 
 async def test_plain_requests_pass_through(site: Site) -> None:

@@ -12,9 +12,10 @@ from transport_adapters.server.socketio import attach
 from transport_adapters.socketio import SocketIoOptions, SocketIoTransport
 
 
-def test_settings_that_do_not_suit_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+async def test_settings_that_do_not_suit_are_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sio = socketio.AsyncServer(async_mode="asgi", ping_interval=25, max_http_buffer_size=100_000)
-    attach(sio, relay=None)  # type: ignore[arg-type] # settings are judged before anybody connects
+    async with relay_world(tmp_path) as world:
+        attach(sio, world.relay)
     assert [record.getMessage() for record in caplog.records] == [
         "ping_interval is 25 s: presence needs at most 15 s",
         "max_http_buffer_size is 100000: envelopes need at least 131072 bytes",

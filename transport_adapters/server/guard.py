@@ -1,14 +1,16 @@
 """An ASGI wrapper that sees the raw WebSocket under Engine.IO, and can cut it.
 
-Owns: one mark per raw socket: which namespaces it carries, when it was last heard, whether a write is stuck.
-Does not know about: frames. Everything that is not an Engine.IO WebSocket passes through untouched.
+Owns: the raw sockets by Engine.IO session: when each was last heard, whether a write is stuck, when it must end.
+Does not know about: frames, Socket.IO packets. Everything that is not an Engine.IO WebSocket passes through untouched.
 
 Engine.IO closes cooperatively: a socket whose namespaces are all gone, or that never joined one, stays open as long as
-its peer likes. The wrapper ends such sockets, and those that the relay's endpoint tells it to.
+its peer likes. The wrapper ends such sockets, and those that the relay's endpoint tells it to. Which namespaces a
+session carries it asks the endpoint: a client may have joined them over long-polling, before it had this socket.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+import json
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, Final, TypeVar, final
 from urllib.parse import parse_qs
 from weakref import WeakKeyDictionary
@@ -18,92 +20,119 @@ from transport_adapters.server.relay import Relay
 
 T = TypeVar("T")
 Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-SCOPE_KEY: Final = "e2ee_layer.raw_socket"
+Carries = Callable[[str], Collection[str] | None]
+"""Says which namespaces an Engine.IO session carries or is joining; None if it is another server's."""
+
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds that a closing handshake may be held up by a peer that does not read."""
+_MARK: Final = "e2ee_layer.guarded"
 
 
 def guard(asgi_app: AsgiApp, relay: Relay) -> AsgiApp:
     """Wrap the application that serves Socket.IO. Put it outermost, next to the server."""
-    return _Guard(asgi_app, relay)
+    return _Guard(asgi_app, sockets_of(relay), relay.settings.hello_timeout)
 
 
-def raw_socket(relay: Relay, scope: MutableMapping[str, Any], engine_id: str) -> "RawSocket | None":
-    """Find the raw socket of an Engine.IO session: the one it began with, or the one it was upgraded to."""
-    began_with = scope.get(SCOPE_KEY)
-    if isinstance(began_with, RawSocket):
-        return began_with
-    return _upgraded.get(relay, {}).get(engine_id)
-
-
-def is_guarded(scope: MutableMapping[str, Any]) -> bool:
+def is_guarded(scope: Scope) -> bool:
     """Say whether a request came through a guard."""
-    return SCOPE_KEY in scope
+    return _MARK in scope
 
 
-_upgraded: "WeakKeyDictionary[Relay, dict[str, RawSocket]]" = WeakKeyDictionary()
+def sockets_of(relay: Relay) -> "RawSockets":
+    """The raw sockets that the guards of this relay see."""
+    return _by_relay.setdefault(relay, RawSockets())
+
+
+@final
+class RawSockets:
+    """The raw sockets of one relay, by Engine.IO session."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[str, RawSocket] = {}
+        self._endpoints: list[Carries] = []
+
+    def add_endpoint(self, carries: Carries) -> None:
+        """Take note of a Socket.IO server that the relay is attached to."""
+        self._endpoints.append(carries)
+
+    def find(self, engine_id: str) -> "RawSocket | None":
+        """Find the raw socket of a session, if it has one that came through a guard."""
+        return self._sockets.get(engine_id)
+
+    def put(self, engine_id: str, socket: "RawSocket") -> None:
+        """Take note of a session's socket. A second one that claims the same session changes nothing."""
+        self._sockets.setdefault(engine_id, socket)
+
+    def drop(self, engine_id: str, socket: "RawSocket") -> None:
+        """Forget a socket that has ended."""
+        if self._sockets.get(engine_id) is socket:
+            del self._sockets[engine_id]
+
+    def is_idle(self, engine_id: str) -> bool:
+        """Say whether a session is of a server that we know, and carries nothing."""
+        found = [names for carries in self._endpoints if (names := carries(engine_id)) is not None]
+        return bool(found) and not any(found)
+
+
+_by_relay: "WeakKeyDictionary[Relay, RawSockets]" = WeakKeyDictionary()
 
 
 @final
 class _Guard:
-    def __init__(self, app: AsgiApp, relay: Relay) -> None:
+    def __init__(self, app: AsgiApp, sockets: RawSockets, patience: float) -> None:
         self._app = app
-        self._relay = relay
-        self._sockets = _upgraded.setdefault(relay, {})
+        self._sockets = sockets
+        self._patience = patience
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope[SCOPE_KEY] = None
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_MARK] = True
         query = parse_qs(scope.get("query_string", b"").decode("latin-1")) if scope["type"] == "websocket" else {}
         if "EIO" not in query or query.get("transport") != ["websocket"]:
             await self._app(scope, receive, send)
             return
-        socket = RawSocket(receive, send, self._relay.settings.hello_timeout)
-        scope[SCOPE_KEY] = socket
-        engine_id = query.get("sid", [""])[0]
-        if engine_id:
-            self._sockets[engine_id] = socket
+        socket = RawSocket(receive, send, self._sockets, self._patience)
+        if "sid" in query:
+            socket.belongs_to(query["sid"][0])
         try:
             await self._app(scope, socket.receive, socket.send)
         finally:
-            if self._sockets.get(engine_id) is socket:
-                del self._sockets[engine_id]
             await socket.finish()
-
-
-class _Cut(OSError):
-    """The socket was cut."""
 
 
 @final
 class RawSocket:
     """One Engine.IO WebSocket, between the server and the application."""
 
-    def __init__(self, receive: Receive, send: Send, patience: float) -> None:
+    def __init__(self, receive: Receive, send: Send, sockets: RawSockets, patience: float) -> None:
         self._receive = receive
         self._send = send
+        self._sockets = sockets
         self._patience = patience
         self._loop = asyncio.get_running_loop()
+        self._engine_id = ""
         self._busy: set[asyncio.Task[Any]] = set()
         self._sending = 0
         self._sent = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
-        self._asked: set[str] = set()
-        self._deadline: asyncio.TimerHandle | None = None
-        self.namespaces: set[str] = set()
-        """Socket.IO namespaces joined at present."""
+        self._was_idle = True
+        self._look = self._loop.call_later(patience, self._look_again)
         self.last_heard = self._loop.time()
         """When the peer last sent anything, by the event loop's clock: a pong comes every ping interval."""
-        self._watch()
 
     @property
     def writing(self) -> bool:
         """True while the peer holds up a write."""
         return self._sending > 0
+
+    def belongs_to(self, engine_id: str) -> None:
+        """Take note of the Engine.IO session that this socket carries."""
+        self._engine_id = engine_id
+        self._sockets.put(engine_id, self)
 
     async def progress(self) -> None:
         """Wait until a write has gone through."""
@@ -124,16 +153,12 @@ class RawSocket:
         except _Cut:
             return {"type": "websocket.disconnect", "code": 1006}
         self.last_heard = self._loop.time()
-        text = message.get("text")
-        if text and text.startswith("4"):
-            self._heard(text)
         return message
 
     async def send(self, message: Message) -> None:
         """The application's `send`."""
-        text = message.get("text")
-        if text and text.startswith("4"):
-            self._said(text)
+        if not self._engine_id:
+            self._learn_session(message.get("text"))
         self._sending += 1
         try:
             await self._interruptible(lambda: self._send(message))
@@ -143,8 +168,8 @@ class RawSocket:
 
     async def finish(self) -> None:
         """The application is done with the socket."""
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._look.cancel()
+        self._sockets.drop(self._engine_id, self)
         self._sent.set()
         if self._closing is not None:
             await asyncio.wait([self._closing])
@@ -171,40 +196,23 @@ class RawSocket:
         except Exception:  # noqa: BLE001, S110 - a server's own errors for "gone already"; that is what was wanted
             pass
 
-    def _heard(self, text: str) -> None:
-        if text.startswith("40"):
-            self._asked.add(_namespace(text))
-        elif text.startswith("41"):
-            self._left(_namespace(text))
+    def _learn_session(self, text: object) -> None:
+        """The server's first packet names the session: `0{"sid": ...}`."""
+        if isinstance(text, str) and text.startswith("0"):
+            try:
+                self.belongs_to(str(json.loads(text[1:])["sid"]))
+            except (ValueError, KeyError, TypeError):
+                pass  # not Engine.IO after all
 
-    def _said(self, text: str) -> None:
-        namespace = _namespace(text)
-        if text.startswith("40"):
-            self._asked.discard(namespace)
-            self.namespaces.add(namespace)
-        elif text.startswith("44"):
-            self._asked.discard(namespace)
-        elif text.startswith("41"):
-            self._left(namespace)
-
-    def _left(self, namespace: str) -> None:
-        self.namespaces.discard(namespace)
-        if not self.namespaces:
-            self._watch()
-
-    def _watch(self) -> None:
-        if self._deadline is None:
-            self._deadline = self._loop.call_later(self._patience, self._overdue)
-
-    def _overdue(self) -> None:
-        self._deadline = None
-        if self._asked and not self.namespaces:
-            self._watch()  # the application still thinks about it
-        elif not self.namespaces:
+    def _look_again(self) -> None:
+        """Cut the socket if it carries nothing, and carried nothing when last looked at."""
+        is_idle = self._sockets.is_idle(self._engine_id)
+        if is_idle and self._was_idle:
             self.cut(CloseCode.HELLO_TIMEOUT)
+            return
+        self._was_idle = is_idle
+        self._look = self._loop.call_later(self._patience, self._look_again)
 
 
-def _namespace(text: str) -> str:
-    """The namespace of a Socket.IO packet `4<type>[/namespace[?query]][,payload]`."""
-    name = text[2:].partition(",")[0].partition("?")[0]
-    return name if name.startswith("/") else "/"
+class _Cut(OSError):
+    """The socket was cut."""

@@ -18,7 +18,7 @@ from e2ee.limits import MAX_ENVELOPE
 from transport_adapters.frames import CLIENT_EVENTS, CloseCode, Deliver, ServerFrame
 from transport_adapters.server.channel import FRAME_OVERHEAD
 from transport_adapters.server.connection import Connection
-from transport_adapters.server.guard import RawSocket, is_guarded, raw_socket
+from transport_adapters.server.guard import RawSocket, is_guarded, sockets_of
 from transport_adapters.server.relay import Relay
 
 _logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ def attach(sio: socketio.AsyncServer, relay: Relay, namespace: str = NAMESPACE) 
     """
     _check_settings(sio)
     endpoint = _Endpoint(sio, relay, namespace)
+    sockets_of(relay).add_endpoint(endpoint.carries)
     sio.on("connect", endpoint.connect, namespace=namespace)
     sio.on("disconnect", endpoint.disconnect, namespace=namespace)
     for event in CLIENT_EVENTS:
@@ -50,20 +51,20 @@ def attach(sio: socketio.AsyncServer, relay: Relay, namespace: str = NAMESPACE) 
 
 @final
 class _Endpoint:
+    """The namespace of one server."""
+
     def __init__(self, sio: socketio.AsyncServer, relay: Relay, namespace: str) -> None:
-        self._sio = sio
-        self._relay = relay
-        self._namespace = namespace
+        self.sio = sio
+        self.relay = relay
+        self.namespace = namespace
         self._connections: dict[str, Connection] = {}
         self._checked = False
 
     def connect(self, sid: str, environ: dict[str, Any], _auth: object = None) -> None:
-        scope = environ.get("asgi.scope", {})
         if not self._checked:
             self._checked = True
-            _check_server(scope)
-        channel = SocketIoChannel(self._sio, self._relay, self._namespace, sid, scope)
-        self._connections[sid] = self._relay.connect(channel)
+            _check_server(environ.get("asgi.scope", {}))
+        self._connections[sid] = self.relay.connect(SocketIoChannel(self, sid))
 
     def disconnect(self, sid: str, _reason: object = None) -> None:
         connection = self._connections.pop(sid, None)
@@ -79,6 +80,13 @@ class _Endpoint:
     def unknown(self, event: object, sid: str, *fields: object) -> None:
         self._take(event, sid, fields)
 
+    def carries(self, engine_id: str) -> set[str] | None:
+        """See `guard.Carries`."""
+        if engine_id not in self.sio.eio.sockets:
+            return None
+        manager = self.sio.manager
+        return {name for name in list(manager.get_namespaces()) if manager.sid_from_eio_sid(engine_id, name)}
+
     def _take(self, event: object, sid: str, fields: tuple[object, ...]) -> None:
         connection = self._connections.get(sid)
         if connection is not None:
@@ -89,20 +97,12 @@ class _Endpoint:
 class SocketIoChannel:
     """One client's namespace, as the relay writes to it."""
 
-    def __init__(
-        self,
-        sio: socketio.AsyncServer,
-        relay: Relay,
-        namespace: str,
-        sid: str,
-        scope: MutableMapping[str, Any],
-    ) -> None:
-        self._sio = sio
-        self._relay = relay
-        self._namespace = namespace
+    def __init__(self, endpoint: _Endpoint, sid: str) -> None:
+        self._endpoint = endpoint
+        self._sio = endpoint.sio
+        self._namespace = endpoint.namespace
         self._sid = sid
-        self._engine_id: str = sio.manager.eio_sid_from_sid(sid, namespace)
-        self._scope = scope
+        self._engine_id: str = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         self._outstanding = 0
 
     async def send(self, frame: ServerFrame) -> None:
@@ -115,7 +115,7 @@ class SocketIoChannel:
 
     async def close(self, code: CloseCode) -> None:
         raw = self._raw()
-        if raw is not None and raw.namespaces <= {self._namespace}:
+        if raw is not None and (self._endpoint.carries(self._engine_id) or set()) <= {self._namespace}:
             try:
                 async with asyncio.timeout(FLUSH_TIMEOUT):
                     await self._written()
@@ -137,7 +137,7 @@ class SocketIoChannel:
             await (asyncio.sleep(_POLL) if raw is None else raw.progress())
 
     def _raw(self) -> RawSocket | None:
-        return raw_socket(self._relay, self._scope, self._engine_id)
+        return sockets_of(self._endpoint.relay).find(self._engine_id)
 
 
 def _check_settings(sio: socketio.AsyncServer) -> None:

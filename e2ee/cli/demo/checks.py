@@ -118,7 +118,8 @@ def _no_plaintext(evidence: Evidence) -> Check:
     findings = search(evidence.places, texts)
     detail = f"{len(evidence.places)} files, {len(texts)} texts, raw, hex, base64, UTF-16"
     if findings:
-        detail = "; ".join(f"{each.place} ({each.spelling})" for each in findings[:3])
+        where = sorted({each.place.partition(":")[0] for each in findings})
+        detail = f"found in {len(where)} files: {', '.join(where[:3])}"
     return Check("no plaintext in database, logs, stores, network", bool(texts) and not findings, detail)
 
 

@@ -115,12 +115,12 @@ class Story:
         return snapshot
 
     async def _bob_returns(self) -> None:
-        self._tell("bob returns; his transport holds back alice's first envelope until two later ones have passed")
+        self._tell("bob returns; his transport holds one envelope back until two later ones have passed")
         await self._actors["bob"].start(hold_from="alice")
         await self._all_arrived()
 
     async def _kill_bob_in_the_middle(self) -> Kill:
-        self._tell("twenty messages for bob; in the middle of them his process is frozen, then killed (SIGKILL)")
+        self._tell("twenty messages for bob; in the middle of them his process is killed (SIGKILL)")
         bob = self._actors["bob"]
         seen = len(bob.messages)
         self._count_guests(1, _HALF)

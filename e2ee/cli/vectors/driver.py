@@ -18,6 +18,10 @@ from e2ee.cli.vectors.refusals import LAYERS
 ANSWER_SECONDS: Final = 60.0
 """How long one answer may take."""
 
+_MAX_LINE: Final = 16 * 1024 * 1024
+_LINES_AHEAD: Final = 4
+"""A program that talks on unasked is made to wait, not to fill the memory."""
+
 
 class DriverError(Exception):
     """The program ended, is silent, or says what is no answer."""
@@ -35,7 +39,7 @@ class Driver:
             )
         except (OSError, ValueError, IndexError) as problem:
             raise DriverError(f"the command cannot be run: {problem}") from None
-        self._lines: queue.Queue[str] = queue.Queue()
+        self._lines: queue.Queue[str] = queue.Queue(_LINES_AHEAD)
         # A thread, because reading a pipe has no timeout of its own.
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -86,7 +90,7 @@ class Driver:
     def _read(self) -> None:
         if self._process.stdout is not None:
             with self._process.stdout:
-                for line in self._process.stdout:
+                while line := self._process.stdout.readline(_MAX_LINE):
                     self._lines.put(line)
         self._lines.put("")
 

@@ -12,6 +12,7 @@ import { readDhKey } from './primitives.js';
  */
 
 const PAYLOAD_SIZES = [0, 1184 + 32, 1088 + 32, 0];
+const LAST = 2 ** 32 - 1;
 const BODY_LIMIT = 98_304;
 export const HANDSHAKE_SIZE = 1719;
 
@@ -33,6 +34,7 @@ export function decodeRatchetMessage(bytes) {
   version(r, 2);
   const keyReader = new Reader(r.raw(32));
   const [previous, index, epoch, pqIndex, payloadType] = [r.u32(), r.u32(), r.u32(), r.u32(), r.u8()];
+  if (index === LAST || pqIndex === LAST) malformed('an index that leaves no next one');
   if (payloadType > 3) malformed('payload type');
   const size = r.u16();
   if (size !== PAYLOAD_SIZES[payloadType]) malformed('payload length');
@@ -61,13 +63,18 @@ function readOneTimeId(r) {
   return named ? id : null;
 }
 
-/** @returns {PreKeyMessage} */
-export const decodePreKeyMessage = (bytes) => decodeAll(bytes, (r) => {
+/** @returns {import('./handshake.js').Handshake} */
+export function readHandshake(r) {
   version(r, 1);
-  const handshake = {
+  return {
     account: r.raw(32), signing: r.raw(32), identity: readDhKey(r), created: r.u64(), ephemeral: readDhKey(r),
     signedId: r.u32(), oneTimeId: readOneTimeId(r), kemId: r.u32(), ct: r.raw(1568),
   };
+}
+
+/** @returns {PreKeyMessage} */
+export const decodePreKeyMessage = (bytes) => decodeAll(bytes, (r) => {
+  const handshake = readHandshake(r);
   const inner = decodeRatchetMessage(r.bytes32(BODY_LIMIT));
   return { ...handshake, headerBytes: bytes.slice(0, HANDSHAKE_SIZE), inner };
 });

@@ -14,7 +14,9 @@ import { findPrekeys, initiate, repeatKey, respond } from './handshake.js';
 import { addressText, userId } from './identifiers.js';
 import { encodeBundle, prekeyBytes, decodeBundle, verifyPrekeys } from './prekeys.js';
 import { dhPair, kemPublic, random, sha256, sign, signingKey } from './primitives.js';
-import { decrypt, decryptWithAny, encrypt, sendingSession, startSession, withSession } from './session.js';
+import {
+  decrypt, decryptWithAny, encrypt, KEPT_FOR, pruneSessions, sendingSession, startSession, withSession,
+} from './session.js';
 
 /**
  * @typedef {import('./handshake.js').Held & {expires: bigint}} OwnPreKey
@@ -22,7 +24,7 @@ import { decrypt, decryptWithAny, encrypt, sendingSession, startSession, withSes
  *   list: Uint8Array, prekeys: Object<number, OwnPreKey>, claimed: Object<number, true>,
  *   contacts: Object<string, import('./devicelist.js').Contact>,
  *   sessions: Object<string, import('./session.js').Session[]>, replay: Object<number, Object<string, true>>,
- *   bodies: Object<string, true>, messages: Object<string, true>}} Device
+ *   bodies: Object<string, bigint>, messages: Object<string, bigint>}} Device what was committed, and when
  */
 
 const PREKEY_LIFETIME = 90n * 86_400_000n;
@@ -57,26 +59,33 @@ export function addPrekey(d, kind, now, given = {}) {
 
 /** A bundle as a key server hands it out: one-time prekeys at most once. @param {Device} d */
 export function claimBundle(d, { oneTime = true, oneTimeKem = true } = {}) {
-  const all = Object.entries(d.prekeys).map(([id, key]) => ({ ...key, id: Number(id) }));
-  const of = (kind) => all.filter((key) => key.kind === kind && !d.claimed[key.id])
-    .reduce((newest, key) => (newest && newest.expires >= key.expires ? newest : key), undefined);
-  const signedKey = (key, kind) => {
-    const fields = { id: key.id, expires: key.expires, public: key.public, ...(kind && { kind }) };
-    return { ...fields, signature: sign(d.seeds.signing, prekeyBytes(d.party.address, fields)) };
+  const newest = (kind) => Object.keys(d.prekeys).filter((id) => d.prekeys[id].kind === kind && !d.claimed[id])
+    .reduce((best, id) => (best && d.prekeys[best].expires >= d.prekeys[id].expires ? best : id), undefined);
+  const kemOnce = oneTimeKem ? newest('kem one-time') : undefined;
+  const ids = {
+    signed: newest('signed'), oneTime: oneTime ? newest('one-time') : undefined, kem: kemOnce ?? newest('kem last-resort'),
   };
-  const [signed, once, kemOnce, last] = [of('signed'), of('one-time'), of('kem one-time'), of('kem last-resort')];
-  const kem = (oneTimeKem && kemOnce) || last;
-  if (!signed || !kem) refuse('unknown_prekey', 'make a signed and a KEM prekey first');
-  const chosen = oneTime ? once : undefined;
-  const bundle = {
-    address: d.party.address, signed: signedKey(signed),
-    oneTime: chosen ? { id: chosen.id, public: chosen.public } : null,
-    kem: signedKey(kem, kem === last ? 2 : 1),
-  };
+  if (!ids.signed || !ids.kem) refuse('unknown_prekey', 'make a signed and a KEM prekey first');
   const claimed = { ...d.claimed };
-  for (const key of [chosen, kem === last ? undefined : kem]) if (key) claimed[key.id] = true;
-  return { device: { ...d, claimed }, bundle: encodeBundle(bundle) };
+  for (const id of [ids.oneTime, kemOnce]) if (id !== undefined) claimed[id] = true;
+  return { device: { ...d, claimed }, bundle: bundleOf(d, ids) };
 }
+
+const KEM_KINDS = { 'kem one-time': 1, 'kem last-resort': 2 };
+
+/** The public half of a prekey, signed unless it is a one-time X25519 prekey. @param {Device} d */
+export function publicPrekey(d, id) {
+  const { kind, expires, public: key } = d.prekeys[id];
+  if (kind === 'one-time') return { id: Number(id), public: key };
+  const fields = { ...(KEM_KINDS[kind] && { kind: KEM_KINDS[kind] }), id: Number(id), expires, public: key };
+  return { ...fields, signature: sign(d.seeds.signing, prekeyBytes(d.party.address, fields)) };
+}
+
+/** @param {Device} d @param {{signed: number, oneTime?: number, kem: number}} ids */
+export const bundleOf = (d, { signed, oneTime, kem }) => encodeBundle({
+  address: d.party.address, signed: publicPrekey(d, signed),
+  oneTime: oneTime === undefined ? null : publicPrekey(d, oneTime), kem: publicPrekey(d, kem),
+});
 
 /** A list from the key server. On `device_list_fork` the caller marks the contact. @param {Device} d */
 export function learnList(d, user, bytes) {
@@ -92,32 +101,34 @@ function sendable(d, user) {
   const contact = d.contacts[user];
   if (!contact || isStale(contact)) refuse('device_list_stale', `the list of ${user} must be fetched`);
   if (contact.forked) refuse('device_list_fork', `${user} is forked`);
-  return newestList(contact);
+  return contact;
 }
 
-const partyOf = (address, list, entry) =>
-  ({ address, account: list.account, signing: entry.signing, identity: entry.identity });
+/** A device of a contact, with the keys under which it is listed. @param {import('./devicelist.js').Contact} contact */
+export function listedParty(contact, address) {
+  const list = newestList(contact);
+  const entry = entryOf(list, address.device) ?? refuse('unlisted_device', addressText(address));
+  return { address, account: list.account, signing: entry.signing, identity: entry.identity };
+}
 
 /**
  * Section 6.1. @param {Device} d @param {Uint8Array} bytes a bundle @param {bigint} now
- * @param {{ephemeral?: Uint8Array, kemRandom?: Uint8Array}} [fixed] for tests
+ * @param {{ephemeral?: Uint8Array, kem?: {ss: Uint8Array, ct: Uint8Array}}} [fixed] for tests
  */
 export function start(d, bytes, now, fixed = {}) {
   const bundle = decodeBundle(bytes);
-  const list = sendable(d, bundle.address.user);
+  const contact = sendable(d, bundle.address.user);
   const to = addressText(bundle.address);
   if (to === addressText(d.party.address)) refuse('unlisted_device', 'our own device');
-  const entry = entryOf(list, bundle.address.device);
-  if (!entry) refuse('unlisted_device', to);
-  verifyPrekeys(bundle, entry.signing, now);
+  const peer = listedParty(contact, bundle.address);
+  verifyPrekeys(bundle, peer.signing, now);
   const sessions = d.sessions[to] ?? [];
   const above = sessions.reduce((top, s) => (s.created > top ? s.created : top), -1n) + 1n;
   const last = (1n << 63n) - 1n;
   const created = above > last ? last : above > now ? above : now;
-  const peer = partyOf(bundle.address, list, entry);
   const self = { ...d.party, secret: d.seeds.identity };
   const { agreed, handshake } = initiate(self, peer, bundle, { ...fixed, created });
-  const session = startSession(agreed, peer, handshake, { startedAt: now, signedPrekey: bundle.signed.public });
+  const session = startSession(agreed, peer, handshake, { signedPrekey: bundle.signed.public }, now);
   return { device: { ...d, sessions: { ...d.sessions, [to]: withSession(sessions, session) } }, session };
 }
 
@@ -128,14 +139,14 @@ export function start(d, bytes, now, fixed = {}) {
  *   envelopeId?: Uint8Array, lane?: number, ttl?: number}} what
  */
 export function sendTo(d, to, what, now, fixed = {}) {
-  const list = sendable(d, to.user);
-  if (!entryOf(list, to.device)) refuse('unlisted_device', addressText(to));
+  const contact = sendable(d, to.user);
+  listedParty(contact, to);
   const sessions = d.sessions[addressText(to)] ?? [];
   const session = sendingSession(sessions, now);
   if (!session) refuse('session_not_found', 'start a session from a bundle');
   const content = {
     kind: what.kind, body: what.body, messageId: what.messageId ?? random(16), conversation: what.conversation ?? '',
-    sentAt: what.sentAt ?? now, senderList: positionOf(decodeList(d.list)), recipientList: positionOf(list),
+    sentAt: what.sentAt ?? now, senderList: positionOf(decodeList(d.list)), recipientList: positionOf(newestList(contact)),
     list: session.answered ? null : d.list,
   };
   const sealed = encrypt(session, encodeContent(content), fixed);
@@ -144,14 +155,24 @@ export function sendTo(d, to, what, now, fixed = {}) {
     ttl: what.ttl ?? MAX_TTL, body: sealed.body,
   });
   const all = { ...d.sessions, [addressText(to)]: withSession(sessions, sealed.session) };
-  return { device: { ...d, sessions: all }, envelope, body: sealed.body, content, session: sealed.session };
+  return { device: { ...d, sessions: all }, envelope, body: sealed.body, content, session: sealed.session, trace: sealed.trace };
+}
+
+/** What goes for age. @param {Device} d @param {import('./identifiers.js').Address} peer */
+export function prune(d, peer, now) {
+  const to = addressText(peer);
+  const young = (times) => Object.fromEntries(Object.entries(times).filter(([, at]) => now - at <= KEPT_FOR));
+  return {
+    ...d, sessions: { ...d.sessions, [to]: pruneSessions(d.sessions[to] ?? [], now) },
+    bodies: young(d.bodies), messages: young(d.messages),
+  };
 }
 
 /** Section 12.4. @param {Device} d @param {Uint8Array} bytes an envelope @param {bigint} now */
 export function receiveEnvelope(d, bytes, now) {
   const envelope = decodeEnvelope(bytes);
   if (addressText(envelope.recipient) !== addressText(d.party.address)) refuse('wrong_recipient', 'another device');
-  return receiveBody(d, envelope.sender, envelope.body, now);
+  return { envelope, ...receiveBody(d, envelope.sender, envelope.body, now) };
 }
 
 /**
@@ -160,29 +181,29 @@ export function receiveEnvelope(d, bytes, now) {
  */
 export function receiveBody(d, sender, bytes, now) {
   const digest = hex(sha256(bytes));
-  if (d.bodies[digest]) refuse('duplicate_message', 'this body was committed');
+  if (digest in d.bodies) refuse('duplicate_message', 'this body was committed');
   const body = decodeBody(bytes);
   const from = addressText(sender);
   const sessions = d.sessions[from] ?? [];
-  const first = body.inner && firstMessage(d, sender, sessions, body);
+  const first = body.inner && firstMessage(d, sender, sessions, body, now);
   const { session, content: plaintext } = first
     ? decrypt(first.session, body.inner, Number(now)) : decryptWithAny(sessions, body, Number(now));
   const content = decodeContent(plaintext);
   let fate = disposition(content);
   const contact = judgeSender(d, session, content, Boolean(first?.isNew));
   const message = `${sender.user} ${hex(content.messageId)}`;
-  if (d.messages[message]) fate = 'known';
+  if (message in d.messages) fate = 'known';
   const device = {
     ...d, ...first?.stores,
     sessions: { ...d.sessions, [from]: withSession(sessions, session) },
     contacts: contact ? { ...d.contacts, [sender.user]: contact } : d.contacts,
-    bodies: { ...d.bodies, [digest]: true }, messages: { ...d.messages, [message]: true },
+    bodies: { ...d.bodies, [digest]: now }, messages: { ...d.messages, [message]: d.messages[message] ?? now },
   };
   return { device, content, fate, session };
 }
 
 /** Steps 2 to 7 of section 6.2. @param {import('./body.js').PreKeyMessage} body */
-function firstMessage(d, sender, sessions, body) {
+function firstMessage(d, sender, sessions, body, now) {
   const repeat = repeatKey(body.headerBytes);
   const known = sessions.find((s) => s.repeat === repeat);
   if (known) return { session: known, isNew: false, stores: {} };
@@ -198,7 +219,7 @@ function firstMessage(d, sender, sessions, body) {
   if (held.oneTime) delete prekeys[body.oneTimeId];
   if (held.kem.kind === 'kem one-time') delete prekeys[body.kemId];
   const replay = usesNone ? { ...d.replay, [body.kemId]: { ...memory, [repeat]: true } } : d.replay;
-  return { session: startSession(agreed, peer, body, { pair: held.signed }), isNew: true, stores: { prekeys, replay } };
+  return { session: startSession(agreed, peer, body, { pair: held.signed }, now), isNew: true, stores: { prekeys, replay } };
 }
 
 const hasKeys = (entry, party) => entry && equal(entry.signing, party.signing) && equal(entry.identity, party.identity);

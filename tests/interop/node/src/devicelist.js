@@ -68,7 +68,7 @@ export const isStale = (contact) => contact.heard > newestList(contact).seq;
 export const entryOf = (list, device) => list.devices.find((d) => equal(d.device, device));
 
 /**
- * Section 4.2, rules 1 to 7. A `device_list_fork` made here has the user in `forked`: the mark is stored nevertheless.
+ * Section 4.2, rules 1 to 8. A `device_list_fork` made here has the user in `forked`: the mark is stored nevertheless.
  * @param {Contact | undefined} contact @param {Uint8Array} bytes a SignedDeviceList @returns {Contact}
  */
 export function judgeList(contact, bytes, user) {
@@ -78,11 +78,17 @@ export function judgeList(contact, bytes, user) {
   if (!equal(list.account, contact.pinned)) refuse('account_key_changed', 'another account key than the pinned one');
   const newest = newestList(contact);
   const next = list.seq === newest.seq + 1n && !equal(list.previous, listHash(newest));
-  if (next || contradicts(newest, positionOf(list))) {
+  if (next || contradicts(newest, positionOf(list)) || list.devices.some((d) => hasOtherKeys(newest, d))) {
     throw Object.assign(new Refusal('device_list_fork', 'two lists contradict each other'), { forked: user });
   }
   if (list.seq <= newest.seq) return contact;
   return { ...contact, newest: bytes, heard: list.seq > contact.heard ? list.seq : contact.heard };
+}
+
+/** A device id keeps its keys for ever. */
+function hasOtherKeys(list, { device, signing, identity }) {
+  const entry = entryOf(list, device);
+  return entry !== undefined && !(equal(entry.signing, signing) && equal(entry.identity, identity));
 }
 
 /** A position at, or just below, that of the newest list known, with another hash. */

@@ -1,14 +1,15 @@
 /** Refusals (sections 1.2 and 14). */
 
-/** Where a refusal happens, unless the check that makes it says otherwise. */
+/** The layer that refuses, as the vectors name it, unless the check that refuses says otherwise. */
 const LAYERS = {
   malformed_message: 'decode', unsupported_version: 'decode',
-  invalid_signature: 'signature', invalid_public_key: 'dh',
-  authentication_failed: 'authentication', epoch_unknown: 'authentication',
-  duplicate_message: 'replay', replayed_handshake: 'replay', unknown_prekey: 'replay',
+  invalid_signature: 'signature', unlisted_device: 'signature', device_list_fork: 'signature',
+  account_key_changed: 'signature', device_list_stale: 'signature',
+  invalid_public_key: 'dh', unknown_prekey: 'dh',
+  authentication_failed: 'authentication', epoch_unknown: 'authentication', wrong_recipient: 'authentication',
+  session_not_found: 'authentication',
+  duplicate_message: 'replay', replayed_handshake: 'replay',
   too_many_skipped: 'limit', key_evicted: 'limit', prekey_expired: 'limit',
-  unlisted_device: 'trust', wrong_recipient: 'trust', device_list_fork: 'trust', account_key_changed: 'trust',
-  session_not_found: 'state', device_list_stale: 'state',
 };
 
 /** The bytes, or our own state, do not allow the call. State is as it was before. */

@@ -38,7 +38,7 @@ export function receivePq(s, skipped, { epoch, index }) {
   const chain = s.receiving;
   if (index < chain.next) {
     const used = nameOf(epoch, index);
-    return { state: s, message: lookUp(skipped, used, 'authentication_failed'), add: [], used };
+    return { state: s, message: lookUp(skipped, used), add: [], used };
   }
   const ahead = skip(chain.key, chain.next, index, pqChainStep, (n) => nameOf(epoch, n));
   const [key, message] = pqChainStep(ahead.key, index);

@@ -12,9 +12,11 @@ import { refuse } from './errors.js';
 export { sha256, sha512 };
 export const random = (size) => Uint8Array.from(randomBytes(size));
 
-/** HKDF-SHA-512, cut into 32-byte keys. */
+export const hkdfBytes = (salt, ikm, info, length) => rfc5869(sha512, ikm, salt, info, length);
+
+/** HKDF, cut into 32-byte keys. */
 export function hkdf(salt, ikm, info, length) {
-  const out = rfc5869(sha512, ikm, salt, info, length);
+  const out = hkdfBytes(salt, ikm, info, length);
   return Array.from({ length: length / 32 }, (_, i) => out.slice(32 * i, 32 * i + 32));
 }
 
@@ -61,10 +63,9 @@ export const sign = (seed, message) => ed25519.sign(message, seed);
 export const kemPublic = (seed) => ml_kem1024.keygen(seed).publicKey;
 export const decaps = (seed, ct) => ml_kem1024.decapsulate(ct, ml_kem1024.keygen(seed).secretKey);
 
-/** @param {Uint8Array} [m] the randomness of FIPS 203, for tests */
-export function encaps(publicKey, m = random(32)) {
+export function encaps(publicKey) {
   try {
-    const { sharedSecret, cipherText } = ml_kem1024.encapsulate(publicKey, m);
+    const { sharedSecret, cipherText } = ml_kem1024.encapsulate(publicKey);
     return { ss: sharedSecret, ct: cipherText };
   } catch {
     return refuse('invalid_public_key', 'encapsulation key fails the check of FIPS 203');

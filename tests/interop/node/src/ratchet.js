@@ -53,7 +53,7 @@ export function receive(s, skipped, h) {
   const current = s.receiving && equal(s.receiving.theirs, h.key);
   if (current ? h.index < s.receiving.next : knows(s, skipped, h)) {
     const used = nameOf(h.key, h.index);
-    return { state: s, message: lookUp(skipped, used, 'duplicate_message'), add: [], used };
+    return { state: s, message: lookUp(skipped, used), add: [], used };
   }
   const { state, add } = current ? { state: s, add: [] } : turn(s, h);
   const ahead = passOver(state.receiving, h.index);

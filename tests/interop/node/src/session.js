@@ -10,27 +10,29 @@ import { knows, receive, send, startInitiator, startResponder } from './ratchet.
 import { settle } from './skipped.js';
 
 /**
- * @typedef {{id: Uint8Array, created: bigint, startedAt: ?bigint, answered: boolean, dead: boolean,
+ * @typedef {{id: Uint8Array, created: bigint, storedAt: bigint, answered: boolean, dead: boolean,
  *   header: Uint8Array, repeat: string, peer: import('./handshake.js').Party, received: number,
  *   ratchet: import('./ratchet.js').Ratchet, pq: import('./pqratchet.js').PqRatchet,
  *   skipped: import('./skipped.js').Skipped, skippedPq: import('./skipped.js').Skipped}} Session
- *   `startedAt` is null in a session that the peer started; `repeat` is H
+ *   `answered` also in a session that the peer started; `repeat` is H
  */
 
 const UNANSWERED = 30n * 86_400_000n;
 const KEPT_SESSIONS = 20;
+/** What a late envelope may need is kept for so long. */
+export const KEPT_FOR = 45n * 86_400_000n;
 
 /**
  * @param {import('./handshake.js').Agreed} agreed @param {import('./handshake.js').Party} peer
  * @param {import('./handshake.js').Handshake} handshake
- * @param {{startedAt: bigint, signedPrekey: Uint8Array} | {pair: import('./primitives.js').Pair}} role
+ * @param {{signedPrekey: Uint8Array} | {pair: import('./primitives.js').Pair}} role an initiator's or a responder's
  * @returns {Session}
  */
-export function startSession(agreed, peer, handshake, role) {
-  const isInitiator = 'startedAt' in role;
+export function startSession(agreed, peer, handshake, role, now) {
+  const isInitiator = 'signedPrekey' in role;
   const header = encodeHandshake(handshake);
   return {
-    id: agreed.id, created: handshake.created, startedAt: isInitiator ? role.startedAt : null,
+    id: agreed.id, created: handshake.created, storedAt: now,
     answered: !isInitiator, dead: false, header, repeat: repeatKey(header), peer, received: 0,
     ratchet: isInitiator ? startInitiator(agreed.dr, role.signedPrekey) : startResponder(agreed.dr, role.pair),
     pq: startPq(agreed.pq, isInitiator), skipped: {}, skippedPq: {},
@@ -38,23 +40,45 @@ export function startSession(agreed, peer, handshake, role) {
 }
 
 /** AES key and commitment (section 7.4). */
-export const messageKey = (dr, pq) => kdf(pq, 'E2EE/1 message', dr);
+const messageKey = (dr, pq) => kdf(pq, 'E2EE/1 message', dr);
+
+/** @param {Uint8Array} id T @param {import('./body.js').MessageHeader} header @param {Uint8Array} padded */
+export function sealMessage(id, dr, pq, header, nonce, padded) {
+  const [key, commitment] = messageKey(dr, pq);
+  const prefix = concat(encodeHeader(header), commitment, nonce);
+  return { message: concat(prefix, seal(key, nonce, padded, concat(id, prefix))), key, commitment };
+}
+
+/** @param {Uint8Array} id T @param {import('./body.js').RatchetMessage} m */
+export function openMessage(id, dr, pq, m) {
+  const [key, commitment] = messageKey(dr, pq);
+  if (!equalSecret(commitment, m.commitment)) refuse('authentication_failed', 'commitment');
+  return { padded: open(key, m.nonce, m.ciphertext, concat(id, m.prefix)), key, commitment };
+}
 
 /**
  * @param {Session} s @param {Uint8Array} content encoded
  * @param {{ratchetKey?: Uint8Array, nonce?: Uint8Array}} [fixed] for tests
- * @returns {{session: Session, body: Uint8Array}}
+ * @returns {{session: Session, body: Uint8Array, trace: Object<string, Uint8Array>}} the trace is for tests
  */
 export function encrypt(s, content, { ratchetKey, nonce = random(12) } = {}) {
   const dr = send(s.ratchet, ratchetKey);
   const pq = sendPq(s.pq);
-  const [key, commitment] = messageKey(dr.message, pq.message);
   const header = { ...dr.header, pq: pq.header, payloadType: 0, payload: new Uint8Array() };
-  const prefix = concat(encodeHeader(header), commitment, nonce);
-  const ciphertext = seal(key, nonce, pad(content), concat(s.id, prefix));
-  const message = concat(prefix, ciphertext);
+  const padded = pad(content);
+  const { message, key, commitment } = sealMessage(s.id, dr.message, pq.message, header, nonce, padded);
   const session = { ...s, ratchet: dr.state, pq: pq.state };
-  return { session, body: s.answered ? message : encodePreKeyMessage(s.header, message) };
+  const body = s.answered ? message : encodePreKeyMessage(s.header, message);
+  return { session, body, trace: { message: dr.message, pqMessage: pq.message, key, commitment, padded } };
+}
+
+/** The Double Ratchet had a key: so a position without one is no duplicate, but does not belong there. */
+function receivePqOf(s, m) {
+  try {
+    return receivePq(s.pq, s.skippedPq, m.pq);
+  } catch (error) {
+    throw error.code === 'duplicate_message' ? new Refusal('authentication_failed', 'post-quantum index') : error;
+  }
 }
 
 /**
@@ -63,10 +87,8 @@ export function encrypt(s, content, { ratchetKey, nonce = random(12) } = {}) {
  */
 export function decrypt(s, m, now) {
   const dr = receive(s.ratchet, s.skipped, m);
-  const pq = receivePq(s.pq, s.skippedPq, m.pq);
-  const [key, commitment] = messageKey(dr.message, pq.message);
-  if (!equalSecret(commitment, m.commitment)) refuse('authentication_failed', 'commitment');
-  const padded = open(key, m.nonce, m.ciphertext, concat(s.id, m.prefix));
+  const pq = receivePqOf(s, m);
+  const { padded } = openMessage(s.id, dr.message, pq.message, m);
   if (m.payloadType !== 0) refuse('unsupported_version', 'payload of a later release');
   const content = unpad(padded);
   const received = s.received + 1;
@@ -84,11 +106,20 @@ export const inOrder = (sessions) => [...sessions].sort((a, b) =>
 
 /** @param {Session[]} sessions @returns {Session | undefined} */
 export const sendingSession = (sessions, now) => inOrder(sessions).find((s) =>
-  !s.dead && (s.answered || s.startedAt === null || now - s.startedAt <= UNANSWERED));
+  !s.dead && (s.answered || now - s.storedAt <= UNANSWERED));
 
 /** The sessions with one in the place of its former self, or added. @param {Session[]} sessions @param {Session} s */
 export const withSession = (sessions, s) =>
   inOrder([...sessions.filter((other) => compare(other.id, s.id)), s]).slice(0, KEPT_SESSIONS);
+
+/** What goes for age: lower sessions, and skipped keys. @param {Session[]} sessions @param {bigint} now */
+export function pruneSessions(sessions, now) {
+  const sending = sendingSession(sessions, now);
+  const gone = sending && now - sending.storedAt >= KEPT_FOR;
+  const kept = gone ? inOrder(sessions).slice(0, inOrder(sessions).indexOf(sending) + 1) : sessions;
+  const old = (map, s) => settle(map, [], null, Number(now), s.received);
+  return kept.map((s) => ({ ...s, skipped: old(s.skipped, s), skippedPq: old(s.skippedPq, s) }));
+}
 
 const NEXT = ['authentication_failed', 'epoch_unknown', 'key_evicted', 'too_many_skipped'];
 

@@ -27,10 +27,10 @@ export function skip(key, from, to, step, name) {
   return { key, passed };
 }
 
-/** @param {Skipped} map @param {'duplicate_message' | 'authentication_failed'} missing */
-export function lookUp(map, name, missing) {
+/** @param {Skipped} map */
+export function lookUp(map, name) {
   const kept = map[name];
-  if (kept === undefined) refuse(missing, 'no key for this position');
+  if (kept === undefined) refuse('duplicate_message', 'no key for this position');
   if (kept === 'evicted') refuse('key_evicted', 'the key was dropped');
   return kept.key;
 }

@@ -96,10 +96,10 @@ test('refusals by layer', () => {
   assert.equal(a.refused('start', { bundle: `${bundle}00` }), 'decode malformed_message');
   assert.equal(a.refused('start', { bundle: flipped(bundle, bundle.length - 1) }), 'signature invalid_signature');
   assert.equal(a.refused('start', { bundle, now: NOW + 91 * 86_400_000 }), 'limit prekey_expired');
-  assert.equal(a.refused('encrypt', { to: b.address, text: '' }), 'state session_not_found');
+  assert.equal(a.refused('encrypt', { to: b.address, text: '' }), 'authentication session_not_found');
   a('start', { bundle });
   const first = say(a, b, 'first');
-  assert.equal(a.refused('receive', { envelope: first.envelope }), 'trust wrong_recipient');
+  assert.equal(a.refused('receive', { envelope: first.envelope }), 'authentication wrong_recipient');
   b('receive', { envelope: first.envelope });
   b('receive', { envelope: say(a, b, 'second').envelope });
   a('receive', { envelope: say(b, a, 'answer').envelope });
@@ -116,12 +116,12 @@ test('refusals by layer', () => {
 test('two lists that contradict each other stop sending', () => {
   const [a, b] = pair();
   const other = driver('bob');
-  assert.equal(a.refused('learn', { user: 'bob', device_list: other.device_list }), 'trust account_key_changed');
+  assert.equal(a.refused('learn', { user: 'bob', device_list: other.device_list }), 'signature account_key_changed');
   const keys = { account: '11'.repeat(32) };
   const lists = [1, 2].map(() => peer()({ op: 'create', user: 'carol', keys, now: NOW }).device_list);
   a('learn', { user: 'carol', device_list: lists[0] });
-  assert.equal(a.refused('learn', { user: 'carol', device_list: lists[1] }), 'trust device_list_fork');
+  assert.equal(a.refused('learn', { user: 'carol', device_list: lists[1] }), 'signature device_list_fork');
   assert.deepEqual(a('device').forked, ['carol']);
-  assert.equal(a.refused('encrypt', { to: `carol/${'00'.repeat(16)}`, text: '' }), 'trust device_list_fork');
+  assert.equal(a.refused('encrypt', { to: `carol/${'00'.repeat(16)}`, text: '' }), 'signature device_list_fork');
   assert.equal(a('safety', { user: 'bob' }).number, b('safety', { user: 'alice' }).number);
 });

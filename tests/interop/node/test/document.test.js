@@ -118,13 +118,13 @@ test('A.3 handshake', () => {
   same(agreed.pq, example.SK_pq);
   const dhs = ['DH1', 'DH2', 'DH3', 'DH4'].map((name) => example[name]);
   const ss = unhex(/ss = Decaps\(ct\)\s+= (\w+)/.exec(section('A.3'))[1]);
-  same(agree(dhs, ss, agreed.id).dr, example.SK_dr);
+  same(agree(dhs, ss, agreed.transcript).dr, example.SK_dr);
 });
 
 /** The first message, as Alice makes it, and what Bob makes of it. */
 function exchange() {
-  const role = { startedAt: NOW, signedPrekey: bundle.signed.public };
-  const session = startSession(agreed, bob.party, handshake, role);
+  const role = { signedPrekey: bundle.signed.public };
+  const session = startSession(agreed, bob.party, handshake, role, NOW);
   const content = decodeContent(values('A.4').Content);
   const sent = encrypt(session, encodeContent(content), { ratchetKey: x('alice ratchet key 1'), nonce: x('nonce 1').slice(0, 12) });
   const envelope = encodeEnvelope({
