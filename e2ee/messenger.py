@@ -151,6 +151,7 @@ class Messenger:
 
     @property
     def address(self) -> DeviceAddress:
+        """This device."""
         return self._account.address
 
     @property
@@ -198,6 +199,7 @@ class Messenger:
     # --- contacts and sessions -------------------------------------------------------------------------------
 
     def contact(self, user_id: UserId) -> Contact | None:
+        """Return what is known of another user, or None before first contact."""
         with self._store.read() as tx:
             return records.load_contact(tx, user_id)
 
@@ -205,8 +207,9 @@ class Messenger:
         """Take in lists of a user, oldest first.
 
         Raises:
-            InvalidSignatureError, AccountKeyChangedError, DeviceListForkError: see `trust.learn_device_list`. A fork
-                is recorded: sending to this user stops.
+            InvalidSignatureError: not a list of this user, or a wrong signature.
+            AccountKeyChangedError: signed by another account key than the pinned one.
+            DeviceListForkError: it contradicts the newest list known. This is recorded: sending to this user stops.
         """
         try:
             with self._store.write() as tx:
@@ -230,10 +233,12 @@ class Messenger:
             return tuple(address for address in addresses if session_records.sending_session(tx, address, now) is None)
 
     def start_session(self, bundle: PreKeyBundle) -> Session:
-        """Verify a bundle and start a session with its device.
+        """Verify a bundle against its user's newest known list and start a session with its device.
 
         Raises:
-            See `sending.start_session`; nothing was changed.
+            DeviceListStaleError, DeviceListForkError: see `missing_sessions`.
+            UnlistedDeviceError, InvalidSignatureError, PreKeyExpiredError: see `PreKeyBundle.verify`.
+            InvalidPublicKeyError: a key of the bundle is of low order or out of range.
         """
         with self._store.write() as tx:
             return sending.start_session(tx, self._sender(), bundle)
@@ -252,7 +257,8 @@ class Messenger:
         """Encrypt application data, at most 64 KiB, to all devices of a user and queue the envelopes.
 
         Raises:
-            DeviceListStaleError, DeviceListForkError, SessionNotFoundError: see `sending.queue`.
+            DeviceListStaleError, DeviceListForkError: see `missing_sessions`.
+            SessionNotFoundError: there is a session with none of the user's devices.
             ValueError: data too long, `ttl` not 1 to 2,419,200 seconds.
         """
         return self.queue(user_id, Draft(ContentKind.APPLICATION, encode_application(data), conversation, lane, ttl))
@@ -267,7 +273,11 @@ class Messenger:
         return self.queue(user_id, Draft(ContentKind.RECEIPT, body, _DEFAULT_CONVERSATION, Lane.RECEIPT, DEFAULT_TTL))
 
     def queue(self, user_id: UserId, draft: Draft) -> Queued:
-        """Queue a content of any kind; see `sending.queue`."""
+        """Encrypt a content of any kind to all devices of a user and queue the envelopes.
+
+        Raises:
+            See `send`.
+        """
         with self._store.write() as tx:
             return sending.queue(tx, self._sender(), user_id, draft)
 
@@ -368,6 +378,7 @@ class Messenger:
             prekey_supply.retire(tx, now)
 
     def status(self) -> Status:
+        """Count what the store holds."""
         with self._store.read() as tx:
             return Status(
                 address=self.address,

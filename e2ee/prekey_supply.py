@@ -36,6 +36,7 @@ class PreKeyPublication:
 
     @property
     def is_empty(self) -> bool:
+        """True if there is nothing to publish."""
         return not self.prekey_ids
 
     @property

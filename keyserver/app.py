@@ -120,6 +120,7 @@ class StandaloneApp:
         self._asgi = asgi
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, connection or lifespan."""
         # Socket.IO's own handling of the lifespan would hide ours.
         await (self.fastapi if scope["type"] == "lifespan" else self._asgi)(scope, receive, send)
 

@@ -92,11 +92,15 @@ class TokenMissingProblem(UnauthorizedProblem):
 
 @final
 class TokenInvalidProblem(UnauthorizedProblem):
+    """The token is not one that this server takes. Raised by the host's own verification, too."""
+
     code, detail = "token_invalid", "The token is not valid here."
 
 
 @final
 class TokenExpiredProblem(UnauthorizedProblem):
+    """The token was good until it expired. Raised by the host's own verification, too."""
+
     code, detail = "token_expired", "The token has expired."
 
 

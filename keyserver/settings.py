@@ -106,18 +106,22 @@ class Settings(BaseSettings):
 
     @property
     def origins(self) -> tuple[str, ...]:
+        """All names of this server; a login assertion is bound to one of them."""
         return (self.origin, *self.other_origins)
 
     @property
     def token_ms(self) -> int:
+        """Lifetime of a device token in milliseconds."""
         return self.token_seconds * SECOND_MS
 
     @property
     def login_ms(self) -> int:
+        """Longest life of a login in milliseconds."""
         return self.login_days * DAY_MS
 
     @property
     def claims(self) -> ClaimLimits:
+        """Limits on claiming bundles."""
         return ClaimLimits(
             per_pair=RateLimit(self.claim_pair_burst, self.claim_pair_seconds * SECOND_MS),
             per_claimer=RateLimit(self.claim_claimer_burst, self.claim_claimer_seconds * SECOND_MS),
@@ -126,8 +130,10 @@ class Settings(BaseSettings):
 
     @property
     def lists(self) -> RateLimit:
+        """Limit on new device lists of one user."""
         return RateLimit(self.list_burst, self.list_seconds * SECOND_MS)
 
     @property
     def registrations(self) -> RateLimit:
+        """Limit on new devices of one user."""
         return RateLimit(self.register_burst, self.register_seconds * SECOND_MS)

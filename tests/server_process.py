@@ -40,7 +40,16 @@ class ServerProcess:
             "E2EE_HOST_JWT_ALGORITHM": "HS256",
             "E2EE_HOST_JWT_SECRET": HOST_SECRET,
         }
-        command = [sys.executable, "-m", "keyserver", "serve", "--port", str(self._port), "--database", str(self.database)]
+        command = [
+            sys.executable,
+            "-m",
+            "keyserver",
+            "serve",
+            "--port",
+            str(self._port),
+            "--database",
+            str(self.database),
+        ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         deadline = time.monotonic() + _START_SECONDS

@@ -111,9 +111,11 @@ class Contact:
 
     @property
     def is_stale(self) -> bool:
+        """True if a newer list was heard of than the one known."""
         return self.heard_seq > self.device_list.content.seq
 
     def with_list(self, device_list: VerifiedDeviceList) -> "Contact":
+        """Return the contact with another newest list."""
         return replace(self, device_list=device_list)
 
 

@@ -36,6 +36,7 @@ class Turn:
         self._owner = get_ident()
 
     def give_back(self) -> None:
+        """Let the next thread go on."""
         self._owner = None
         self._lock.release()
 

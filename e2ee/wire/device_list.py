@@ -46,6 +46,7 @@ class ListPosition:
 
     @classmethod
     def decode(cls, reader: Reader) -> "ListPosition":
+        """Take a position off a reader."""
         return cls(reader.u64(), DeviceListHash.decode(reader))
 
 
@@ -121,10 +122,12 @@ class DeviceList:
         return Writer().bytes8(DEVICE_LIST_LABEL).raw(self.encode()).finish()
 
     def hash(self) -> DeviceListHash:
+        """SHA-256 of the signed bytes: what the next list names as its predecessor."""
         return DeviceListHash(kdf.sha256(self.signed_bytes()))
 
     @property
     def position(self) -> ListPosition:
+        """Where this list stands in its user's chain."""
         return ListPosition(self.seq, self.hash())
 
     def device(self, device_id: DeviceId) -> ListedDevice | None:
@@ -132,6 +135,7 @@ class DeviceList:
         return next((device for device in self.devices if device.device_id == device_id), None)
 
     def addresses(self) -> tuple[DeviceAddress, ...]:
+        """Return the addresses of all listed devices, by device id."""
         return tuple(DeviceAddress(self.user_id, device.device_id) for device in self.devices)
 
     def _problem(self) -> str | None:
@@ -195,6 +199,7 @@ class VerifiedDeviceList:
 
     @property
     def position(self) -> ListPosition:
+        """Where this list stands in its user's chain."""
         return self.content.position
 
     def listed(self, address: DeviceAddress) -> ListedDevice:

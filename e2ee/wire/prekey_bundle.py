@@ -41,6 +41,7 @@ class SignedPreKey:
     signature: bytes
 
     def signed_bytes(self, address: DeviceAddress) -> bytes:
+        """What the signing key of the device at `address` signs."""
         return prekey_signed_bytes(SIGNED_PREKEY_LABEL, address, self.prekey_id, self.expires_at, self.public_key.raw)
 
     def verify(self, address: DeviceAddress, key: DeviceSigningKey) -> None:
@@ -58,6 +59,12 @@ class SignedPreKey:
 
     @classmethod
     def decode(cls, reader: Reader) -> "SignedPreKey":
+        """Take a prekey off a reader.
+
+        Raises:
+            MalformedMessageError: truncated.
+            InvalidPublicKeyError: the key is not canonical.
+        """
         prekey_id, expires_at = PreKeyId(reader.u32()), reader.u64()
         return cls(prekey_id, expires_at, PreKeyPublicKey.decode(reader), reader.fixed(_SIGNATURE_LENGTH))
 
@@ -76,6 +83,12 @@ class OneTimePreKey:
 
     @classmethod
     def decode(cls, reader: Reader) -> "OneTimePreKey":
+        """Take a prekey off a reader.
+
+        Raises:
+            MalformedMessageError: truncated.
+            InvalidPublicKeyError: the key is not canonical.
+        """
         return cls(PreKeyId(reader.u32()), PreKeyPublicKey.decode(reader))
 
 
@@ -91,6 +104,7 @@ class KemPreKey:
     signature: bytes
 
     def signed_bytes(self, address: DeviceAddress) -> bytes:
+        """What the signing key of the device at `address` signs."""
         label = kem_prekey_label(self.kind)
         return prekey_signed_bytes(label, address, self.prekey_id, self.expires_at, self.public_key.raw)
 
@@ -109,6 +123,12 @@ class KemPreKey:
 
     @classmethod
     def decode(cls, reader: Reader) -> "KemPreKey":
+        """Take a prekey off a reader.
+
+        Raises:
+            MalformedMessageError: truncated.
+            InvalidPublicKeyError: the key is not canonical.
+        """
         kind = _kem_prekey_kind(reader.u8())
         prekey_id, expires_at = PreKeyId(reader.u32()), reader.u64()
         return cls(kind, prekey_id, expires_at, KemPreKeyPublicKey.decode(reader), reader.fixed(_SIGNATURE_LENGTH))

@@ -42,6 +42,12 @@ class PublicKey(FixedBytes):
 
     @classmethod
     def decode(cls, reader: Reader) -> Self:
+        """Take a key off a reader; as strict as `from_bytes`.
+
+        Raises:
+            MalformedMessageError: truncated.
+            InvalidPublicKeyError: non-canonical.
+        """
         return cls.from_bytes(reader.fixed(cls.LENGTH))
 
     @classmethod

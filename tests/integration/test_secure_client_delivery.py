@@ -159,7 +159,7 @@ async def test_one_recipient_whose_sends_pause_does_not_hold_up_others(world: Cl
         return Refused(outgoing.envelope_id, "inbox_full", "", 3600.0) if to_bob else None
 
     tap.answer = refuse_bob
-    for number in range(2 * READ_AHEAD):
+    for number in range(READ_AHEAD + SEND_WINDOW):
         await alice.client.send("bob", str(number))
     await alice.client.send("carol", "through")
     assert await carol.read() == ["through"]

@@ -54,7 +54,7 @@ class Traces:
         mine = [each for each in left_over if any(place in each for place in CLIENT_CODE)]
         assert mine == []
         left = set(threading.enumerate()) - self._threads
-        assert [thread.name for thread in left if thread.name.startswith("e2ee")] == []
+        assert [thread.name for thread in left if thread.name.startswith("e2ee-store")] == []
 
 
 def path_options(path: Path, world: ClientWorld, **changes: Any) -> dict[str, Any]:

@@ -24,6 +24,9 @@ from transport_adapters.server.guard import guard
 from transport_adapters.server.settings import RelaySettings
 from transport_adapters.server.socketio import attach
 
+# Short enough to wait for, long enough for a busy machine to join a namespace in.
+IMPATIENT = pytest.mark.parametrize("settings", [replace(PATIENT, hello_timeout=0.5)], ids=["impatient"])
+
 
 @dataclass
 class Site:
@@ -70,7 +73,7 @@ async def close_code(connection: ClientConnection) -> int | None:
 
 @pytest.fixture
 def settings() -> RelaySettings:
-    return replace(PATIENT, hello_timeout=0.1)
+    return PATIENT
 
 
 @asynccontextmanager
@@ -105,10 +108,12 @@ async def site(tmp_path: Path, settings: RelaySettings) -> AsyncIterator[Site]:
         yield site
 
 
+@IMPATIENT
 async def test_a_socket_that_joins_nothing_is_cut(site: Site) -> None:
     assert await close_code(await site.raw()) == CloseCode.HELLO_TIMEOUT
 
 
+@IMPATIENT
 async def test_a_socket_whose_connect_was_refused_is_cut(site: Site) -> None:
     connection = await site.raw()
     await connection.send("40/no-such-namespace,")
@@ -116,12 +121,14 @@ async def test_a_socket_whose_connect_was_refused_is_cut(site: Site) -> None:
     assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
 
 
+@IMPATIENT
 async def test_a_socket_that_joins_the_relay_and_says_no_hello_is_cut(site: Site) -> None:
     connection = await site.joined("/e2ee")
     assert '"hello_timeout"' in str(await connection.recv())
     assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
 
 
+@IMPATIENT
 async def test_a_socket_that_left_its_last_namespace_is_cut(site: Site) -> None:
     connection = await site.joined("/")
     assert await close_code(await site.raw()) == CloseCode.HELLO_TIMEOUT  # the deadline of joining is over
@@ -129,6 +136,7 @@ async def test_a_socket_that_left_its_last_namespace_is_cut(site: Site) -> None:
     assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
 
 
+@IMPATIENT
 async def test_a_socket_of_the_host_is_left_alone(site: Site) -> None:
     host = await site.joined("/")
     assert await close_code(await site.raw()) == CloseCode.HELLO_TIMEOUT  # it came later, and is gone
@@ -157,7 +165,7 @@ async def test_a_revoked_device_keeps_the_hosts_namespace_on_a_shared_socket(sit
 
 
 async def test_a_peer_that_stops_reading_is_cut_and_forgotten(tmp_path: Path) -> None:
-    settings = replace(PATIENT, send_timeout=0.2, close_timeout=0.1)
+    settings = replace(PATIENT, send_timeout=0.5, close_timeout=0.1)
     async with opened(tmp_path, settings) as site:
         alice, bob = await site.world.device("alice"), await site.world.device("bob")
         connection = await site.said_hello(bob)
@@ -219,6 +227,7 @@ async def test_an_upgraded_socket_is_found_and_cut(site: Site) -> None:
         assert await close_code(connection) == CloseCode.REVOKED
 
 
+@IMPATIENT
 async def test_an_upgraded_socket_of_the_host_is_left_alone(site: Site) -> None:
     client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
     await client.connect(site.url, wait_timeout=10)  # as browsers do: long-polling first, then upgraded

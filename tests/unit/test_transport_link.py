@@ -256,6 +256,30 @@ async def test_credit_is_given_back_as_the_application_takes() -> None:
     await link.aclose()
 
 
+@pytest.mark.parametrize("options", [replace(EAGER_LINK, credit_messages=3), replace(EAGER_LINK, credit_bytes=399)])
+async def test_a_server_that_delivers_more_than_it_may_is_left(options: LinkOptions) -> None:
+    server = Server()
+
+    async def token() -> str:
+        return "token"
+
+    link = Link(server.dial, token, CursorCell(), options)
+    arrivals = link.receive()
+    await anext(arrivals)
+    for seq in range(1, 5):
+        server.say(Deliver(1, seq, bytes(100)))
+    await eventually(lambda: len(server.receivers) == 2)
+    await link.aclose()
+
+
+async def test_a_delivery_before_the_answer_to_hello_is_not_taken() -> None:
+    server = Server(answers=lambda server, _: server.say(Deliver(1, 1, b"")))
+    peer = linked(server)
+    await eventually(lambda: server.dials >= 2)
+    assert peer.deliveries.empty()
+    await peer.close()
+
+
 async def test_what_was_not_taken_when_a_connection_ended_is_not_delivered_twice() -> None:
     server = Server()
 
@@ -292,6 +316,20 @@ async def test_sends_beyond_the_window_wait_for_answers() -> None:
     await peer.close()
 
 
+async def test_a_caller_that_gives_up_does_not_take_the_answer_from_another() -> None:
+    server = Server()
+    peer = linked(server)
+    await peer.online()
+    first, second = (asyncio.create_task(peer.transport.send(outgoing(1))) for _ in range(2))
+    await eventually(lambda: len(server.wrote(Send)) == 1)
+    await asyncio.sleep(0)
+    first.cancel()
+    server.say(Sent(EnvelopeId((1).to_bytes(16, "big")), duplicate=False))
+    assert (await within(second)).envelope_id == outgoing(1).envelope_id
+    assert len(server.wrote(Send)) == 1
+    await peer.close()
+
+
 async def test_a_long_ack_is_split() -> None:
     server = Server()
     peer = linked(server)
@@ -300,6 +338,13 @@ async def test_a_long_ack_is_split() -> None:
     await peer.transport.ack(1, ranges)
     assert [len(frame.ranges) for frame in server.written if isinstance(frame, Ack)] == [MAX_ACK_RANGES, 1]
     await peer.close()
+
+
+async def test_an_ack_out_of_order_is_the_callers_bug() -> None:
+    link = Link(Server().dial, CursorCell(), CursorCell(), EAGER_LINK)  # type: ignore[arg-type] # never asked
+    for ranges in ([SeqRange(2, 2), SeqRange(1, 1)], [SeqRange(1, 3), SeqRange(3, 4)]):
+        with pytest.raises(ValueError):
+            await link.ack(1, ranges)
 
 
 async def test_acks_without_a_connection_are_dropped() -> None:

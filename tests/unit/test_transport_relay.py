@@ -1,6 +1,5 @@
 """The relay's treatment of one connection, spoken to in frames."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +20,10 @@ from transport_adapters.frames import (
     ErrorCode,
     Presence,
     PresenceState,
-    Refresh,
     Sent,
     Welcome,
 )
 from transport_adapters.server.bus import Bus
-from transport_adapters.server.ports import Database, Principal
 from transport_adapters.server.settings import RelaySettings
 
 T = TypeVar("T")
@@ -292,197 +289,6 @@ async def test_presence_is_accepted(world: RelayWorld, bob: DeviceAddress) -> No
     assert client.errors() == []
 
 
-# --- tokens ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("settings", [replace(PATIENT, token_grace=0.01)])
-async def test_an_expired_token_is_announced_then_ends_the_connection(world: RelayWorld, bob: DeviceAddress) -> None:
-    client = FrameClient(world, bob)
-    client.hello(token=world.tokens.issue(bob, lifetime_ms=10))
-    assert await client.closed() is CloseCode.TOKEN_EXPIRED
-    assert [(error.code, error.fatal) for error in client.errors()] == [
-        ("token_expired", False),
-        ("token_expired", True),
-    ]
-
-
-@pytest.mark.parametrize("settings", [replace(PATIENT, token_grace=0.2)])
-async def test_a_fresh_token_in_time_keeps_the_connection(world: RelayWorld, bob: DeviceAddress) -> None:
-    client = FrameClient(world, bob)
-    client.hello(token=world.tokens.issue(bob, lifetime_ms=10))
-    for _ in range(30):  # in all, longer than the first token and its grace
-        assert (await client.next(Error)).fatal is False
-        client.say(Refresh(world.tokens.issue(bob, lifetime_ms=10)))
-    client.say(Refresh(world.tokens.issue(bob)))
-    await client.answered(bob)
-
-
-async def test_another_devices_token_does_not_refresh(
-    world: RelayWorld, alice: DeviceAddress, bob: DeviceAddress
-) -> None:
-    client = FrameClient(world, bob)
-    await client.online()
-    client.say(Refresh(world.tokens.issue(alice)))
-    assert (await client.next(Error)).code is ErrorCode.TOKEN_INVALID
-    client.say(Refresh("no such token"))
-    assert (await client.next(Error)).code is ErrorCode.TOKEN_INVALID
-    await client.answered(bob)
-
-
-async def test_a_revocation_met_at_refresh_ends_the_connection(world: RelayWorld, bob: DeviceAddress) -> None:
-    client = FrameClient(world, bob)
-    await client.online()
-    world.tokens.refused[bob] = "device_revoked"
-    client.say(Refresh(world.tokens.issue(bob)))
-    assert await client.closed() is CloseCode.REVOKED
-
-
-@pytest.mark.parametrize("settings", [replace(PATIENT, reread_interval=0.02)])
-@pytest.mark.parametrize(
-    ("code", "close_code"),
-    [("token_invalid", CloseCode.TOKEN_EXPIRED), ("device_revoked", CloseCode.REVOKED)],
-)
-async def test_a_revocation_that_nobody_announced_is_noticed(
-    world: RelayWorld, bob: DeviceAddress, code: str, close_code: CloseCode
-) -> None:
-    client = FrameClient(world, bob)
-    await client.online()
-    world.tokens.refused[bob] = code
-    assert await client.closed() is close_code
-
-
-async def test_a_device_revoked_while_it_says_hello_does_not_slip_in(
-    world: RelayWorld, bob: DeviceAddress, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    verify = world.tokens.verify
-
-    async def revoked_meanwhile(token: str) -> Principal:
-        principal = await verify(token)  # as the database was when it was asked
-        if not world.tokens.refused:
-            world.tokens.refused[bob] = "device_revoked"
-            world.relay.cut(bob)
-        return principal
-
-    monkeypatch.setattr(world.tokens, "verify", revoked_meanwhile)
-    client = FrameClient(world, bob)
-    client.hello()
-    assert await client.closed() is CloseCode.REVOKED
-
-
-async def test_cutting_a_user_ends_all_of_its_devices_and_nobody_elses(
-    world: RelayWorld, alice: DeviceAddress, bob: DeviceAddress
-) -> None:
-    second = await world.device("bob", 2)
-    clients = [FrameClient(world, each) for each in (bob, second, alice)]
-    for client in clients:
-        await client.online()
-    world.relay.cut(bob.user_id)
-    assert await clients[0].closed() is CloseCode.REVOKED
-    assert await clients[1].closed() is CloseCode.REVOKED
-    await clients[2].answered(alice)
-
-
-# --- failures around the relay -----------------------------------------------------------------------------------
-
-
-class FailingDatabase:
-    """A database whose writes fail while `broken`, or wait while `held`."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.broken = False
-        self.held: asyncio.Event | None = None
-        self.asked = asyncio.Event()
-
-    async def write(self, work: Callable[[sqlalchemy.Connection], T]) -> T:
-        if self.held is not None:
-            self.asked.set()
-            await self.held.wait()
-        if self.broken:
-            raise sqlalchemy.exc.OperationalError("INSERT secret-statement", ("secret-parameter",), Exception())
-        return await self._database.write(work)
-
-    async def read(self, work: Callable[[sqlalchemy.Connection], T]) -> T:
-        if self.broken:
-            raise sqlalchemy.exc.OperationalError("SELECT secret-statement", ("secret-parameter",), Exception())
-        return await self._database.read(work)
-
-
-@pytest.fixture
-async def failing(tmp_path: Path, settings: RelaySettings) -> AsyncIterator[tuple[RelayWorld, FailingDatabase]]:
-    async with relay_world(tmp_path, settings, wrap=FailingDatabase) as world:
-        assert isinstance(world.relay.database, FailingDatabase)
-        yield world, world.relay.database
-
-
-async def test_a_failing_database_refuses_each_send_and_the_connection_lives(
-    failing: tuple[RelayWorld, FailingDatabase], caplog: pytest.LogCaptureFixture
-) -> None:
-    world, database = failing
-    alice, bob = await world.device("alice"), await world.device("bob")
-    client = FrameClient(world, alice)
-    await client.online()
-    database.broken = True
-    names = [client.post(bob).envelope_id for _ in range(3)]
-    errors = [await client.next(Error) for _ in names]
-    assert [(error.code, error.envelope_id, error.fatal) for error in errors] == [
-        (ErrorCode.INTERNAL, name, False) for name in names
-    ]
-    database.broken = False
-    await client.answered(bob)
-    assert "secret" not in caplog.text
-
-
-async def test_a_failing_database_at_hello_asks_to_come_back(failing: tuple[RelayWorld, FailingDatabase]) -> None:
-    world, database = failing
-    client = FrameClient(world, await world.device("bob"))
-    database.broken = True
-    client.hello()
-    assert await client.closed() is CloseCode.DRAINING
-
-
-async def test_a_failing_database_during_delivery_asks_to_come_back(
-    failing: tuple[RelayWorld, FailingDatabase],
-) -> None:
-    world, database = failing
-    client = FrameClient(world, await world.device("bob"))
-    await client.online()
-    database.broken = True
-    client.say(Credit(1, 1))
-    assert await client.closed() is CloseCode.DRAINING
-
-
-async def test_what_was_begun_is_stored_and_announced_though_its_connection_ended(
-    failing: tuple[RelayWorld, FailingDatabase],
-) -> None:
-    world, database = failing
-    alice, bob = await world.device("alice"), await world.device("bob")
-    sender, receiver = FrameClient(world, alice), FrameClient(world, bob)
-    await sender.online()
-    await receiver.online()
-    database.held = asyncio.Event()
-    outgoing = sender.post(bob)
-    await database.asked.wait()
-    sender.connection.disconnected()
-    database.held.set()
-    assert (await receiver.next(Deliver)).envelope == outgoing.envelope
-
-
-async def test_a_failing_contact_hook_refuses_the_send_and_the_connection_lives(
-    world: RelayWorld, alice: DeviceAddress, bob: DeviceAddress, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fails(*_: object) -> bool:
-        raise RuntimeError("secret of the host")
-
-    client = FrameClient(world, alice)
-    await client.online()
-    with monkeypatch.context() as patch:
-        patch.setattr(world.contacts, "may_contact", fails)
-        client.post(bob)
-        assert (await client.next(Error)).code is ErrorCode.INTERNAL
-    await client.answered(bob)
-
-
 # --- going down --------------------------------------------------------------------------------------------------
 
 
@@ -522,16 +328,3 @@ async def test_acks_are_judged_in_their_order_among_sends(
     assert (await client.next(Error)).code is ErrorCode.ACK_REFUSED
     again = FrameClient(world, bob, number=2)
     assert (await again.online()).acked_seq == 1
-
-
-async def test_a_transport_that_fails_oddly_ends_only_its_connection(
-    world: RelayWorld, alice: DeviceAddress, bob: DeviceAddress, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fails(_frame: object) -> None:
-        raise KeyError("secret of the library")
-
-    client, other = FrameClient(world, bob), FrameClient(world, alice)
-    monkeypatch.setattr(client, "send", fails)
-    client.hello()
-    await client.closed()
-    await other.online()

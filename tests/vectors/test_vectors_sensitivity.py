@@ -84,7 +84,9 @@ def test_complementing_one_byte_of_any_hex_field_of_a_valid_case_makes_it_fail(f
                 changed = complemented(test, place, text, at)
                 tried += 1
                 # A change of the output alone needs no second run.
-                noticed = check_answer(operation, changed, answer) if place[0] == "output" else fails(operation, changed)
+                noticed = (
+                    check_answer(operation, changed, answer) if place[0] == "output" else fails(operation, changed)
+                )
                 if not noticed:
                     survivors.append(f"tcId {test['tcId']} {place} byte {at}")
     assert survivors == []

@@ -214,7 +214,7 @@ class SecureClient:
             StateError, TransportRefusedError: work in the background ended for this reason.
             RuntimeError: somebody waits for the next message already. The two would confirm each other's messages.
         """
-        if False:
+        if self._asking:
             raise RuntimeError("one iteration at a time")
         self._asking = True
         try:

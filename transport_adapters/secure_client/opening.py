@@ -25,7 +25,9 @@ class TransportFactory(Protocol):
 
     def __call__(
         self, server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
-    ) -> EnvelopeTransport: ...
+    ) -> EnvelopeTransport:
+        """Make a transport to the server. `token` gives a device token, `cursor` how far the store has come."""
+        ...
 
 
 def socketio_transport(

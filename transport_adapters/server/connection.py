@@ -1,6 +1,6 @@
 """One client's connection, whatever carries it: from `hello` to the last frame.
 
-Owns: the order of frames, the deadline of `hello`, tokens and their expiry, bad frames, how a connection ends.
+Owns: the order of frames, the deadline of `hello`, bad frames, how a connection ends.
 Does not know about: transports, other connections (relay.py), what becomes of sends and acks (intake.py).
 """
 
@@ -31,31 +31,23 @@ from transport_adapters.frames import (
 )
 from transport_adapters.server.bus import Bus
 from transport_adapters.server.channel import FRAME_OVERHEAD, Channel, Outbox
+from transport_adapters.server.credential import Authority, Credential, Expiry
 from transport_adapters.server.delivery import Delivery, Source
 from transport_adapters.server.intake import BATCH, FAULTS, Client, Intake
 from transport_adapters.server.lanes import Budget
 from transport_adapters.server.mailbox import Mailbox
-from transport_adapters.server.ports import Database, Principal, TokenRefusedError, TokenVerifier
-from transport_adapters.server.settings import RelaySettings
+from transport_adapters.server.ports import Database, TokenRefusedError
 
 _logger = logging.getLogger(__name__)
 
 
-class Relaying(Protocol):
+class Relaying(Authority, Protocol):
     """What a connection needs of its relay."""
 
     database: Database
     mailbox: Mailbox
     intake: Intake
-    tokens: TokenVerifier
     bus: Bus
-    settings: RelaySettings
-    cuts: int
-
-    @property
-    def now(self) -> Callable[[], int]:
-        """The clock: Unix milliseconds."""
-        ...
 
     def admit(self, connection: "Connection", address: DeviceAddress, hello: Hello) -> bool:
         """Make this the device's one live connection; False if a newer one of the same instance is."""
@@ -78,8 +70,8 @@ class Connection:
         self._relay = relay
         settings = relay.settings
         self._outbox = Outbox(channel, settings.max_queued, settings.send_timeout, self._stuck)
-        self._loop = asyncio.get_running_loop()
-        self._timers = {"hello": self._loop.call_later(settings.hello_timeout, self._no_hello)}
+        self._credential = Credential(relay, Expiry(self._expired, self._overdue))
+        self._deadline = asyncio.get_running_loop().call_later(settings.hello_timeout, self._no_hello)
         self._frames: deque[ClientFrame] = deque()
         self._inbound_bytes = 0
         self._wake = asyncio.Event()
@@ -89,7 +81,6 @@ class Connection:
         self._faults = 0
         self._client: Client | None = None
         self._delivery: Delivery | None = None
-        self._token = ""
         self.closed = asyncio.Event()
         """Set when the connection has ended, for whatever reason."""
 
@@ -195,14 +186,19 @@ class Connection:
             self._outbox.put(answer)
 
     async def _hello(self, hello: Hello) -> None:
-        principal = await self._verify(hello.token)
-        if principal is None or self.closed.is_set():
+        try:
+            principal = await self._credential.judge(hello.token)
+        except TokenRefusedError as refusal:
+            self._refused(refusal.code)
+            return
+        if self.closed.is_set():
             return
         relay, address = self._relay, principal.address
         if not relay.admit(self, address, hello):
             self.end(ErrorCode.REPLACED, CloseCode.REPLACED, "a newer connection of this program is open")
             return
-        self._timers.pop("hello").cancel()
+        self._deadline.cancel()
+        self._credential.hold(hello.token, principal)
         # Before the first read: what is stored after it then causes a hint that somebody hears.
         self._unsubscribe = relay.bus.subscribe(address, self._hint)
         state = await relay.database.write(
@@ -228,7 +224,7 @@ class Connection:
 
     async def _refresh(self, token: str) -> None:
         try:
-            principal = await self._judged(token)
+            principal = await self._credential.judge(token)
         except TokenRefusedError as refusal:
             if refusal.code == ErrorCode.DEVICE_REVOKED:
                 self._refused(refusal.code)
@@ -238,36 +234,8 @@ class Connection:
             return
         if self._client is None or principal.address != self._client.address:
             self._fault(Error(ErrorCode.TOKEN_INVALID, "the fresh token is another device's"))
-        else:
-            self._hold(token, principal)
-
-    async def _verify(self, token: str) -> Principal | None:
-        try:
-            principal = await self._judged(token)
-        except TokenRefusedError as refusal:
-            self._refused(refusal.code)
-            return None
-        self._hold(token, principal)
-        return principal
-
-    async def _judged(self, token: str) -> Principal:
-        """Verify a token, again if somebody was cut off meanwhile: it may have been this device, not live yet."""
-        while True:
-            cuts = self._relay.cuts
-            principal = await self._relay.tokens.verify(token)
-            if cuts == self._relay.cuts:
-                return principal
-
-    def _hold(self, token: str, principal: Principal) -> None:
-        self._token = token
-        if self.closed.is_set():
-            return
-        left = max(0.0, (principal.expires_at - self._relay.now()) / 1000)
-        grace = self._relay.settings.token_grace
-        for name, delay, then in (("expiry", left, self._expired), ("grace", left + grace, self._overdue)):
-            if name in self._timers:
-                self._timers[name].cancel()
-            self._timers[name] = self._loop.call_later(delay, then)
+        elif not self.closed.is_set():
+            self._credential.hold(token, principal)
 
     async def _recheck(self) -> None:
         """Make up for lost hints: read again, and ask again whether the token counts."""
@@ -275,7 +243,7 @@ class Connection:
             await asyncio.sleep(self._relay.settings.reread_interval)
             self._hint()
             try:
-                await self._relay.tokens.verify(self._token)
+                await self._credential.judge_again()
             except TokenRefusedError as refusal:
                 if refusal.code != ErrorCode.TOKEN_EXPIRED:  # expiry has its own timers
                     self._refused(refusal.code)
@@ -315,12 +283,11 @@ class Connection:
         self._relay.forget(self)
         if self._unsubscribe is not None:
             self._unsubscribe()
-        for timer in self._timers.values():
-            timer.cancel()
+        self._deadline.cancel()
+        self._credential.drop()
         for task in self._tasks:
             task.cancel()
         self._frames.clear()
-        self._token = ""
 
 
 def _size(frame: ClientFrame) -> int:

@@ -116,7 +116,7 @@ def _canary_is_found(evidence: Evidence) -> Check:
 def _no_plaintext(evidence: Evidence) -> Check:
     texts = sorted({said.text for sent in evidence.sent.values() for said in sent})
     findings = search(evidence.places, texts)
-    detail = f"{len(evidence.places)} files, {len(texts)} texts, raw, hex, base64, UTF-16"
+    detail = f"{len(evidence.places)} files, {len(texts)} texts, {len(list(spellings(CANARY)))} spellings"
     if findings:
         where = sorted({each.place.partition(":")[0] for each in findings})
         detail = f"found in {len(where)} files: {', '.join(where[:3])}"

@@ -51,7 +51,7 @@ def render(report: Report) -> str:
         lines.append(f"  {route:14} {len(envelope.body):5} bytes  {envelope.body[-24:].hex()}")
     lines.append("")
     for check in report.checks:
-        lines.append(f"  {'ok  ' if check.held else 'FAIL'}  {check.what:48} {check.detail}")
+        lines.append(f"  {'ok  ' if check.held else 'FAIL'}  {check.what:47} {check.detail}")
     verdict = "All of it held." if report.held else "It did not hold."
     lines += ["", f"{verdict} {report.seconds:.1f} s"]
     return "\n".join(lines)

@@ -86,7 +86,10 @@ class Story:
         self._tell("starting a server process (key server, mailbox, Socket.IO) with an empty database")
         await self._server.start()
         self._tell("starting three client processes, each with an encrypted store of its own")
-        await asyncio.gather(*(actor.start() for actor in self._actors.values()))
+        # Waits for all of them, also when one fails or it is interrupted: none may start after everything was ended.
+        for outcome in await asyncio.gather(*(each.start() for each in self._actors.values()), return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
     async def _converse(self) -> None:
         self._tell("alice, bob and carol converse, both ways")

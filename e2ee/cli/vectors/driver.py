@@ -5,10 +5,13 @@ Does not know about: whether an answer is right.
 """
 
 import json
-import queue
+import os
 import shlex
+import signal
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self, final
 
@@ -19,8 +22,8 @@ ANSWER_SECONDS: Final = 60.0
 """How long one answer may take."""
 
 _MAX_LINE: Final = 16 * 1024 * 1024
-_LINES_AHEAD: Final = 4
-"""A program that talks on unasked is made to wait, not to fill the memory."""
+_FAREWELL_SECONDS: Final = 5.0
+"""How long the program may take to end after its input has ended."""
 
 
 class DriverError(Exception):
@@ -35,13 +38,15 @@ class Driver:
         self._seconds = seconds
         try:
             self._process = subprocess.Popen(  # noqa: S603 - running it is what the user asked for
-                shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+                shlex.split(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
             )
         except (OSError, ValueError, IndexError) as problem:
             raise DriverError(f"the command cannot be run: {problem}") from None
-        self._lines: queue.Queue[str] = queue.Queue(_LINES_AHEAD)
-        # A thread, because reading a pipe has no timeout of its own.
-        threading.Thread(target=self._read, daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
@@ -50,15 +55,13 @@ class Driver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End its input; if that does not end the program, end the program."""
-        if self._process.stdin is not None:
-            try:
-                self._process.stdin.close()
-            except OSError:
-                pass  # it ended first
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        if error is not None:
+            self._kill()
+        with self._timer(_FAREWELL_SECONDS):
+            for pipe in (self._process.stdin, self._process.stdout):
+                with suppress(OSError):  # it may have ended first
+                    if pipe is not None:
+                        pipe.close()
             self._process.wait()
 
     def __call__(self, file: VectorFile, operation: Operation, test: JsonObject) -> JsonObject:
@@ -67,32 +70,39 @@ class Driver:
         Raises:
             DriverError: it gave none.
         """
+        where = f"{file.name} test {test['tcId']}"
         request = {"file": file.name, "type": operation.name, "tcId": test["tcId"], "input": test["input"]}
-        if self._process.stdin is None:
-            raise AssertionError("the program was started with a pipe")
+        with self._timer(self._seconds):
+            line = self._ask(json.dumps(request) + "\n")
+        if not line:
+            raise DriverError(f"no answer to {where} within {self._seconds:g} seconds, or the program ended")
+        return _parse(line)
+
+    def _ask(self, line: str) -> str:
+        """Return the program's next line, or an empty string if it is gone."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise AssertionError("the program was started with pipes")
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.write(line)
             self._process.stdin.flush()
         except OSError:
-            raise DriverError(f"the program ended before {file.name} test {test['tcId']}") from None
-        return _parse(self._answer(file, test))
+            return ""
+        return self._process.stdout.readline(_MAX_LINE)
 
-    def _answer(self, file: VectorFile, test: JsonObject) -> str:
-        where = f"{file.name} test {test['tcId']}"
+    @contextmanager
+    def _timer(self, seconds: float) -> Iterator[None]:
+        """End the program if the block takes too long: neither reading nor writing a pipe has a timeout of its own."""
+        timer = threading.Timer(seconds, self._kill)
+        timer.start()
         try:
-            line = self._lines.get(timeout=self._seconds)
-        except queue.Empty:
-            raise DriverError(f"no answer to {where} within {self._seconds:g} seconds") from None
-        if not line:
-            raise DriverError(f"the program ended without an answer to {where}")
-        return line
+            yield
+        finally:
+            timer.cancel()
 
-    def _read(self) -> None:
-        if self._process.stdout is not None:
-            with self._process.stdout:
-                while line := self._process.stdout.readline(_MAX_LINE):
-                    self._lines.put(line)
-        self._lines.put("")
+    def _kill(self) -> None:
+        # All of its session: a shell's children hold the pipes open.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _parse(line: str) -> JsonObject:

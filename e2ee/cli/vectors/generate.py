@@ -31,7 +31,7 @@ from e2ee.cli.vectors.flags import FLAGS
 from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject, Operation, VectorFile
 from e2ee.cli.vectors.registry import FILES
 
-_GROUPS: Final[dict[str, Callable[[], Iterator[CaseGroup]]]] = {
+GROUPS: Final[dict[str, Callable[[], Iterator[CaseGroup]]]] = {
     "codec": codec.groups,
     "primitives": primitives.groups,
     "device_list": device_list.groups,
@@ -49,7 +49,7 @@ _GROUPS: Final[dict[str, Callable[[], Iterator[CaseGroup]]]] = {
     "reception": reception.groups,
 }
 
-_ENCAPSULATIONS: Final = 3
+ENCAPSULATIONS: Final = 3
 """Recorded for each KEM key that a vector encapsulates to."""
 
 
@@ -81,7 +81,7 @@ def differences(directory: Path, files: list[tuple[str, bytes]]) -> list[tuple[s
 def record_encapsulations() -> None:
     """Make the encapsulations that are not recorded yet. Their values are random, and then fixed for ever."""
     for key in (*people.kem_keys(), primitives.KEM_KEY):
-        for number in range(_ENCAPSULATIONS):
+        for number in range(ENCAPSULATIONS):
             record(key, number)
 
 
@@ -94,7 +94,7 @@ def document(file: VectorFile) -> JsonObject:
     groups = []
     used: set[str] = set()
     number = 0
-    for group in _GROUPS[file.name]():
+    for group in GROUPS[file.name]():
         tests = []
         for case in group.cases:
             number += 1

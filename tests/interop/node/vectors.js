@@ -1,27 +1,26 @@
 /** Answers test vectors: one function for each type of test group, from its input to its output. */
 import { pathToFileURL } from 'node:url';
-import { decodePreKeyMessage, decodeRatchetMessage, encodeHandshake, encodeHeader, encodePreKeyMessage,
-  encodeRatchetMessage, readHandshake } from './src/body.js';
-import { ascii, base64url, concat, decodeAll, hex, Reader, unbase64url, unhex } from './src/bytes.js';
+import {
+  decodePreKeyMessage, decodeRatchetMessage, encodeHandshake, encodePreKeyMessage, encodeRatchetMessage, readHandshake,
+} from './src/body.js';
+import { base64url, concat, decodeAll, hex, unbase64url, unhex } from './src/bytes.js';
 import * as contents from './src/content.js';
 import * as devices from './src/device.js';
 import * as lists from './src/devicelist.js';
 import { decodeEnvelope, encodeEnvelope } from './src/envelope.js';
-import { malformed } from './src/errors.js';
 import { initiate, repeatKey, respond } from './src/handshake.js';
 import { addressText, conversationId, encodeAddress, parseAddress, readAddress, userId } from './src/identifiers.js';
 import { answerLines, attempt } from './src/lines.js';
 import { pad, paddedLength, unpad } from './src/padding.js';
-import { pqChainStep, pqRoot, receivePq, sendPq, startPq } from './src/pqratchet.js';
+import { pqChainStep, receivePq, sendPq, startPq } from './src/pqratchet.js';
 import * as prekeys from './src/prekeys.js';
 import * as p from './src/primitives.js';
 import * as ratchet from './src/ratchet.js';
 import { safetyHalf, safetyNumber } from './src/safetynumber.js';
 import { openMessage, sealMessage } from './src/session.js';
-import { loginBytes, signedBytes, verify } from './src/signatures.js';
+import { loginBytes, verify } from './src/signatures.js';
 import { settle } from './src/skipped.js';
 
-const NOTHING = new Uint8Array();
 const readKey = (text) => decodeAll(unhex(text), p.readDhKey);
 
 /** Values for JSON: bytes as hex, without what is absent. */
@@ -93,7 +92,7 @@ function signPrekey(i) {
   return { device_signing_key: p.signingKey(seed), signed_bytes: bytes, encoded };
 }
 
-/** The public half of a seed, and the secret of a ciphertext that nobody made. */
+/** The secret of a ciphertext that nobody made: it shows the half z of the seed. */
 const rejected = (seed) => p.decaps(seed, new Uint8Array(1568).fill(0x5a));
 
 const keysOf = (i, index) => ({
@@ -391,4 +390,8 @@ const answers = {
 export function answer(type, input) {
   const result = attempt(() => ({ result: 'valid', output: plain(answers[type](input) ?? {}) }));
   return result.ok === false ? { result: 'invalid', fails_at: result.layer } : result;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  await answerLines(({ type, input }) => answer(type, input));
 }

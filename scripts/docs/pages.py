@@ -1,0 +1,97 @@
+"""What the reference pages hold.
+
+Owns: which modules, which names of them, in which order.
+Does not know about: how they are rendered (reference.py).
+"""
+
+from typing import Final, NamedTuple
+
+
+class Selection(NamedTuple):
+    """A module, and what an application sees of it: the names given, or all public ones."""
+
+    module: str
+    names: str = ""
+    omit: str = ""
+    """Names, also of methods, that are for the inside, or that repeat what an interface says."""
+
+
+class Page(NamedTuple):
+    """One page."""
+
+    file: str
+    title: str
+    introduction: str
+    selections: tuple[Selection, ...]
+
+
+_OF_THE_INTERFACE: Final = "send receive ack aclose"
+
+PAGES: Final = (
+    Page(
+        "e2ee.md",
+        "e2ee",
+        "The library in client programs: no network, no event loop. [`Messenger`](#messenger) is the way in; a caller "
+        "hands in what it says it lacks.",
+        (
+            Selection("e2ee.messenger"),
+            Selection("e2ee.sending", "Draft Queued"),
+            Selection("e2ee.prekey_supply", "ServerCounts PreKeyPublication"),
+            Selection("e2ee.stores.message_records", "OutboxEntry InboundMessage"),
+            Selection("e2ee.stores.records", "Contact"),
+            Selection("e2ee.safety_number"),
+            Selection("e2ee.errors"),
+            Selection("e2ee.ports"),
+            Selection("e2ee.stores.rules"),
+            Selection("e2ee.stores.memory", "MemoryStore", omit="begin end"),
+            Selection("e2ee.stores.sqlite", "SqliteStore"),
+            Selection("e2ee.wire.identifiers", omit="decode_ascii decode encode"),
+            Selection("e2ee.wire.envelope"),
+            Selection("e2ee.wire.content"),
+            Selection("e2ee.wire.device_list", omit="encode_into"),
+            Selection("e2ee.wire.prekey_bundle", omit="prekey_signed_bytes kem_prekey_label"),
+            Selection("e2ee.wire.public_keys"),
+        ),
+    ),
+    Page(
+        "keyserver.md",
+        "keyserver",
+        "The server side, inside an application that exists or on its own, and the client of its HTTP interface, which "
+        "is described in [keyserver-api.md](../keyserver-api.md).",
+        (
+            Selection("keyserver.app", omit="MAILBOX_TABLES"),
+            Selection("keyserver.settings", "Settings", omit="model_config"),
+            Selection("keyserver.host_token", "HostIdentity VerifyHostToken HostJwtVerifier Claims"),
+            Selection("keyserver.problems", "Problem UnauthorizedProblem TokenInvalidProblem TokenExpiredProblem"),
+            Selection("keyserver.service.policy", "ContactRule everybody nobody"),
+            Selection("keyserver.client", "KeyServerClient PreKeyUpload PreKeyCounts Claim"),
+            Selection("keyserver.client_http", omit="JsonApi Answer MAX_ANSWER"),
+        ),
+    ),
+    Page(
+        "transport_adapters.md",
+        "transport_adapters",
+        "What carries envelopes. An application uses [`SecureClient`](#secureclient); a server mounts "
+        "[`attach`](#attach) and [`guard`](#guard); a new transport is made of [`Link`](#link) and [`Relay`](#relay).",
+        (
+            Selection("transport_adapters.secure_client.client", "Message SecureClient"),
+            Selection("transport_adapters.secure_client.opening", "TransportFactory socketio_transport"),
+            Selection("transport_adapters.secure_client.parts", "TokenProvider TokenProviderError OnEvent Pace"),
+            Selection("transport_adapters.secure_client.directory", "UserUnreachableError"),
+            Selection("transport_adapters.events"),
+            Selection("transport_adapters.base"),
+            Selection("transport_adapters.socketio", "SocketIoOptions SocketIoTransport", omit=_OF_THE_INTERFACE),
+            Selection("transport_adapters.memory", "MemoryTransport", omit=_OF_THE_INTERFACE),
+            Selection("transport_adapters.server.socketio", "attach"),
+            Selection("transport_adapters.server.guard", "guard AsgiApp"),
+            Selection("transport_adapters.server.relay"),
+            Selection("transport_adapters.server.channel", "Channel"),
+            Selection("transport_adapters.server.connection", "Connection"),
+            Selection("transport_adapters.server.settings", "MailboxSettings Rate RelaySettings"),
+            Selection("transport_adapters.server.ports", omit="T OK"),
+            Selection("transport_adapters.link"),
+            # Every frame has both methods, and the module says what they do.
+            Selection("transport_adapters.frames", omit="to_fields from_fields"),
+        ),
+    ),
+)

@@ -1,0 +1,259 @@
+"""One connection of a client: `hello` and its answer, which answer belongs to which send, credit, token refresh.
+
+Owns: what is under way on this connection, the client's window.
+Does not know about: other connections and reconnecting (link.py), sockets and libraries.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from e2ee.errors import E2EEError
+from e2ee.wire.identifiers import EnvelopeId
+from transport_adapters.base import (
+    Accepted,
+    Connected,
+    Cursor,
+    Delivery,
+    Incoming,
+    Refused,
+    SendResult,
+    TransportRefusedError,
+    TransportUnavailableError,
+)
+from transport_adapters.frames import (
+    ClientFrame,
+    Credit,
+    Deliver,
+    Error,
+    ErrorCode,
+    Refresh,
+    Sent,
+    ServerFrame,
+    Welcome,
+    parse_server_frame,
+)
+
+_logger = logging.getLogger(__name__)
+
+TokenSource = Callable[[], Awaitable[str]]
+"""Returns a device token; called again whenever the server does not take the last one any more."""
+CursorSource = Callable[[], Awaitable[Cursor]]
+"""Returns how far the store has come; called before every `hello`."""
+
+
+class Wire(Protocol):
+    """One connection, made by an adapter."""
+
+    async def write(self, frame: ClientFrame) -> None:
+        """Send a frame; frames go out in the order of the calls.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End the connection. Never raises."""
+        ...
+
+
+class Receiver(Protocol):
+    """Where an adapter puts what arrives on one connection."""
+
+    def frame(self, event: object, fields: object) -> None:
+        """Take a frame as it came."""
+        ...
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """Times in seconds, sizes in bytes."""
+
+    credit_messages: int = 64
+    credit_bytes: int = 256 * 1024
+    max_unanswered: int = 64
+    """Sends under way at once; more wait. The server's own bound is higher."""
+    max_unanswered_bytes: int = 512 * 1024
+    connect_timeout: float = 10.0
+    hello_timeout: float = 10.0
+    first_backoff: float = 1.0
+    max_backoff: float = 30.0
+    jitter: Callable[[], float] = random.SystemRandom().random
+
+
+@final
+class Exchange:
+    """What goes on over one wire. What arrives after its end is ignored."""
+
+    def __init__(
+        self, options: LinkOptions, arrive: Callable[["Exchange", Incoming], None], token: TokenSource
+    ) -> None:
+        self._options = options
+        self._arrive = arrive
+        self._token = token
+        self.wire: Wire | None = None
+        self.welcomed = False
+        self.answered = asyncio.Event()
+        """Set when `hello` was answered, or the connection ended instead."""
+        self.ended = asyncio.Event()
+        self.refusal: TransportRefusedError | None = None
+        self.unanswered: dict[EnvelopeId, asyncio.Future[SendResult]] = {}
+        self._sizes: dict[EnvelopeId, int] = {}
+        self._room = asyncio.Event()
+        self._taken_messages = 0
+        self._taken_bytes = 0
+        self._credit_messages = options.credit_messages
+        self._credit_bytes = options.credit_bytes
+        self._refreshing: asyncio.Task[None] | None = None
+
+    def frame(self, event: object, fields: object) -> None:
+        """Take a frame off the wire."""
+        if self.ended.is_set():
+            return
+        try:
+            frame = parse_server_frame(event, fields)
+        except E2EEError as error:
+            _logger.warning("The server sent a frame that does not parse: %s", error.code)
+            self.lost()
+            return
+        self._take(frame)
+
+    def lost(self) -> None:
+        """The connection has ended: everything that waits for it learns so."""
+        if self.ended.is_set():
+            return
+        self.ended.set()
+        self.answered.set()
+        self._room.set()
+        error = TransportUnavailableError("the connection ended")
+        for answer in self.unanswered.values():
+            if not answer.done():
+                answer.set_exception(error)
+                answer.exception()  # retrieved, in case its caller has been cancelled
+
+    async def write(self, frame: ClientFrame) -> None:
+        """Send a frame; on a connection that ended, nothing happens, and `lost` has told everybody."""
+        if self.wire is None or self.ended.is_set():
+            return
+        try:
+            await self.wire.write(frame)
+        except OSError:
+            self.lost()
+
+    async def close(self) -> None:
+        """Release the connection."""
+        self.lost()
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        if self.wire is not None:
+            await self.wire.close()
+
+    async def until_room(self, size: int) -> None:
+        """Wait until one more send fits under the bounds."""
+        options = self._options
+        while self.unanswered and not self.ended.is_set():
+            held = sum(self._sizes.values())
+            if len(self.unanswered) < options.max_unanswered and held + size <= options.max_unanswered_bytes:
+                return
+            self._room.clear()
+            await self._room.wait()
+
+    def expect(self, envelope_id: EnvelopeId, size: int) -> "asyncio.Future[SendResult]":
+        """Make the future that the answer about this envelope completes."""
+        if self.ended.is_set():
+            raise TransportUnavailableError("the connection ended")
+        answer: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+        self.unanswered[envelope_id] = answer
+        self._sizes[envelope_id] = size
+        return answer
+
+    async def taken(self, delivery: Delivery) -> None:
+        """Count what the application took; give the credit back a quarter of the window at a time."""
+        self._taken_messages += 1
+        self._taken_bytes += 0 if delivery.envelope is None else len(delivery.envelope)
+        options = self._options
+        if self._taken_messages * 4 >= options.credit_messages or self._taken_bytes * 4 >= options.credit_bytes:
+            credit = Credit(self._taken_messages, self._taken_bytes)
+            self._taken_messages = self._taken_bytes = 0
+            self._credit_messages += credit.messages
+            self._credit_bytes += credit.bytes
+            await self.write(credit)
+
+    def _take(self, frame: ServerFrame) -> None:
+        match frame:
+            case Welcome():
+                if not self.welcomed:
+                    self.welcomed = True
+                    self.answered.set()
+                    self._arrive(self, _connected(frame))
+            case Deliver():
+                self._deliver(frame)
+            case Sent(envelope_id, duplicate):
+                self._answer(envelope_id, Accepted(envelope_id, duplicate))
+            case Error(close_code=None):
+                self._refused(frame)
+            case Error():
+                self._ended_by(frame)
+
+    def _deliver(self, frame: Deliver) -> None:
+        self._credit_messages -= 1
+        self._credit_bytes -= 0 if frame.envelope is None else len(frame.envelope)
+        if not self.welcomed or self._credit_messages < 0 or self._credit_bytes < 0:
+            # What has arrived waits in memory: only as much as was asked for.
+            _logger.warning("The server delivered more than it was allowed to")
+            self.lost()
+            return
+        position = frame.epoch, frame.seq
+        self._arrive(self, Delivery(*position, frame.envelope, frame.sender, frame.envelope_id, frame.dropped))
+
+    def _answer(self, envelope_id: EnvelopeId, result: SendResult) -> None:
+        answer = self.unanswered.pop(envelope_id, None)
+        self._sizes.pop(envelope_id, None)
+        self._room.set()
+        if answer is not None and not answer.done():
+            answer.set_result(result)
+
+    def _refused(self, error: Error) -> None:
+        if error.envelope_id is not None:
+            stale = error.user_id, error.seq, error.device_ids or ()
+            self._answer(
+                error.envelope_id,
+                Refused(error.envelope_id, error.code.value, error.detail, error.retry_after, *stale),
+            )
+        elif error.code is ErrorCode.TOKEN_EXPIRED and self._refreshing is None:
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+
+    def _ended_by(self, error: Error) -> None:
+        if error.close_code is not None and error.close_code.terminal:
+            self.refusal = TransportRefusedError(error.code.value, int(error.close_code))
+        self.lost()
+
+    async def _refresh(self) -> None:
+        try:
+            await self.write(Refresh(await self._token()))
+        except Exception as error:  # noqa: BLE001 - of the application's callable; the connection ends and is made anew
+            _logger.warning("No fresh device token: %s", type(error).__name__)
+        finally:
+            self._refreshing = None
+
+
+def _connected(welcome: Welcome) -> Connected:
+    return Connected(
+        epoch=welcome.epoch,
+        head_seq=welcome.head_seq,
+        accepted_counter=welcome.accepted_counter,
+        acked_epoch=welcome.acked_epoch,
+        acked_seq=welcome.acked_seq,
+        server_time=welcome.server_time,
+        settled_through=welcome.settled_through,
+        dropped_through=welcome.dropped_through,
+    )
