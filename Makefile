@@ -43,8 +43,8 @@ vectors: $(INSTALLED) ## Generate the test vectors again; a difference to the co
 	@test -e e2ee/cli/vectors/__init__.py || { echo "make vectors: there is no generator yet"; exit 2; }
 	@$(BIN)/e2ee vectors generate
 
-docs: $(INSTALLED) ## Generate the reference pages again
-	@echo "make docs: no page is generated yet; the pages in docs/ are written by hand"; exit 2
+docs: $(INSTALLED) ## Generate the reference pages in docs/api again, from the docstrings
+	@$(BIN)/python -m scripts.docs
 
 lock: ## Write constraints.txt again from pyproject.toml (UPGRADE=1: take the newest releases)
 	@scripts/lock $(if $(UPGRADE),--upgrade)

@@ -218,14 +218,15 @@ class Terminal:
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[str]:
-    """Run a development server on a free port; yield its URL."""
+def serving(directory: Path, command: Sequence[str] = (*KEYSERVER, "serve", "--dev")) -> Iterator[str]:
+    """Run a server on a free port until the end of the block; yield its URL. The command says where it listens."""
     log = directory / "server.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*KEYSERVER, "serve", "--dev", "--port", "0", "--database", str(directory / "server.db")],
+            [*command, "--port", "0", "--database", str(directory / "server.db")],
             stdout=file,
             stderr=file,
+            cwd=directory,
             env=environment(directory),
             start_new_session=True,
         )

@@ -12,7 +12,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Any, Final, final
 
 from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange
 from transport_adapters.frames import SERVER_EVENTS, ClientFrame
@@ -25,6 +25,8 @@ except ImportError as missing:
     raise ImportError("transport_adapters.socketio needs python-socketio: install 'e2ee-layer[client]'") from missing
 
 NAMESPACE: Final = "/e2ee"
+CLOSE_TIMEOUT: Final = 2
+"""Seconds that a server has to answer the closing handshake."""
 MAX_MESSAGE: Final = 1024 * 1024
 """Largest WebSocket message taken from a server, in bytes."""
 
@@ -89,14 +91,14 @@ class _SocketIoWire:
     def __init__(self, options: SocketIoOptions, receiver: Receiver) -> None:
         self._options = options
         self._writing = asyncio.Lock()
-        connector = aiohttp.TCPConnector(ssl=options.tls or True)
-        self._http = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        self._http = _Http(options.tls)
         self._client = socketio.AsyncClient(
             reconnection=False,
             logger=_silent,
             engineio_logger=_silent,
             handle_sigint=False,
             http_session=self._http,
+            request_timeout=CLOSE_TIMEOUT,
             websocket_extra_options={"max_msg_size": MAX_MESSAGE},
         )
         for event in SERVER_EVENTS:
@@ -134,6 +136,29 @@ class _SocketIoWire:
         except (OSError, TimeoutError, aiohttp.ClientError, socketio.exceptions.SocketIOError):
             pass  # it was gone already
         await self._http.close()
+
+
+@final
+class _Http:
+    """What the library opens its WebSocket with. It does not close one on which the handshake failed: this does."""
+
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        connector = aiohttp.TCPConnector(ssl=tls or True)
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self._session.closed
+
+    async def ws_connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
+        self._socket = await self._session.ws_connect(url, **options)
+        return self._socket
+
+    async def close(self) -> None:
+        if self._socket is not None:
+            await self._socket.close()
+        await self._session.close()
 
 
 def _taking(event: str, receiver: Receiver) -> Callable[..., None]:

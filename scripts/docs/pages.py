@@ -39,6 +39,12 @@ PAGES: Final = (
             Selection("e2ee.prekey_supply", "ServerCounts PreKeyPublication"),
             Selection("e2ee.stores.message_records", "OutboxEntry InboundMessage"),
             Selection("e2ee.stores.records", "Contact"),
+            Selection(
+                "e2ee.account",
+                "Account",
+                omit="generate first_device_list signed_prekey one_time_prekey kem_prekey",
+            ),
+            Selection("e2ee.pqxdh", "Party"),
             Selection("e2ee.safety_number"),
             Selection("e2ee.errors"),
             Selection("e2ee.ports"),
@@ -90,6 +96,7 @@ PAGES: Final = (
             Selection("transport_adapters.server.settings", "MailboxSettings Rate RelaySettings"),
             Selection("transport_adapters.server.ports", omit="T OK"),
             Selection("transport_adapters.link"),
+            Selection("transport_adapters.exchange", "TokenSource CursorSource LinkOptions Wire Receiver"),
             # Every frame has both methods, and the module says what they do.
             Selection("transport_adapters.frames", omit="to_fields from_fields"),
         ),

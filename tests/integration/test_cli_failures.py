@@ -3,9 +3,11 @@
 `Desk.run` asserts the absence of a traceback, `Ended.remark` the one line.
 """
 
+import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -306,6 +308,42 @@ def test_server_that_is_down_leaves_the_message_queued(tmp_path: Path) -> None:
     assert "carol in time" in unknown.remark or "The key server does not answer" in unknown.remark
     assert (received.code, received.out) == (3, "")
     assert "did not deliver what waits in time" in received.remark
+
+
+# The development server, but while a file exists, nobody may contact anybody.
+_MOODY_SERVER = """
+import sys
+from pathlib import Path
+
+from keyserver.__main__ import main
+from keyserver.service.policy import ContactPolicy
+
+
+async def may_contact(self, sender, recipient):
+    return not Path("closed").exists()
+
+
+ContactPolicy.may_contact = may_contact
+sys.exit(main())
+"""
+
+
+def test_message_that_the_server_refuses_for_good_is_not_reported_as_sent(tmp_path: Path) -> None:
+    (tmp_path / "moody.py").write_text(_MOODY_SERVER)
+    with serving(tmp_path, (sys.executable, "moody.py", "serve", "--dev")) as url:
+        desk = Desk(tmp_path, url)
+        desk.init("alice")
+        desk.init("bob")
+        assert desk.call("send", "bob", "while they are friends", "--home", "alice").code == 0
+        (tmp_path / "closed").touch()
+
+        refused = desk.call("send", "bob", "after the quarrel", "--home", "alice", "--json")
+        status = desk.call("status", "--home", "alice", "--json")
+
+    assert refused.code == 1
+    assert json.loads(refused.out)["state"] == "refused"
+    assert refused.remark == "a message to bob will not arrive: contact_refused"
+    assert json.loads(status.out)["outbox"] == 0
 
 
 def test_login_that_is_refused_ends_the_waiting_at_once(desk: Desk, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`e2ee init`, `send`, `receive` and `status`, as scripts use them: real processes, real pipes, a real server."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from e2ee.cli.credentials import token_provider
+from e2ee.cli.settings import Settings, store_path
 from e2ee.limits import MAX_APPLICATION_DATA
 from tests.cli_processes import PASSPHRASE, PATIENCE_SECONDS, Desk, Ended, serving
+from transport_adapters import SecureClient
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +105,29 @@ def test_count_waits_for_messages_that_come_later_and_gives_up_in_time(desk: Des
     assert [json.loads(line)["text"] for line in out.splitlines()] == ["first", "second"]
     assert (in_vain.code, in_vain.out) == (3, "")
     assert "did not deliver a message in time" in in_vain.remark
+
+
+def test_receipts_that_wait_do_not_keep_receive_from_ending(desk: Desk) -> None:
+    desk.run("send", "bob", "please confirm", "--home", "alice")
+    asyncio.run(read_and_confirm(desk))
+    desk.run("send", "alice", "after the receipt", "--home", "bob")
+
+    received = objects(desk.run("receive", "--home", "alice", "--json"))
+
+    assert [each["text"] for each in received] == ["after the receipt"]
+
+
+async def read_and_confirm(desk: Desk) -> None:
+    """Do as bob what the command line does not: send a read receipt."""
+    home = desk.directory / "bob"
+    settings = Settings.load(home)
+    async with await SecureClient.open(
+        store=store_path(home), passphrase=PASSPHRASE, server=desk.server, token_provider=token_provider(settings)
+    ) as bob:
+        message = await anext(bob)
+        await bob.mark_read(message)
+        await message.done()
+        await bob.flushed()
 
 
 def test_passphrase_and_token_files_are_remembered_by_init(desk: Desk, tmp_path: Path) -> None:

@@ -329,6 +329,8 @@ HOSTILE_LINES = {
 
 @pytest.mark.parametrize("line", HOSTILE_LINES.values(), ids=HOSTILE_LINES)
 async def test_a_hostile_line_ends_its_own_connection_and_no_other(tmp_path: Path, line: bytes) -> None:
+    unhandled: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
     async with client_world(tmp_path) as world, serve_lines(world.services.relay, "127.0.0.1", 0) as port:
         alice = await world.open("alice", transport=lines(port))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -337,6 +339,7 @@ async def test_a_hostile_line_ends_its_own_connection_and_no_other(tmp_path: Pat
             await within(reader.read())
         writer.close()
         assert world.services.relay.is_live(alice.client.address)
+    assert unhandled == []
 
 
 def test_the_line_transport_refuses_plaintext_beyond_this_machine() -> None:

@@ -37,7 +37,8 @@ function bodyOf({ text, data, body }) {
 /** Each command takes the device and the request, and gives the next device and an answer. */
 const commands = {
   create(_, { user, keys = {} }, now) {
-    const given = Object.fromEntries(Object.entries(keys).map(([name, value]) => [name, unhex(value, name === 'device' ? 16 : 32)]));
+    const bytes = ([name, value]) => [name, unhex(value, name === 'device' ? 16 : 32)];
+    const given = Object.fromEntries(Object.entries(keys).map(bytes));
     const device = devices.createDevice(user, now, given);
     return [device, describeDevice(device)];
   },
@@ -60,14 +61,15 @@ const commands = {
     return [started.device, describeSession(started.session)];
   },
   encrypt(device, request, now) {
-    const { to, kind = 1, message_id: messageId, conversation, sent_at: sentAt, envelope_id: envelopeId, lane, ttl } = request;
+    const { to, kind = 1, conversation, lane, ttl } = request;
     const sent = devices.sendTo(device, parseAddress(to), {
-      kind, body: bodyOf(request), messageId: optional(messageId, unhex), conversation, sentAt: optional(sentAt, BigInt),
-      envelopeId: optional(envelopeId, unhex), lane, ttl,
+      kind, body: bodyOf(request), messageId: optional(request.message_id, unhex), conversation,
+      sentAt: optional(request.sent_at, BigInt), envelopeId: optional(request.envelope_id, unhex), lane, ttl,
     }, now);
     const { envelope, body, content, session } = sent;
     return [sent.device, {
-      envelope: hex(envelope), body: hex(body), first: !session.answered, session: hex(session.id), content: describe(content),
+      envelope: hex(envelope), body: hex(body), first: !session.answered, session: hex(session.id),
+      content: describe(content),
     }];
   },
   receive(device, { envelope, sender, body }, now) {

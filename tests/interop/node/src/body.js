@@ -44,7 +44,8 @@ export function decodeRatchetMessage(bytes) {
   const ciphertext = r.rest();
   if (ciphertext.length < 256 + 16) malformed('ciphertext is too short');
   const key = readDhKey(keyReader);
-  return { key, previous, index, pq: { epoch, index: pqIndex }, payloadType, payload, commitment, nonce, prefix, ciphertext };
+  const header = { key, previous, index, pq: { epoch, index: pqIndex }, payloadType, payload };
+  return { ...header, commitment, nonce, prefix, ciphertext };
 }
 
 /** @param {RatchetMessage} m */

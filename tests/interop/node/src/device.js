@@ -6,7 +6,8 @@ import { decodeBody } from './body.js';
 import { equal, hex } from './bytes.js';
 import { decodeContent, disposition, encodeContent } from './content.js';
 import {
-  decodeList, encodeList, entryOf, isStale, judgeList, judgePosition, LIFETIME, newestList, positionOf, signList, verifyList,
+  decodeList, encodeList, entryOf, isStale, judgeList, judgePosition, LIFETIME, newestList, positionOf, signList,
+  verifyList,
 } from './devicelist.js';
 import { decodeEnvelope, encodeEnvelope, MAX_TTL } from './envelope.js';
 import { malformed, refuse } from './errors.js';
@@ -20,8 +21,8 @@ import {
 
 /**
  * @typedef {import('./handshake.js').Held & {expires: bigint}} OwnPreKey
- * @typedef {{party: import('./handshake.js').Party, seeds: {account: Uint8Array, signing: Uint8Array, identity: Uint8Array},
- *   list: Uint8Array, prekeys: Object<number, OwnPreKey>, claimed: Object<number, true>,
+ * @typedef {{account: Uint8Array, signing: Uint8Array, identity: Uint8Array}} Seeds
+ * @typedef {{party: import('./handshake.js').Party, seeds: Seeds, list: Uint8Array, prekeys: Object<number, OwnPreKey>, claimed: Object<number, true>,
  *   contacts: Object<string, import('./devicelist.js').Contact>,
  *   sessions: Object<string, import('./session.js').Session[]>, replay: Object<number, Object<string, true>>,
  *   bodies: Object<string, bigint>, messages: Object<string, bigint>}} Device what was committed, and when
@@ -30,7 +31,7 @@ import {
 const PREKEY_LIFETIME = 90n * 86_400_000n;
 const REPLAY_LIMIT = 100_000;
 
-/** @param {{account?: Uint8Array, signing?: Uint8Array, identity?: Uint8Array, device?: Uint8Array}} given @returns {Device} */
+/** @param {Partial<Seeds & {device: Uint8Array}>} given @returns {Device} */
 export function createDevice(user, now, given = {}) {
   const { account = random(32), signing = random(32), identity = random(32), device = random(16) } = given;
   const party = {
@@ -47,13 +48,17 @@ export function createDevice(user, now, given = {}) {
   };
 }
 
-/** @param {Device} d @param {import('./handshake.js').Held['kind']} kind @param {{id?: number, private?: Uint8Array}} given */
+/**
+ * @param {Device} d @param {import('./handshake.js').Kind} kind
+ * @param {{id?: number, private?: Uint8Array}} given
+ */
 export function addPrekey(d, kind, now, given = {}) {
   const isKem = kind.startsWith('kem');
   const secret = given.private ?? random(isKem ? 64 : 32);
   const id = given.id ?? new DataView(random(4).buffer).getUint32(0);
   if (id in d.prekeys || id in d.claimed) malformed('prekey ids are never reused');
-  const key = { kind, private: secret, public: isKem ? kemPublic(secret) : dhPair(secret).public, expires: now + PREKEY_LIFETIME };
+  const publicKey = isKem ? kemPublic(secret) : dhPair(secret).public;
+  const key = { kind, private: secret, public: publicKey, expires: now + PREKEY_LIFETIME };
   return { device: { ...d, prekeys: { ...d.prekeys, [id]: key } }, id };
 }
 
@@ -63,7 +68,8 @@ export function claimBundle(d, { oneTime = true, oneTimeKem = true } = {}) {
     .reduce((best, id) => (best && d.prekeys[best].expires >= d.prekeys[id].expires ? best : id), undefined);
   const kemOnce = oneTimeKem ? newest('kem one-time') : undefined;
   const ids = {
-    signed: newest('signed'), oneTime: oneTime ? newest('one-time') : undefined, kem: kemOnce ?? newest('kem last-resort'),
+    signed: newest('signed'), oneTime: oneTime ? newest('one-time') : undefined,
+    kem: kemOnce ?? newest('kem last-resort'),
   };
   if (!ids.signed || !ids.kem) refuse('unknown_prekey', 'make a signed and a KEM prekey first');
   const claimed = { ...d.claimed };
@@ -146,7 +152,8 @@ export function sendTo(d, to, what, now, fixed = {}) {
   if (!session) refuse('session_not_found', 'start a session from a bundle');
   const content = {
     kind: what.kind, body: what.body, messageId: what.messageId ?? random(16), conversation: what.conversation ?? '',
-    sentAt: what.sentAt ?? now, senderList: positionOf(decodeList(d.list)), recipientList: positionOf(newestList(contact)),
+    sentAt: what.sentAt ?? now,
+    senderList: positionOf(decodeList(d.list)), recipientList: positionOf(newestList(contact)),
     list: session.answered ? null : d.list,
   };
   const sealed = encrypt(session, encodeContent(content), fixed);
@@ -155,7 +162,7 @@ export function sendTo(d, to, what, now, fixed = {}) {
     ttl: what.ttl ?? MAX_TTL, body: sealed.body,
   });
   const all = { ...d.sessions, [addressText(to)]: withSession(sessions, sealed.session) };
-  return { device: { ...d, sessions: all }, envelope, body: sealed.body, content, session: sealed.session, trace: sealed.trace };
+  return { ...sealed, device: { ...d, sessions: all }, envelope, content };
 }
 
 /** What goes for age. @param {Device} d @param {import('./identifiers.js').Address} peer */
@@ -219,7 +226,8 @@ function firstMessage(d, sender, sessions, body, now) {
   if (held.oneTime) delete prekeys[body.oneTimeId];
   if (held.kem.kind === 'kem one-time') delete prekeys[body.kemId];
   const replay = usesNone ? { ...d.replay, [body.kemId]: { ...memory, [repeat]: true } } : d.replay;
-  return { session: startSession(agreed, peer, body, { pair: held.signed }, now), isNew: true, stores: { prekeys, replay } };
+  const session = startSession(agreed, peer, body, { pair: held.signed }, now);
+  return { session, isNew: true, stores: { prekeys, replay } };
 }
 
 const hasKeys = (entry, party) => entry && equal(entry.signing, party.signing) && equal(entry.identity, party.identity);

@@ -56,7 +56,10 @@ export function initiate(self, peer, bundle, { created, ephemeral, kem: given })
   return { agreed: agree(dhs, ss, transcript(self, peer, handshake, keys)), handshake };
 }
 
-/** @typedef {{kind: 'signed'|'one-time'|'kem one-time'|'kem last-resort', private: Uint8Array, public: Uint8Array}} Held */
+/**
+ * @typedef {'signed' | 'one-time' | 'kem one-time' | 'kem last-resort'} Kind
+ * @typedef {{kind: Kind, private: Uint8Array, public: Uint8Array}} Held
+ */
 
 /** Our private halves, by id. @param {Object<number, Held>} held @param {Handshake} h */
 export function findPrekeys(held, h) {

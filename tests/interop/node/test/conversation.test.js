@@ -105,7 +105,8 @@ test('refusals by layer', () => {
   a('receive', { envelope: say(b, a, 'answer').envelope });
   const { body } = say(a, b, 'third');
   const from = { sender: a.address };
-  assert.equal(b.refused('receive', { ...from, body: flipped(body, body.length - 1) }), 'authentication authentication_failed');
+  const forged = { ...from, body: flipped(body, body.length - 1) };
+  assert.equal(b.refused('receive', forged), 'authentication authentication_failed');
   assert.equal(b.refused('receive', { ...from, body: flipped(body, 2 * 45 + 1) }), 'authentication epoch_unknown');
   assert.equal(b.refused('receive', { ...from, body: flipped(body, 2 * 39) }), 'limit too_many_skipped');
   assert.equal(b.refused('receive', { ...from, body: `02${body.slice(2)}` }), 'decode unsupported_version');

@@ -44,14 +44,18 @@ const A1 = values('A.1');
 
 test('1.5 functions', () => {
   const key = Uint8Array.from({ length: 32 }, (_, i) => i);
-  const found = [concat(...kdf(key, 'E2EE/1 chain', new Uint8Array())), mac(key, 'E2EE/1 PQ ek', Uint8Array.of(0, 0, 0, 1)),
-    concat(...hkdf(key, Uint8Array.from({ length: 32 }, (_, i) => i + 32), ascii('E2EE/1 root'), 64))];
+  const found = [
+    concat(...kdf(key, 'E2EE/1 chain', new Uint8Array())), mac(key, 'E2EE/1 PQ ek', Uint8Array.of(0, 0, 0, 1)),
+    concat(...hkdf(key, Uint8Array.from({ length: 32 }, (_, i) => i + 32), ascii('E2EE/1 root'), 64)),
+  ];
   for (const value of found) assert(section('1.5').replace(/\s/g, '').includes(hex(value)));
 });
 
 test('1.3 text forms', () => {
   assert.deepEqual(unbase64url('AA'), Uint8Array.of(0));
-  for (const wrong of ['AB', 'AA==', 'A', 'A+8', 'AA\n']) assert.throws(() => unbase64url(wrong), { code: 'malformed_message' });
+  for (const wrong of ['AB', 'AA==', 'A', 'A+8', 'AA\n']) {
+    assert.throws(() => unbase64url(wrong), { code: 'malformed_message' });
+  }
   assert(section('1.4').includes('05 616c696365 914a64dc3814abda59308514608f1f31'));
   assert.equal(hex(encodeAddress(alice.party.address)), '05616c696365914a64dc3814abda59308514608f1f31');
 });
@@ -126,10 +130,11 @@ function exchange() {
   const role = { signedPrekey: bundle.signed.public };
   const session = startSession(agreed, bob.party, handshake, role, NOW);
   const content = decodeContent(values('A.4').Content);
-  const sent = encrypt(session, encodeContent(content), { ratchetKey: x('alice ratchet key 1'), nonce: x('nonce 1').slice(0, 12) });
+  const fixed = { ratchetKey: x('alice ratchet key 1'), nonce: x('nonce 1').slice(0, 12) };
+  const sent = encrypt(session, encodeContent(content), fixed);
   const envelope = encodeEnvelope({
-    id: x('envelope id 1').slice(0, 16), sender: alice.party.address, recipient: bob.party.address, lane: 1, ttl: 2419200,
-    body: sent.body,
+    id: x('envelope id 1').slice(0, 16), sender: alice.party.address, recipient: bob.party.address, lane: 1,
+    ttl: 2419200, body: sent.body,
   });
   return { session, sent, content, envelope, received: receiveEnvelope(bob, envelope, NOW) };
 }
@@ -164,7 +169,8 @@ test('A.5 answer', () => {
   const example = values('A.5');
   const { sent, received } = exchange();
   const answer = sendTo(received.device, alice.party.address, {
-    kind: 1, body: Uint8Array.of(0, 1, 2, 3), messageId: x('message id 2').slice(0, 16), conversation: 'team-7', sentAt: NOW + 1000n,
+    kind: 1, body: Uint8Array.of(0, 1, 2, 3), messageId: x('message id 2').slice(0, 16), conversation: 'team-7',
+    sentAt: NOW + 1000n,
   }, NOW, { ratchetKey: x('bob ratchet key 1'), nonce: x('nonce 2').slice(0, 12) });
   same(answer.body, example.RatchetMessage);
   same(encodeContent(answer.content), example.Content);

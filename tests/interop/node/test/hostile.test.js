@@ -31,7 +31,8 @@ function samples() {
   return [
     [bundle, decodeBundle, encodeBundle], [a.device_list, decodeList, encodeList],
     [envelope, decodeEnvelope, encodeEnvelope], [body, decodeBody, encodeBody],
-    [hex(values('A.5').RatchetMessage), decodeBody, encodeBody], [hex(values('A.4').Content), decodeContent, encodeContent],
+    [hex(values('A.5').RatchetMessage), decodeBody, encodeBody],
+    [hex(values('A.4').Content), decodeContent, encodeContent],
   ].map(([text, ...rest]) => [unhex(text), ...rest]);
 }
 
@@ -41,7 +42,8 @@ test('every accepted byte string is the encoding of what it decodes to', () => {
     let refused = 0;
     for (let i = 0; i < 400; i++) {
       const at = i < 200 ? i % bytes.length : (i * 7919) % bytes.length;
-      const changed = i % 2 ? Uint8Array.from(bytes, (byte, j) => (j === at ? byte ^ (1 << (i % 8)) : byte)) : bytes.slice(0, at);
+      const turned = Uint8Array.from(bytes, (byte, j) => (j === at ? byte ^ (1 << (i % 8)) : byte));
+      const changed = i % 2 ? turned : bytes.slice(0, at);
       try {
         assert.equal(hex(encode(decode(changed))), hex(changed));
       } catch (error) {

@@ -14,7 +14,7 @@ for (const name of readdirSync(directory).filter((file) => file.endsWith('.json'
       for (const { tcId, comment, input, ...expected } of group.tests) {
         const { result, output, fails_at: layer } = expected;
         const wanted = result === 'valid' ? { result, output } : { result, fails_at: layer };
-        assert.deepEqual(parse(stringify(answer(group.type, input))), wanted, `${tcId} ${comment}`);
+        assert.deepEqual(parse(stringify(answer({ type: group.type, input }))), wanted, `${tcId} ${comment}`);
       }
     });
   }
