@@ -25,7 +25,7 @@ async def served(app: Any, port: int = 0, **options: Any) -> AsyncIterator[tuple
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve([listener]))  # without the signal handlers of `serve`
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn offers no event to wait for
         await asyncio.sleep(0.005)
     try:
         yield f"{'https' if config.is_ssl else 'http'}://127.0.0.1:{listener.getsockname()[1]}", server
