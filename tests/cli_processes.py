@@ -135,7 +135,7 @@ class Desk:
 
     def init(self, user: str) -> Path:
         """Make a device for a user; return its home."""
-        made = self.run("init", user, "--server", self.server, "--dev", "--home", user)
+        made = self.call("init", user, "--server", self.server, "--dev", "--home", user)
         assert made.code == 0, made.err
         return self.directory / user
 

@@ -33,6 +33,8 @@ LOCK_SECONDS: Final = 5.0
 """How long a command waits for another one that uses the same device."""
 _QUIET_SECONDS: Final = 2.0
 """After this time a person wants to know what is being waited for."""
+_FORGETTING_SECONDS: Final = 0.02
+"""What was refused for good leaves the outbox a moment after its event, and no event tells when it has."""
 
 
 @final
@@ -119,9 +121,12 @@ class Line:
             waiting = {(each.message_id, each.recipient) for each in queued if each.message_id == message_id}
             lost = {each for each in self._lost if each[0] == message_id}
             # A message may have left the outbox a moment before its event comes: then neither says anything yet.
-            if not waiting - lost and (lost or message_id in self._accepted):
+            if not waiting and (lost or message_id in self._accepted):
                 return message_id in self._accepted
-            await self._settled.wait()
+            if waiting and waiting <= lost:
+                await asyncio.sleep(_FORGETTING_SECONDS)
+            else:
+                await self._settled.wait()
 
     async def _ended(self, task: "asyncio.Future[Any]", deadline: float | None) -> bool:
         seconds = None if deadline is None else max(0.0, deadline - _now())

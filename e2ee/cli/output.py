@@ -6,7 +6,6 @@ Does not know about: where messages come from.
 
 import base64
 import json
-import os
 import sys
 from datetime import datetime
 from typing import Final, final
@@ -91,12 +90,10 @@ class Printer:
         if sys.stdout is None:
             raise UsageError("standard output is closed")
         try:
-            print(line, flush=True)
+            print(line, flush=True)  # flushed here, so that the interpreter has nothing left to complain of at its end
         except BrokenPipeError:
-            _let_go_of_output()
             raise OutputClosedError from None
         except OSError as error:
-            _let_go_of_output()
             raise UsageError(f"standard output cannot be written: {error.strerror}") from None
 
 
@@ -147,10 +144,3 @@ def _message_fields(message: Message) -> dict[str, object]:
         case None:
             fields["unsupported"] = True
     return fields
-
-
-def _let_go_of_output() -> None:
-    """Let what could not be written vanish; otherwise the interpreter tries again at its end, and complains."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

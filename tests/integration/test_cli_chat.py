@@ -36,7 +36,7 @@ def test_two_people_talk_and_no_message_steers_a_terminal(desk: Desk) -> None:
         assert alice.end() == 0
         # From a script, because a terminal would not let it be typed.
         hostile = b"one\x1b]0;title\x07 \x1b[2J \xe2\x80\xae two\r12:00 bob: three\n12:00 carol: four"
-        assert desk.run("send", "bob", "--home", "alice", given=hostile).code == 0
+        assert desk.call("send", "bob", "--home", "alice", given=hostile).code == 0
         shown = bob.wait_for(r"(?s)alice: one.*four\r\n")[0]
         bob.interrupt()
 
@@ -52,7 +52,7 @@ def test_line_that_cannot_be_sent_is_told_of_and_the_next_one_goes_out(desk: Des
     given = b"\xff\xfe\n" + b"x" * 65537 + b"\nthe last one\n"
 
     chatted = desk.run("chat", "bob", "--home", "alice", given=given)
-    received = desk.run("receive", "--home", "bob")
+    received = desk.call("receive", "--home", "bob")
 
     assert chatted.code == 2
     assert "e2ee: not sent: the line is not UTF-8 text\n" in chatted.err
@@ -62,7 +62,7 @@ def test_line_that_cannot_be_sent_is_told_of_and_the_next_one_goes_out(desk: Des
 
 
 def test_chat_with_nobody_says_so(desk: Desk) -> None:
-    chatted = desk.run("chat", "nobody", "--home", "alice", given=b"is anybody there?\n")
+    chatted = desk.call("chat", "nobody", "--home", "alice", given=b"is anybody there?\n")
 
     assert chatted.code == 1
     assert "e2ee: not sent: No device of nobody can be reached. " in chatted.err
@@ -70,7 +70,7 @@ def test_chat_with_nobody_says_so(desk: Desk) -> None:
 
 def test_interrupt_ends_following(desk: Desk) -> None:
     following = desk.start("receive", "--follow", "--home", "bob", "--json")
-    desk.run("send", "bob", "followed", "--home", "alice")
+    desk.call("send", "bob", "followed", "--home", "alice")
     assert following.stdout is not None
     line = following.stdout.readline()
     following.send_signal(signal.SIGINT)

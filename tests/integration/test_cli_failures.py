@@ -61,7 +61,7 @@ def test_wrong_arguments_are_explained(desk: Desk, arguments: tuple[str, ...]) -
 
 
 def test_no_device_yet(desk: Desk) -> None:
-    ended = desk.run("send", "bob", "hi", "--home", "nowhere")
+    ended = desk.call("send", "bob", "hi", "--home", "nowhere")
 
     assert (ended.code, ended.out) == (2, "")
     assert ended.remark == "no device in nowhere: make one with 'e2ee init' (or name another --home)"
@@ -133,7 +133,7 @@ def test_store_that_another_process_uses(desk: Desk) -> None:
     assert other.stdout is not None
     try:
         _until(lambda: desk.directory.joinpath("alice", "store.db-wal").exists())
-        ended = desk.run("status", "--home", "alice")
+        ended = desk.call("status", "--home", "alice")
     finally:
         other.send_signal(signal.SIGINT)
         _, err = other.communicate(timeout=PATIENCE_SECONDS)
@@ -205,7 +205,7 @@ def test_full_disk(desk: Desk, tmp_path: Path) -> None:
 
 
 def test_unknown_recipient(desk: Desk) -> None:
-    ended = desk.run("send", "nobody", "hi", "--home", "alice")
+    ended = desk.call("send", "nobody", "hi", "--home", "alice")
 
     assert (ended.code, ended.out) == (1, "")
     assert "No device of nobody can be reached. Check the name" in ended.remark
@@ -293,12 +293,12 @@ def test_server_that_is_down_leaves_the_message_queued(tmp_path: Path) -> None:
         desk = Desk(tmp_path, url)
         desk.init("alice")
         desk.init("bob")
-        assert desk.run("send", "bob", "first contact", "--home", "alice").code == 0
+        assert desk.call("send", "bob", "first contact", "--home", "alice").code == 0
 
-    sent = desk.run("send", "bob", "queued", "--timeout", "8", "--home", "alice", "--json")
-    status = desk.run("status", "--home", "alice", "--json")
-    unknown = desk.run("send", "carol", "hi", "--timeout", "2", "--home", "alice")
-    received = desk.run("receive", "--timeout", "2", "--home", "bob")
+    sent = desk.call("send", "bob", "queued", "--timeout", "4", "--home", "alice", "--json")
+    status = desk.call("status", "--home", "alice", "--json")
+    unknown = desk.call("send", "carol", "hi", "--timeout", "1", "--home", "alice")
+    received = desk.call("receive", "--timeout", "1", "--home", "bob")
 
     assert sent.code == 3
     assert '"state": "queued"' in sent.out
@@ -349,12 +349,12 @@ def test_message_that_the_server_refuses_for_good_is_not_reported_as_sent(tmp_pa
 def test_login_that_is_refused_ends_the_waiting_at_once(desk: Desk, tmp_path: Path) -> None:
     home, token = tmp_path / "ida", tmp_path / "token"
     token.write_text(httpx.post(f"{desk.server}/dev/token", json={"user": "ida"}).json()["token"])
-    made = desk.run("init", "ida", "--server", desk.server, "--token-file", str(token), "--home", str(home))
+    made = desk.call("init", "ida", "--server", desk.server, "--token-file", str(token), "--home", str(home))
     assert made.code == 0, made
     token.write_text("garbage")
-    refused = desk.run("receive", "--timeout", "50", "--home", str(home))
+    refused = desk.call("receive", "--timeout", "50", "--home", str(home))
     token.unlink()
-    missing = desk.run("receive", "--timeout", "50", "--home", str(home))
+    missing = desk.call("receive", "--timeout", "50", "--home", str(home))
 
     assert (refused.code, missing.code) == (1, 2)
     assert "token_invalid" in refused.remark

@@ -33,7 +33,7 @@ def objects(ended: Ended) -> list[dict[str, Any]]:
 
 
 def drained(desk: Desk) -> list[str]:
-    return [each["text"] for each in objects(desk.run("receive", "--home", "bob", "--json"))]
+    return [each["text"] for each in objects(desk.call("receive", "--home", "bob", "--json"))]
 
 
 def test_printf_into_send_arrives_and_is_shown_once(desk: Desk) -> None:
@@ -60,9 +60,9 @@ def test_json_of_send_and_receive_names_the_same_message(desk: Desk) -> None:
 
 
 def test_bytes_that_are_no_text_and_the_largest_message_arrive(desk: Desk) -> None:
-    binary = desk.run("send", "bob", "--binary", "--home", "alice", given=bytes(range(256)))
-    largest = desk.run("send", "bob", "--home", "alice", given=b"x" * MAX_APPLICATION_DATA)
-    first, second = objects(desk.run("receive", "--home", "bob", "--json"))
+    binary = desk.call("send", "bob", "--binary", "--home", "alice", given=bytes(range(256)))
+    largest = desk.call("send", "bob", "--home", "alice", given=b"x" * MAX_APPLICATION_DATA)
+    first, second = objects(desk.call("receive", "--home", "bob", "--json"))
 
     assert (binary.code, largest.code) == (0, 0)
     assert first["base64"].startswith("AAECAwQF")
@@ -71,7 +71,7 @@ def test_bytes_that_are_no_text_and_the_largest_message_arrive(desk: Desk) -> No
 
 
 def test_output_that_cannot_be_written_loses_no_message(desk: Desk) -> None:
-    desk.run("send", "bob", "kept", "--home", "alice")
+    desk.call("send", "bob", "kept", "--home", "alice")
 
     full = desk.shell("e2ee receive --home bob >/dev/full")
     closed = desk.shell("e2ee receive --home bob >&-")
@@ -99,7 +99,7 @@ def test_count_waits_for_messages_that_come_later_and_gives_up_in_time(desk: Des
     waiting = desk.start("receive", "--home", "bob", "--count", "2", "--json")
     desk.shell(r"printf 'first\nsecond\n' | e2ee chat bob --home alice")
     out, err = waiting.communicate(timeout=PATIENCE_SECONDS)
-    in_vain = desk.run("receive", "--home", "bob", "--count", "1", "--timeout", "1")
+    in_vain = desk.call("receive", "--home", "bob", "--count", "1", "--timeout", "1")
 
     assert (waiting.returncode, err) == (0, b"")
     assert [json.loads(line)["text"] for line in out.splitlines()] == ["first", "second"]
@@ -108,11 +108,11 @@ def test_count_waits_for_messages_that_come_later_and_gives_up_in_time(desk: Des
 
 
 def test_receipts_that_wait_do_not_keep_receive_from_ending(desk: Desk) -> None:
-    desk.run("send", "bob", "please confirm", "--home", "alice")
+    desk.call("send", "bob", "please confirm", "--home", "alice")
     asyncio.run(read_and_confirm(desk))
-    desk.run("send", "alice", "after the receipt", "--home", "bob")
+    desk.call("send", "alice", "after the receipt", "--home", "bob")
 
-    received = objects(desk.run("receive", "--home", "alice", "--json"))
+    received = objects(desk.call("receive", "--home", "alice", "--json"))
 
     assert [each["text"] for each in received] == ["after the receipt"]
 
@@ -151,7 +151,7 @@ def test_second_device_is_refused_with_an_explanation(desk: Desk, tmp_path: Path
     token = httpx.post(f"{desk.server}/dev/token", json={"user": "alice"}).json()["token"]
     home = str(tmp_path / "alice")
 
-    again = desk.run("init", "alice", "--server", desk.server, "--home", home, "--token-command", f"echo {token}")
+    again = desk.call("init", "alice", "--server", desk.server, "--home", home, "--token-command", f"echo {token}")
 
     assert again.code == 2
     assert f"alice has a device at {desk.server} already" in again.remark

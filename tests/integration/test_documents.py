@@ -184,7 +184,7 @@ def chat_server(reader: Reader, text: str) -> None:
     """It starts the chat of the block before: two of its users exchange a private message."""
     url = reader.serve(reader.adapted(text).strip())
     assert_users_talk(reader.directory, url, lambda name: httpx.post(f"{url}/login/{name}").json()["token"])
-    refused = reader.desk.run("send", "nobody", "hi", "--home", "erin")
+    refused = reader.desk.call("send", "nobody", "hi", "--home", "erin")
     assert refused.code == 1
 
 
@@ -212,9 +212,9 @@ asyncio.run(main())
         subprocess.Popen([sys.executable, "-u", "-c", script], cwd=directory, stdout=subprocess.PIPE, text=True)
     )
     reader.stack.callback(process.kill)
-    got = desk.run("receive", "--home", "bob", "--count", "1")
+    got = desk.call("receive", "--home", "bob", "--count", "1")
     assert got.out.endswith("alice: hello\n")
-    assert desk.run("send", "alice", "hello yourself", "--home", "bob").code == 0
+    assert desk.call("send", "alice", "hello yourself", "--home", "bob").code == 0
     assert process.stdout is not None
     assert process.stdout.readline() == "bob hello yourself\n"
 
@@ -257,10 +257,10 @@ def assert_users_talk(directory: Path, url: str, token: Callable[[str], str]) ->
     """Two users of a server's own login get devices, and a message from one reaches the other."""
     desk = Desk(directory, url)
     for user in ("erin", "frank"):
-        made = desk.run("init", user, "--server", url, "--token-command", f"echo {token(user)}", "--home", user)
+        made = desk.call("init", user, "--server", url, "--token-command", f"echo {token(user)}", "--home", user)
         assert made.code == 0, made.err
-    assert desk.run("send", "frank", "in private", "--home", "erin").code == 0
-    assert desk.run("receive", "--home", "frank").out.endswith("erin: in private\n")
+    assert desk.call("send", "frank", "in private", "--home", "erin").code == 0
+    assert desk.call("receive", "--home", "frank").out.endswith("erin: in private\n")
 
 
 _README: Final = "README.md"

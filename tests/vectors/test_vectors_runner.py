@@ -247,3 +247,14 @@ def test_the_guide_names_every_file_type_and_flagged_layer() -> None:
     guide = (VECTORS / "README.md").read_text()
     named = [file.file_name for file in FILES] + [each.name for file in FILES for each in file.operations]
     assert [name for name in (*named, *LAYERS) if f"`{name}`" not in guide] == []
+
+
+def test_the_guide_names_what_an_answer_may_leave_out() -> None:
+    """Row by row: `Type`, `Type` | key, key."""
+    rows = [line.split("|") for line in (VECTORS / "README.md").read_text().splitlines() if line.startswith("| `")]
+    documented = {
+        kind.strip(" `"): {key.strip() for key in row[2].split(",")} for row in rows for kind in row[1].split(",")
+    }
+    for file in FILES:
+        for each in file.operations:
+            assert documented.get(each.name, set()) == set(each.intermediate), each.name

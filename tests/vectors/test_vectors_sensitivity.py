@@ -72,6 +72,7 @@ def fails(operation: Operation, test: JsonObject) -> bool:
     return check_answer(operation, test, operation.answer(test["input"])) is not None
 
 
+@pytest.mark.timeout(300)  # conversations take 15 seconds of processor time, and the machine may be shared
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_complementing_one_byte_of_any_hex_field_of_a_valid_case_makes_it_fail(file: VectorFile) -> None:
     survivors: list[str] = []

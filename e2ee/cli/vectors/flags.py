@@ -34,7 +34,10 @@ FLAGS: Final[dict[str, tuple[str, str]]] = {
     "DeviceOrder": ("MALLEABILITY", "Devices of a list that are not in strictly ascending order of their ids."),
     "ListStart": ("MODIFIED_PARAMETER", "seq and previous hash that do not fit together, or seq 0."),
     "ListGap": ("EDGE_CASE", "A newer list whose predecessors were not seen: accepted on its signature."),
-    "ListFork": ("AUTH_BYPASS", "Two lists, both signed, that cannot belong to one chain."),
+    "ListFork": (
+        "AUTH_BYPASS",
+        "Two lists, both signed, that fit into no chain, or give a device other keys.",
+    ),
     "AccountKeyChanged": ("AUTH_BYPASS", "A list under another account key than the one seen first: a human decides."),
     "Expired": ("AUTH_BYPASS", "A prekey at or after its time of expiry."),
     "UnlistedDevice": ("AUTH_BYPASS", "A device that its user's signed list does not hold, or holds with other keys."),

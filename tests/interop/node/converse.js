@@ -8,6 +8,7 @@ import { addressText, parseAddress } from './src/identifiers.js';
 import { attempt, answerLines } from './src/lines.js';
 import { safetyNumber } from './src/safetynumber.js';
 import { sendingSession } from './src/session.js';
+import { keptKeys } from './src/skipped.js';
 
 const optional = (value, as) => (value === undefined ? undefined : as(value));
 const position = ({ seq, hash }) => ({ seq: String(seq), hash: hex(hash) });
@@ -78,6 +79,7 @@ const commands = {
     return [got.device, { fate: got.fate, sender: addressText(got.session.peer.address), session: hex(got.session.id),
       content: describe(got.content) }];
   },
+  prune: (device, { with: address }, now) => [devices.prune(device, parseAddress(address), now), {}],
   safety(device, { user }) {
     const { account, address } = device.party;
     const theirs = newestList(device.contacts[user]).account;
@@ -92,7 +94,7 @@ const commands = {
 
 const describeSession = (s) => ({
   session: hex(s.id), created: String(s.created), answered: s.answered,
-  skipped: [s.skipped, s.skippedPq].map((map) => Object.values(map).filter((kept) => kept !== 'evicted').length),
+  skipped: [s.skipped, s.skippedPq].map((map) => keptKeys(map).length),
 });
 
 const describeDevice = ({ party, list, prekeys, contacts }) => ({

@@ -190,6 +190,13 @@ def _chains() -> Iterator[Case]:
     yield invalid("same seq later in the chain", "signature", given(first, second, other_second), "ListFork")
     wrong = replace(second, previous_hash=other_first.hash())
     yield invalid("the next list names another predecessor", "signature", given(first, wrong), "ListFork")
+    below = given(second, other_first)
+    yield invalid("an older list is not the predecessor that the newest one names", "signature", below, "ListFork")
+    rekeyed = replace(ALICE.listed, identity_key=entry(3).identity_key)
+    kept_id = replace(third, devices=(rekeyed,))
+    yield invalid("a device id has other keys than before", "signature", given(first, second, kept_id), "ListFork")
+    over_gap = replace(fifth, devices=(rekeyed,))
+    yield invalid("a device id has other keys, over a gap", "signature", given(first, over_gap), "ListFork")
     by_signature = replace(second, previous_hash=DeviceListHash(_hash_of_signature(first)))
     yield invalid(
         "the next list names the hash of bytes and signature", "signature", given(first, by_signature), ("ListFork")

@@ -83,5 +83,5 @@ export function disposition(c) {
   if (c.kind === APPLICATION) decodeApplication(c.body);
   if (c.kind === RECEIPT) decodeReceipt(c.body);
   if (c.kind === APPLICATION || c.kind === RECEIPT) return 'delivered';
-  return c.kind >= 3 && c.kind <= 8 ? 'accepted' : 'unsupported';
+  return c.kind >= 3 && c.kind <= 9 ? 'accepted' : 'unsupported';
 }

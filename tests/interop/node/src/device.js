@@ -22,7 +22,8 @@ import {
 /**
  * @typedef {import('./handshake.js').Held & {expires: bigint}} OwnPreKey
  * @typedef {{account: Uint8Array, signing: Uint8Array, identity: Uint8Array}} Seeds
- * @typedef {{party: import('./handshake.js').Party, seeds: Seeds, list: Uint8Array, prekeys: Object<number, OwnPreKey>, claimed: Object<number, true>,
+ * @typedef {{party: import('./handshake.js').Party, seeds: Seeds, list: Uint8Array,
+ *   prekeys: Object<number, OwnPreKey>, claimed: Object<number, true>,
  *   contacts: Object<string, import('./devicelist.js').Contact>,
  *   sessions: Object<string, import('./session.js').Session[]>, replay: Object<number, Object<string, true>>,
  *   bodies: Object<string, bigint>, messages: Object<string, bigint>}} Device what was committed, and when

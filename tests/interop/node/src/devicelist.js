@@ -53,13 +53,11 @@ function readList(r) {
 export const decodeList = (bytes) => decodeAll(bytes, (r) => ({ ...readList(r), signature: r.raw(64) }));
 
 /** @returns {DeviceList} */
-export function signList(seed, list) {
-  return { ...list, signature: sign(seed, listBytes(list)) };
-}
+export const signList = (seed, list) => decodeList(encodeList({ ...list, signature: sign(seed, listBytes(list)) }));
 
 /** @param {DeviceList} list @param {string} user */
 export function verifyList(list, user) {
-  if (list.user !== user) refuse('invalid_signature', 'the list is for another user');
+  if (list.user !== userId(user)) refuse('invalid_signature', 'the list is for another user');
   verify(list.account, listBytes(list), list.signature);
 }
 

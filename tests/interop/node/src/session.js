@@ -7,7 +7,7 @@ import { pad, unpad } from './padding.js';
 import { receivePq, sendPq, startPq } from './pqratchet.js';
 import { kdf, open, random, seal } from './primitives.js';
 import { knows, receive, send, startInitiator, startResponder } from './ratchet.js';
-import { settle } from './skipped.js';
+import { evict, settle } from './skipped.js';
 
 /**
  * @typedef {{id: Uint8Array, created: bigint, storedAt: bigint, answered: boolean, dead: boolean,
@@ -117,8 +117,8 @@ export function pruneSessions(sessions, now) {
   const sending = sendingSession(sessions, now);
   const gone = sending && now - sending.storedAt >= KEPT_FOR;
   const kept = gone ? inOrder(sessions).slice(0, inOrder(sessions).indexOf(sending) + 1) : sessions;
-  const old = (map, s) => settle(map, [], null, Number(now), s.received);
-  return kept.map((s) => ({ ...s, skipped: old(s.skipped, s), skippedPq: old(s.skippedPq, s) }));
+  const young = (map, s) => evict(map, Number(now), s.received);
+  return kept.map((s) => ({ ...s, skipped: young(s.skipped, s), skippedPq: young(s.skippedPq, s) }));
 }
 
 const NEXT = ['authentication_failed', 'epoch_unknown', 'key_evicted', 'too_many_skipped'];

@@ -45,7 +45,19 @@ export function settle(map, add, used, now, received) {
   const next = { ...map };
   if (used !== null) delete next[used];
   for (const [name, key] of add) next[name] = { key, at: now, received };
-  const keys = Object.keys(next).filter((name) => next[name] !== 'evicted');
+  return next;
+}
+
+/** Names of keys, without the marks, in the order in which they came. @param {Skipped} map */
+export const keptKeys = (map) => Object.keys(map).filter((name) => map[name] !== 'evicted');
+
+/**
+ * What goes for number or age; it waits until the inbox was drained (section 12.4).
+ * @param {Skipped} map @returns {Skipped}
+ */
+export function evict(map, now, received) {
+  const next = { ...map };
+  const keys = keptKeys(map);
   const old = (kept) => now - kept.at > LIFE || received - kept.received > LIFE_RECEIVED;
   keys.forEach((name, i) => {
     if (i < keys.length - KEPT || old(next[name])) next[name] = 'evicted';

@@ -5,6 +5,7 @@ import { decodeList, newestList } from '../devicelist.js';
 import { addressText } from '../identifiers.js';
 import { attempt } from '../lines.js';
 import { encodeKem, encodeOneTime, encodeSigned } from '../prekeys.js';
+import { keptKeys } from '../skipped.js';
 import { nameAddress, nameKeys, rejected } from './names.js';
 
 export function deviceOf(i) {
@@ -30,7 +31,7 @@ export function deviceOf(i) {
 
 /** Sessions of all peers, and the keys that they keep. */
 const skippedKeys = (device) => Object.values(device.sessions).flat()
-  .flatMap((s) => [s.skipped, s.skippedPq]).reduce((n, map) => n + Object.keys(map).length, 0);
+  .flatMap((s) => [s.skipped, s.skippedPq]).reduce((n, map) => n + keptKeys(map).length, 0);
 
 /** Runs steps of devices that are their users' only ones. @param {Object<string, devices.Device>} all by user id */
 export function conversation(all, steps) {

@@ -3,7 +3,7 @@ import { unhex } from '../bytes.js';
 import { receivePq, sendPq, startPq } from '../pqratchet.js';
 import { dh, dhPair } from '../primitives.js';
 import * as ratchet from '../ratchet.js';
-import { settle } from '../skipped.js';
+import { keptKeys, settle } from '../skipped.js';
 import { readKey } from './names.js';
 
 export function doubleRatchet(i) {
@@ -29,7 +29,7 @@ export function doubleRatchet(i) {
     return {
       step: 'receive', dh: state.root === before.root ? undefined : dh(before.pair.private, header.key),
       root_key: state.root, chain_key: state.receiving.key, message_key: got.message,
-      skipped_keys: Object.keys(skipped).length,
+      skipped_keys: keptKeys(skipped).length,
     };
   }) };
 }
@@ -50,7 +50,7 @@ export function pqRatchet(i) {
     const got = receivePq(state, skipped, step);
     state = got.state;
     skipped = settle(skipped, got.add, got.used, 0, n);
-    const kept = Object.keys(skipped).length;
+    const kept = keptKeys(skipped).length;
     return { step: 'receive', chain_key: state.receiving.key, message_key: got.message, skipped_keys: kept };
   });
   return { ...start, steps };
