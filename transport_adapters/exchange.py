@@ -85,6 +85,8 @@ class LinkOptions:
     max_unanswered_bytes: int = 512 * 1024
     connect_timeout: float = 10.0
     hello_timeout: float = 10.0
+    answer_timeout: float = 30.0
+    """A send that the server has not answered by then ends the connection; the next one sends the same bytes."""
     first_backoff: float = 1.0
     max_backoff: float = 30.0
     jitter: Callable[[], float] = random.SystemRandom().random
@@ -108,6 +110,7 @@ class Exchange:
         self.refusal: TransportRefusedError | None = None
         self.unanswered: dict[EnvelopeId, asyncio.Future[SendResult]] = {}
         self._sizes: dict[EnvelopeId, int] = {}
+        self._deadlines: dict[EnvelopeId, asyncio.TimerHandle] = {}
         self._room = asyncio.Event()
         self._taken_messages = 0
         self._taken_bytes = 0
@@ -134,6 +137,8 @@ class Exchange:
         self.ended.set()
         self.answered.set()
         self._room.set()
+        for deadline in self._deadlines.values():
+            deadline.cancel()
         error = TransportUnavailableError("the connection ended")
         for answer in self.unanswered.values():
             if not answer.done():
@@ -174,6 +179,8 @@ class Exchange:
         answer: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
         self.unanswered[envelope_id] = answer
         self._sizes[envelope_id] = size
+        loop = asyncio.get_running_loop()
+        self._deadlines[envelope_id] = loop.call_later(self._options.answer_timeout, self._overdue)
         return answer
 
     async def taken(self, delivery: Delivery) -> None:
@@ -218,6 +225,8 @@ class Exchange:
     def _answer(self, envelope_id: EnvelopeId, result: SendResult) -> None:
         answer = self.unanswered.pop(envelope_id, None)
         self._sizes.pop(envelope_id, None)
+        if (deadline := self._deadlines.pop(envelope_id, None)) is not None:
+            deadline.cancel()
         self._room.set()
         if answer is not None and not answer.done():
             answer.set_result(result)
@@ -231,6 +240,10 @@ class Exchange:
             )
         elif error.code is ErrorCode.TOKEN_EXPIRED and self._refreshing is None:
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+
+    def _overdue(self) -> None:
+        _logger.warning("The server left a send unanswered")
+        self.lost()
 
     def _ended_by(self, error: Error) -> None:
         if error.close_code is not None and error.close_code.terminal:

@@ -316,6 +316,16 @@ async def test_sends_beyond_the_window_wait_for_answers() -> None:
     await peer.close()
 
 
+async def test_a_server_that_leaves_a_send_unanswered_is_left_and_asked_again() -> None:
+    server = Server()
+    peer = linked(server, replace(EAGER_LINK, answer_timeout=0.01))
+    await peer.online()
+    with pytest.raises(TransportUnavailableError):
+        await within(asyncio.create_task(peer.transport.send(outgoing(1))))
+    await eventually(lambda: len(server.wrote(Hello)) == 2)
+    await peer.close()
+
+
 async def test_a_caller_that_gives_up_does_not_take_the_answer_from_another() -> None:
     server = Server()
     peer = linked(server)
