@@ -41,6 +41,7 @@ from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, Envel
 from e2ee.wire.message import (
     COMMITMENT_LENGTH,
     KEM_CIPHERTEXT_LENGTH,
+    MAX_INDEX,
     MIN_CIPHERTEXT,
     NONCE_LENGTH,
     PQ_PAYLOAD_LENGTHS,
@@ -92,6 +93,7 @@ _printable = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
 _sixteen = st.binary(min_size=16, max_size=16)
 
 u32s = st.integers(0, 2**32 - 1)
+chain_indices = st.integers(0, MAX_INDEX - 1)
 timestamps = st.integers(0, MAX_TIMESTAMP)
 signatures = long_bytes(64)
 user_ids = st.text(_printable, min_size=1, max_size=128).map(UserId)
@@ -145,8 +147,8 @@ def ratchet_headers(draw: st.DrawFn) -> RatchetHeader:
     """Headers with every type of post-quantum payload, each at its length."""
     payload_type = draw(st.sampled_from(PqPayloadType))
     payload = draw(long_bytes(PQ_PAYLOAD_LENGTHS[payload_type]))
-    counters = draw(u32s), draw(u32s), draw(u32s), draw(u32s)
-    return RatchetHeader(draw(ratchet_keys), *counters, payload_type, payload)
+    previous, index, epoch, pq_index = draw(u32s), draw(chain_indices), draw(u32s), draw(chain_indices)
+    return RatchetHeader(draw(ratchet_keys), previous, index, epoch, pq_index, payload_type, payload)
 
 
 @st.composite

@@ -104,25 +104,26 @@ class Outbound:
         connection = self._connections
         outgoing = await self._parts.commit(lambda: [self._outgoing(entry) for entry in entries])
         results = await asyncio.gather(*map(self._parts.transport.send, outgoing), return_exceptions=True)
-        accepted, settled, stale = [], [], []
+        settled: list[tuple[OutboxEntry, events.Sent | events.SendFailed]] = []
+        stale = []
         for entry, result in zip(entries, results, strict=True):
             if isinstance(result, Accepted):
                 self._setbacks.pop(entry.recipient, None)
-                accepted.append(entry)
+                settled.append((entry, events.Sent(entry.message_id, entry.recipient)))
             elif isinstance(result, Refused) and result.code == "stale_device_list":
                 stale.append((entry, result))
             elif isinstance(result, Refused):
-                settled += [entry] if self._is_lost(entry, result) else []
+                settled += self._answer(entry, result)
             elif isinstance(result, TransportUnavailableError):
                 if connection == self._connections:
                     # Until there is a new one; the time is for transports whose connection is not one thing.
                     self._hold(self._parts.pace.longest_retry)
             else:
                 raise result
-        settled += accepted + await self._repair(stale)
-        await self._parts.commit(self._parts.messenger.outbox_settled, [entry.envelope_id for entry in settled])
-        for entry in accepted:
-            self._parts.emit(events.Sent(entry.message_id, entry.recipient))
+        settled += await self._repair(stale)
+        await self._parts.commit(self._parts.messenger.outbox_settled, [entry.envelope_id for entry, _ in settled])
+        for _, event in settled:
+            self._parts.emit(event)
         return bool(settled)
 
     def _outgoing(self, entry: OutboxEntry) -> Outgoing:
@@ -136,21 +137,22 @@ class Outbound:
             sender_list=ListClaim(ours.seq, ours.hash.raw),
         )
 
-    def _is_lost(self, entry: OutboxEntry, refused: Refused) -> bool:
-        """Do what a refusal calls for; return whether the envelope is to be forgotten."""
+    def _answer(self, entry: OutboxEntry, refused: Refused) -> list[tuple[OutboxEntry, events.SendFailed]]:
+        """Do what a refusal calls for; return the envelope with its event if it is to be forgotten."""
         if refused.code in _LOST_CAUSES:
-            self._parts.emit(events.SendFailed(entry.message_id, entry.recipient, refused.code))
-            return True
+            return [(entry, events.SendFailed(entry.message_id, entry.recipient, refused.code))]
         if refused.code == "rate_limited":
             # The first retry is the least: one envelope at a time would be refused as often as it is accepted.
             self._hold(max(refused.retry_after or 0.0, self._parts.pace.first_retry))
-            return False
+            return []
         if refused.code == "device_unavailable" and entry.recipient not in self._setbacks:
             self._parts.emit(events.DeviceSkipped(entry.recipient, refused.code))
         self._pause(entry.recipient, refused.retry_after)
-        return False
+        return []
 
-    async def _repair(self, stale: Sequence[tuple[OutboxEntry, Refused]]) -> list[OutboxEntry]:
+    async def _repair(
+        self, stale: Sequence[tuple[OutboxEntry, Refused]]
+    ) -> list[tuple[OutboxEntry, events.SendFailed]]:
         """Bring the lists up to date, each once; return envelopes for devices that are not listed any more."""
         ours = self._parts.messenger.address.user_id
         # Which of the two lists is stale the server may say; whom else to ask about is not its business.
@@ -159,8 +161,7 @@ class Outbound:
         delisted = []
         for entry, _ in stale:
             if await self._is_delisted(entry.recipient):
-                self._parts.emit(events.SendFailed(entry.message_id, entry.recipient, "device_removed"))
-                delisted.append(entry)
+                delisted.append((entry, events.SendFailed(entry.message_id, entry.recipient, "device_removed")))
             else:
                 self._pause(entry.recipient)
         return delisted
