@@ -21,6 +21,7 @@ _LAYERS: Final[dict[type[E2EEError], Layer]] = {
     errors.UnlistedDeviceError: "signature",
     errors.DeviceListForkError: "signature",
     errors.AccountKeyChangedError: "signature",
+    errors.DeviceListStaleError: "signature",
     errors.InvalidPublicKeyError: "dh",
     errors.UnknownPreKeyError: "dh",
     errors.AuthenticationError: "authentication",
