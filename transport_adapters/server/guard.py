@@ -6,6 +6,8 @@ Does not know about: frames, Socket.IO packets. Everything that is not an Engine
 Engine.IO closes cooperatively: a socket whose namespaces are all gone, or that never joined one, stays open as long as
 its peer likes. The wrapper ends such sockets, and those that the relay's endpoint tells it to. Which namespaces a
 session carries it asks the endpoint: a client may have joined them over long-polling, before it had this socket.
+
+Nor does Engine.IO bound what it queues. So a peer that does not read is not heard either.
 """
 
 import asyncio
@@ -147,9 +149,13 @@ class RawSocket:
                 task.cancel()
 
     async def receive(self) -> Message:
-        """The application's `receive`."""
+        """The application's `receive`. While the peer holds up a write, it is heard once per write that goes through.
+
+        Socket.IO answers much by itself (acknowledgements, refused namespaces) and queues without bound: a peer that
+        sent on and never read would fill the memory.
+        """
         try:
-            message = await self._interruptible(self._receive)
+            message = await self._interruptible(self._receive_in_turn)
         except _Cut:
             return {"type": "websocket.disconnect", "code": 1006}
         self.last_heard = self._loop.time()
@@ -173,6 +179,11 @@ class RawSocket:
         self._sent.set()
         if self._closing is not None:
             await asyncio.wait([self._closing])
+
+    async def _receive_in_turn(self) -> Message:
+        if self.writing:
+            await self.progress()
+        return await self._receive()
 
     async def _interruptible(self, call: Callable[[], Awaitable[T]]) -> T:
         task = asyncio.current_task()
