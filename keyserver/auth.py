@@ -28,7 +28,7 @@ Clock = Callable[[], int]
 """Unix milliseconds."""
 
 DEVICE_TOKEN_TYPE: Final = "e2ee-device+jwt"  # noqa: S105  # a name, not a secret
-_DEVICE_TOKEN_ALGORITHM: Final = "HS256"  # noqa: S105
+_DEVICE_TOKEN_ALGORITHM: Final = "HS256"  # noqa: S105  # a name, not a secret
 MAX_TOKEN: Final = 8 * 1024
 
 
