@@ -14,14 +14,15 @@ from e2ee.cli.vectors.cases import (
     content,
     conversation,
     device_list,
+    double_ratchet,
     envelope,
     message,
     padding,
     people,
+    pq_ratchet,
     pqxdh,
     prekey,
     primitives,
-    ratchets,
     reception,
     safety_number,
 )
@@ -37,8 +38,8 @@ GROUPS: Final[dict[str, Callable[[], Iterator[CaseGroup]]]] = {
     "device_list": device_list.groups,
     "prekey": prekey.groups,
     "pqxdh": pqxdh.groups,
-    "double_ratchet": ratchets.double_groups,
-    "pq_ratchet": ratchets.pq_groups,
+    "double_ratchet": double_ratchet.groups,
+    "pq_ratchet": pq_ratchet.groups,
     "aead": aead.groups,
     "message": message.groups,
     "padding": padding.groups,
@@ -83,6 +84,8 @@ def record_encapsulations() -> None:
     for key in (*people.kem_keys(), primitives.KEM_KEY):
         for number in range(ENCAPSULATIONS):
             record(key, number)
+    for key in pq_ratchet.encapsulation_keys():
+        record(key)
 
 
 def document(file: VectorFile) -> JsonObject:

@@ -104,7 +104,7 @@ class Forgery:
         session = self._session()
         script = Script(self._drawn("ratchet key", 32), self._drawn("nonce", 12))
         data = self.plaintext() if plaintext is None else plaintext
-        _, message = triple_ratchet.encrypt(session.ratchets, session.session_id, data, script)
+        _, message = triple_ratchet.encrypt(session.ratchets, session.session_id, data, NOW, script)
         handshake = session.pending_handshake
         if handshake is None:
             raise AssertionError("a session that just started carries its handshake")

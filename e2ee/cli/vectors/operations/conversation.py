@@ -177,19 +177,19 @@ def _layer(reception: Reception, encoded: bytes) -> Layer:
 def _sending_json(before: Session, after: Session, turn: bytes | None, encoded: bytes) -> JsonObject:
     """Return the keys that a send went through: the step is taken once more, apart, on the state before it."""
     double = double_ratchet.send(before.ratchets.double, Script(turn))
-    pq = pq_ratchet.send(before.ratchets.pq)
+    pq_message_key = pq_ratchet.send(before.ratchets.pq, before.ratchets.pq.turn).message_key
     if double.state != after.ratchets.double or double.state.sending is None:
         raise AssertionError("the step taken apart is not the one that was sent")
-    aes_key, commitment = joint_keys(double.message_key.expose(), pq.message_key.expose())
+    aes_key, commitment = joint_keys(double.message_key, pq_message_key)
     body = decode_body(Envelope.decode(encoded).body)
     message = body.message if isinstance(body, PreKeyMessage) else body
     plaintext = aead.unseal(aes_key, message.nonce, message.ciphertext, after.session_id + message.prefix)
     return {
         "associated_data": after.session_id.hex(),
         "root_key": after.ratchets.double.root_key.expose().hex(),
-        "chain_key": double.state.sending.key.expose().hex(),
-        "message_key": double.message_key.expose().hex(),
-        "pq_message_key": pq.message_key.expose().hex(),
+        "chain_key": double.state.sending.key.hex(),
+        "message_key": double.message_key.hex(),
+        "pq_message_key": pq_message_key.hex(),
         "aes_key": aes_key.hex(),
         "commitment": commitment.hex(),
         "plaintext": plaintext.hex(),
@@ -203,7 +203,7 @@ def _receiving_json(session: Session) -> JsonObject:
     return {
         "associated_data": session.session_id.hex(),
         "root_key": session.ratchets.double.root_key.expose().hex(),
-        "chain_key": receiving.key.expose().hex(),
+        "chain_key": receiving.key.hex(),
     }
 
 
