@@ -25,6 +25,10 @@ FLAGS: Final[dict[str, tuple[str, str]]] = {
         "SIGNATURE_MALLEABILITY",
         "Verifies with a lenient Ed25519 verifier, for any message or a second time.",
     ),
+    "MixedOrder": (
+        "SIGNATURE_MALLEABILITY",
+        "A key or R with a component of small order, where verifiers disagree. The equation without cofactor decides.",
+    ),
     "ModifiedSignature": ("AUTH_BYPASS", "A signature with a changed bit or of the wrong length."),
     "WrongSigner": ("AUTH_BYPASS", "A valid signature of a key that has no say here."),
     "WrongLabel": ("AUTH_BYPASS", "A valid signature of the right key over another kind of object."),
