@@ -19,11 +19,16 @@ FLAGS: Final[dict[str, tuple[str, str]]] = {
     ),
     "InvalidText": ("MISSING_STEP", "A character that the identifier or the text form does not allow."),
     "UnknownKind": ("EDGE_CASE", "A kind of content that is not defined. It decodes, and nothing is acted on."),
+    "NothingFollows": ("EDGE_CASE", "A known kind of content that is accepted and not shown. Its session advances."),
     "NonCanonicalKey": ("MALLEABILITY", "An X25519 key with bit 255 set or with u not below p."),
     "LowOrderKey": ("WEAK_PARAMS", "A point of low order: the exchange would give zero whatever the private key is."),
     "WeakSignature": (
         "SIGNATURE_MALLEABILITY",
         "Verifies with a lenient Ed25519 verifier, for any message or a second time.",
+    ),
+    "MixedOrder": (
+        "SIGNATURE_MALLEABILITY",
+        "A key or R with a component of small order, where verifiers disagree. The equation without cofactor decides.",
     ),
     "ModifiedSignature": ("AUTH_BYPASS", "A signature with a changed bit or of the wrong length."),
     "WrongSigner": ("AUTH_BYPASS", "A valid signature of a key that has no say here."),
@@ -77,6 +82,15 @@ FLAGS: Final[dict[str, tuple[str, str]]] = {
     "MalformedContent": ("MISSING_STEP", "A plaintext that authenticates and is no valid content."),
     "WrongRecipient": ("AUTH_BYPASS", "An envelope for another device."),
     "SimultaneousStart": ("EDGE_CASE", "Both ends start a session before they hear of each other."),
+    "SessionLimit": (
+        "DENIAL_OF_SERVICE",
+        "More sessions with one device than are kept, or older ones. The limits are this package's; others may differ.",
+    ),
+    "SkippedKeyLimit": (
+        "DENIAL_OF_SERVICE",
+        "More skipped keys than are kept, or older ones. The limits are this package's; others may differ.",
+    ),
+    "SessionOrder": ("EDGE_CASE", "Which of several sessions sends: the one with the highest (created, T)."),
     "Tampered": ("AUTH_BYPASS", "A byte was changed on the way; the unchanged envelope comes later and is accepted."),
 }
 """bugType and description by flag."""

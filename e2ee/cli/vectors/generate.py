@@ -16,6 +16,7 @@ from e2ee.cli.vectors.cases import (
     device_list,
     double_ratchet,
     envelope,
+    limits,
     message,
     padding,
     people,
@@ -25,6 +26,7 @@ from e2ee.cli.vectors.cases import (
     primitives,
     reception,
     safety_number,
+    sessions,
 )
 from e2ee.cli.vectors.drawn import record
 from e2ee.cli.vectors.files import encode
@@ -47,7 +49,9 @@ GROUPS: Final[dict[str, Callable[[], Iterator[CaseGroup]]]] = {
     "envelope": envelope.groups,
     "safety_number": safety_number.groups,
     "conversation": conversation.groups,
+    "sessions": sessions.groups,
     "reception": reception.groups,
+    "limits": limits.groups,
 }
 
 ENCAPSULATIONS: Final = 3
@@ -117,7 +121,8 @@ def document(file: VectorFile) -> JsonObject:
 def _test(operation: Operation, case: Case, number: int) -> JsonObject:
     outcome = operation.answer(case.input)
     expected = "valid" if case.fails_at is None else f"refused at {case.fails_at}"
-    found = "valid" if outcome["result"] == "valid" else f"refused at {outcome['fails_at']}"
+    refused = outcome.get("problem") or f"refused at {outcome.get('fails_at')}"
+    found = "valid" if outcome["result"] == "valid" else refused
     if expected != found:
         raise UnexpectedOutcomeError(f"{operation.name}, {case.comment}: expected {expected}, found {found}")
     test: JsonObject = {"tcId": number, "comment": case.comment, "flags": list(case.flags), "result": outcome["result"]}

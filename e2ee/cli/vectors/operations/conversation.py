@@ -123,8 +123,8 @@ class Conversation:
         reception = messenger.receive(encoded)
         if reception.error is not None:
             return {"step": "receive", "outcome": "refused", "fails_at": _layer(reception, encoded)}
-        sessions = _sessions_of(ours, encoded)
-        (session,) = [each for each in sessions if before.get(each.session_id) != each]
+        changed = [each for each in _sessions_of(ours, encoded) if before.get(each.session_id) != each]
+        (session,) = changed or _gone_at_once(ours, encoded, now)
         outcome: JsonObject = {
             "step": "receive",
             "outcome": "consumed",
@@ -159,6 +159,13 @@ def _sessions_of(ours: VectorDevice, encoded: bytes) -> list[Session]:
     except E2EEError:
         return []
     return ours.sessions(sender)
+
+
+def _gone_at_once(ours: VectorDevice, encoded: bytes, now: int) -> list[Session]:
+    """Return the session of a first message that was the lowest of too many: seen on a device that has no others."""
+    alone = ours.anew()
+    alone.messenger(now, Script()).receive(encoded)
+    return _sessions_of(alone, encoded)
 
 
 def _layer(reception: Reception, encoded: bytes) -> Layer:
