@@ -6,7 +6,7 @@ import { accept } from '../pqturns.js';
 import { dh, dhPair } from '../primitives.js';
 import * as ratchet from '../ratchet.js';
 import { keptKeys, settle } from '../skipped.js';
-import { readKey } from './names.js';
+import { kemOf, readKey, seedOf } from './names.js';
 
 export function doubleRatchet(i) {
   const root = unhex(i.root_key);
@@ -39,16 +39,15 @@ export function doubleRatchet(i) {
 /** Each takes the state, the skipped keys, a step and its number; and gives what changed, and the output. */
 const pqSteps = {
   send(state, _, step) {
-    const { state: next, header, type, payload, message } = sendPq(state, timeOf(step), optional(step.seed));
+    const { state: next, header, type, payload, message } = sendPq(state, timeOf(step), seedOf(step));
     const carried = type === NONE ? {} : { payload_type: type, payload };
     return { state: next, output: { ...header, ...carried, chain_key: next.sending.key, message_key: message } };
   },
   receive(state, skipped, step, n) {
     const { epoch } = step;
     const got = receivePq(state, skipped, step);
-    const carried = { epoch, type: step.payload_type ?? NONE, payload: optional(step.payload) };
-    const kem = step.kem_ciphertext && { ss: unhex(step.kem_shared_secret), ct: unhex(step.kem_ciphertext) };
-    const next = accept(got.state, carried, { now: timeOf(step), received: n + 1, kem });
+    const carried = { epoch, type: step.payload_type ?? NONE, payload: unhex(step.payload ?? '') };
+    const next = accept(got.state, carried, { now: timeOf(step), received: n + 1, kem: kemOf(step) });
     const kept = settle(skipped, got.add, got.used, timeOf(step), n);
     const chain = got.state.receiving.find((c) => c.epoch === epoch);
     return { state: next, skipped: kept, output: {
@@ -59,7 +58,6 @@ const pqSteps = {
 };
 
 const timeOf = (step) => step.time ?? 0;
-const optional = (text) => (text === undefined ? undefined : unhex(text));
 
 export function pqRatchet(i) {
   let state = startPq(unhex(i.sk_pq), i.role === 'initiator', i.time ?? 0);
