@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { concat, hex, u32 } from '../src/bytes.js';
-import { CLOSED, closeBelow } from '../src/pqchains.js';
+import { closeBelow } from '../src/pqchains.js';
 import { ANSWER, makeAnswer, makeOffer, NONE, OFFER, REQUEST } from '../src/pqkeys.js';
 import { healPq, isStalled, prunePq, receivePq, sendPq } from '../src/pqratchet.js';
 import { accept } from '../src/pqturns.js';
@@ -98,7 +98,7 @@ test('a proposal is due after 50 messages either way, after a day, when asked fo
   assert(e.state.fresh);
 });
 
-test('payloads are attached to the 1st, 8th, 16th, 32nd, 64th, 128th every 256th message, and after an hour', () => {
+test('payloads are attached to the 1st, 8th, 16th, 32nd, 64th, 128th, every 256th message, and after an hour', () => {
   const { proposer, answerer } = reach(['propose-idle', 'waiting']);
   const attached = (end, count) => Array.from({ length: count }, (_, i) => [i + 1, end.write().type])
     .filter(([, type]) => type !== NONE);
@@ -114,6 +114,29 @@ test('payloads are attached to the 1st, 8th, 16th, 32nd, 64th, 128th every 256th
     assert.notEqual(end.write(NOW + HOUR).type, NONE);
     assert.equal(end.write(NOW + 2 * HOUR - 1).type, NONE);
   }
+});
+
+test('a phase begins with nothing sent, received or attached, and nothing asked', () => {
+  const worn = { sent: 3, received: 4, attached: NOW - 5, entered: NOW - 6, asked: true, again: true };
+  const enters = ({ proposer, answerer }, who, steps) => {
+    const end = who === 'proposer' ? proposer : answerer;
+    const { phase } = end;
+    end.change((s) => ({ ...s, ...worn }));
+    steps(proposer, answerer);
+    assert.notEqual(end.phase, phase);
+    const { sent, received, attached, entered, asked, again } = end.state;
+    return { sent, received, attached, entered: entered - NOW, asked, again };
+  };
+  const anew = { sent: 0, received: 0, attached: 0, entered: 1, asked: false, again: false };
+  const later = NOW + 1;
+  const told = (from, to) => to.read(from.write(later), later);
+  const first = enters(reach(PAIRS[0]), 'proposer', (p) => p.write(later));
+  assert.deepEqual(first, { ...anew, sent: 1, attached: later, asked: true });
+  const offering = reach(PAIRS[1]);
+  offering.proposer.change((s) => ({ ...s, asked: true }));
+  assert.deepEqual(enters(offering, 'answerer', (p, a) => told(p, a)), anew);
+  assert.deepEqual(enters(reach(PAIRS[2]), 'proposer', (p, a) => told(a, p)), anew);
+  assert.deepEqual(enters(reach(PAIRS[3]), 'answerer', (p, a) => told(p, a)), anew);
 });
 
 test('an offer that comes again has the answer sent again', () => {
@@ -250,12 +273,12 @@ test('a closed chain still steps for late messages, and its place in the order o
 test('64 closed chains are kept', () => {
   const [a, b] = bothEnds();
   const firstOpen = () => a.state.receiving.find((c) => !c.closed).epoch;
-  for (const closed of [1, CLOSED, CLOSED + 1, CLOSED + 2]) {
+  for (const closed of [1, 64, 65, 66]) {
     talk(a, b, () => {
       for (const end of [a, b]) if (!end.state.healing) end.change(healPq);
       return firstOpen() === closed;
     });
-    assert.equal(a.state.receiving[0].epoch, Math.max(0, closed - CLOSED));
+    assert.equal(a.state.receiving[0].epoch, Math.max(0, closed - 64));
   }
 });
 
@@ -266,7 +289,7 @@ test('a closed chain is kept for 2,000 messages, and never leaves a gap', () => 
   for (const [received, epoch] of [[2010, 0], [2011, 1], [2012, 2], [9000, 2]]) {
     assert.equal(oldest(chains(10, 11), received), epoch);
   }
-  assert.equal(oldest(chains(50, 11), 2030), 0);
+  assert.deepEqual(closeBelow(chains(50, 11), 3, { at: NOW, received: 2030 }).map((c) => c.epoch), [0, 1, 2, 3]);
   const untouched = chains(10, 11);
   assert.equal(closeBelow(untouched, 2, { at: NOW, received: 9000 }), untouched);
 });
@@ -298,6 +321,16 @@ test('healing ends with an epoch that this end gave something to after the call,
       assert(!ends[who].state.fresh);
     }
   }
+});
+
+test('a second call for healing does not trust what was made between the two', () => {
+  const { proposer, answerer } = reach(PAIRS[0]);
+  proposer.change(healPq);
+  proposer.write();
+  proposer.change(healPq);
+  const { epoch } = proposer.state;
+  talk(proposer, answerer, () => !proposer.state.healing);
+  assert.equal(proposer.state.epoch, epoch + 2);
 });
 
 test('while healing every message has its payload', () => {
