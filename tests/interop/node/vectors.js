@@ -15,7 +15,7 @@ import { initiate, repeatKey, respond } from './src/handshake.js';
 import { addressText, conversationId, encodeAddress, parseAddress, readAddress, userId } from './src/identifiers.js';
 import { answerLines, attempt } from './src/lines.js';
 import { pad, paddedLength, unpad } from './src/padding.js';
-import { pqChainStep } from './src/pqratchet.js';
+import { pqChainStep } from './src/pqkeys.js';
 import * as prekeys from './src/prekeys.js';
 import * as p from './src/primitives.js';
 import { chainStep } from './src/ratchet.js';

@@ -8,8 +8,8 @@ import { refuse } from './errors.js';
 export const SKIP_LIMIT = 1000;
 export const KEPT = 2000;
 export const MARKS = 4000;
-const LIFE = 7 * 86_400_000;
-const LIFE_RECEIVED = 2000;
+export const LIFE = 7 * 86_400_000;
+export const LIFE_RECEIVED = 2000;
 
 /**
  * Steps a chain from `from` to `to` and collects what it passes.
@@ -27,10 +27,10 @@ export function skip(key, from, to, step, name) {
   return { key, passed };
 }
 
-/** @param {Skipped} map */
-export function lookUp(map, name) {
+/** @param {Skipped} map @param {string} missing the code if there is neither a key nor a mark */
+export function lookUp(map, name, missing = 'duplicate_message') {
   const kept = map[name];
-  if (kept === undefined) refuse('duplicate_message', 'no key for this position');
+  if (kept === undefined) refuse(missing, 'no key for this position');
   if (kept === 'evicted') refuse('key_evicted', 'the key was dropped');
   return kept.key;
 }

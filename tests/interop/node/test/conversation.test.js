@@ -2,6 +2,10 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { peer } from '../converse.js';
+import {
+  addPrekey, claimBundle, createDevice, heal, learnList, receiveEnvelope, sendTo, start,
+} from '../src/device.js';
+import { randomNumbers } from './support/ends.js';
 
 const NOW = 1800000000000;
 
@@ -34,13 +38,6 @@ function pair({ oneTime = true } = {}) {
 
 const say = (from, to, text, more = {}) => from('encrypt', { to: to.address, text, ...more });
 
-function randomNumbers(seed) {
-  return () => {
-    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
-    return seed / 2 ** 32;
-  };
-}
-
 /** Flips one bit in the middle of hex. */
 const flipped = (text, at) => text.slice(0, at) + (parseInt(text[at], 16) ^ 1).toString(16) + text.slice(at + 1);
 
@@ -66,9 +63,10 @@ for (const seed of [1, 2]) {
     const sending = [[a, b], [b, a]].map(([me, other]) => {
       const { sessions } = me('sessions', { with: other.address });
       assert.equal(sessions.length, seed);
-      return sessions.find((s) => s.sending).session;
+      return sessions.find((s) => s.sending);
     });
-    assert.equal(sending[0], sending[1]);
+    assert.equal(sending[0].session, sending[1].session);
+    for (const { epoch } of sending) assert(epoch > 1, `epoch ${epoch}`);
   });
 }
 
@@ -112,6 +110,53 @@ test('refusals by layer', () => {
   assert.equal(b.refused('receive', { ...from, body: `02${body.slice(2)}` }), 'decode unsupported_version');
   assert.equal(b.refused('receive', { ...from, body: body.slice(0, 200) }), 'decode malformed_message');
   assert.equal(b('receive', { ...from, body }).content.text, 'third');
+});
+
+const sessionOf = (me, other, now = NOW) => me('sessions', { with: other.address, now }).sessions[0];
+
+test('healing on demand goes through in three round trips, from the first message on', () => {
+  const [a, b] = pair();
+  a('start', { bundle: b('bundle').bundle });
+  const heal = (from, to) => from('heal', { to: to.address });
+  for (const [from, to, write] of [[a, b, heal], [b, a, heal], [a, b, say], [b, a, say], [a, b, say], [b, a, say]]) {
+    const sent = write(from, to, 'text');
+    assert.equal(to('receive', { envelope: sent.envelope }).fate, write === heal ? 'accepted' : 'delivered');
+  }
+  for (const [me, other] of [[a, b], [b, a]]) {
+    assert.equal(sessionOf(me, other).healing, false);
+    assert.equal(sessionOf(me, other).epoch, 3);
+  }
+});
+
+test('who got a payload and sends nothing for five seconds owes an empty message', () => {
+  const [a, b] = pair();
+  a('start', { bundle: b('bundle').bundle });
+  b('receive', { envelope: say(a, b, 'nothing to answer').envelope });
+  assert.equal(sessionOf(b, a, NOW + 5000).owes_empty, false);
+  b('receive', { envelope: a('heal', { to: b.address }).envelope });
+  b('receive', { envelope: say(a, b, 'more', { now: NOW + 4000 }).envelope, now: NOW + 4000 });
+  assert.deepEqual([4999, 5000].map((ms) => sessionOf(b, a, NOW + ms).owes_empty), [false, true]);
+  say(b, a, 'answer');
+  assert.equal(sessionOf(b, a, NOW + 9000).owes_empty, false);
+});
+
+test('a refused payload refuses its message; the session goes on', () => {
+  const [alice, bob] = ['alice', 'bob'].map((user) => createDevice(user, BigInt(NOW)));
+  let b = addPrekey(addPrekey(bob, 'signed', BigInt(NOW)).device, 'kem last-resort', BigInt(NOW)).device;
+  const started = start(learnList(alice, 'bob', bob.list), claimBundle(b).bundle, BigInt(NOW));
+  const to = bob.party.address;
+  const sent = sendTo(started.device, to, { kind: 8, body: new Uint8Array() }, BigInt(NOW));
+  b = receiveEnvelope(b, sent.envelope, BigInt(NOW)).device;
+  const [name] = Object.keys(sent.device.sessions);
+  const [session] = sent.device.sessions[name];
+  const knowsNoSecret = { ...session, pq: { ...session.pq, authentication: new Uint8Array(32) } };
+  const forger = { ...sent.device, sessions: { [name]: [knowsNoSecret] } };
+  const forged = heal(forger, to, BigInt(NOW));
+  const before = structuredClone(b);
+  assert.throws(() => receiveEnvelope(b, forged.envelope, BigInt(NOW)), { code: 'authentication_failed' });
+  assert.deepEqual(structuredClone(b), before);
+  const good = heal(sent.device, to, BigInt(NOW));
+  assert.equal(receiveEnvelope(b, good.envelope, BigInt(NOW)).session.pq.phase.name, 'answering');
 });
 
 test('two lists that contradict each other stop sending', () => {

@@ -6,7 +6,7 @@ import { addressText } from '../identifiers.js';
 import { attempt } from '../lines.js';
 import { encodeKem, encodeOneTime, encodeSigned } from '../prekeys.js';
 import { keptKeys } from '../skipped.js';
-import { nameAddress, nameKeys, rejected } from './names.js';
+import { kemOf, nameAddress, nameKeys, rejected, seedOf } from './names.js';
 
 export function deviceOf(i) {
   const now = BigInt(i.created_at);
@@ -40,8 +40,8 @@ export function conversation(all, steps) {
     const known = all[user] ? decodeList(all[user].list) : newestList(device.contacts[user]);
     return { user, device: known.devices[0].device };
   };
-  const receive = (me, bytes, now) => {
-    const got = devices.receiveEnvelope(all[me], bytes, now);
+  const receive = (me, bytes, now, step) => {
+    const got = devices.receiveEnvelope(all[me], bytes, now, { kem: kemOf(step) });
     all[me] = got.device;
     const { envelope, session, content: c, fate } = got;
     const isStored = fate === 'delivered' || fate === 'unsupported';
@@ -74,7 +74,10 @@ export function conversation(all, steps) {
       const sent = devices.sendTo(all[me], peerOf(all[me], step.peer), {
         kind: step.kind, body: unhex(step.body), messageId: unhex(step.message_id), conversation: step.conversation_id,
         envelopeId: unhex(step.envelope_id), lane: step.lane, ttl: step.ttl,
-      }, now, { ratchetKey: step.ratchet_private_key && unhex(step.ratchet_private_key), nonce: unhex(step.nonce) });
+      }, now, {
+        ratchetKey: step.ratchet_private_key && unhex(step.ratchet_private_key), nonce: unhex(step.nonce),
+        seed: seedOf(step),
+      });
       all[me] = sent.device;
       envelopes[number] = sent.envelope;
       const { session, trace } = sent;
@@ -83,11 +86,11 @@ export function conversation(all, steps) {
         ...nameKeys(trace), plaintext: trace.padded, envelope: sent.envelope,
       };
     },
-    receive: (step, me, now) => receive(me, unhex(step.envelope), now),
+    receive: (step, me, now) => receive(me, unhex(step.envelope), now, step),
     deliver(step, me, now) {
       const bytes = envelopes[step.envelope_of].slice();
       if (step.complement_byte !== undefined) bytes[step.complement_byte] ^= 0xff;
-      const got = attempt(() => receive(me, bytes, now));
+      const got = attempt(() => receive(me, bytes, now, step));
       return got.ok === false ? { step: 'receive', outcome: 'refused', fails_at: got.layer } : got;
     },
     prune(step, me, now) {

@@ -5,6 +5,11 @@ import { listHash } from '../devicelist.js';
 import { repeatKey } from '../handshake.js';
 import { decaps, readDhKey } from '../primitives.js';
 
+/** What a step draws for the post-quantum ratchet, if it draws anything. */
+export const seedOf = (step) => step.kem_seed && unhex(step.kem_seed, 64);
+export const kemOf = (step) => step.kem_ciphertext
+  && { ss: unhex(step.kem_shared_secret, 32), ct: unhex(step.kem_ciphertext, 1088) };
+
 export const readKey = (text) => decodeAll(unhex(text), readDhKey);
 
 /** Values for JSON: bytes as hex, without what is absent. */

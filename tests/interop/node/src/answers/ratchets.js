@@ -1,10 +1,12 @@
 /** Runs the steps of one ratchet alone. */
 import { unhex } from '../bytes.js';
-import { receivePq, sendPq, startPq } from '../pqratchet.js';
+import { NONE } from '../pqkeys.js';
+import { healPq, receivePq, sendPq, startPq } from '../pqratchet.js';
+import { accept } from '../pqturns.js';
 import { dh, dhPair } from '../primitives.js';
 import * as ratchet from '../ratchet.js';
 import { keptKeys, settle } from '../skipped.js';
-import { readKey } from './names.js';
+import { kemOf, readKey, seedOf } from './names.js';
 
 export function doubleRatchet(i) {
   const root = unhex(i.root_key);
@@ -34,24 +36,41 @@ export function doubleRatchet(i) {
   }) };
 }
 
+/** Each takes the state, the skipped keys, a step and its number; and gives what changed, and the output. */
+const pqSteps = {
+  send(state, _, step) {
+    const { state: next, header, type, payload, message } = sendPq(state, timeOf(step), seedOf(step));
+    const carried = type === NONE ? {} : { payload_type: type, payload };
+    return { state: next, output: { ...header, ...carried, chain_key: next.sending.key, message_key: message } };
+  },
+  receive(state, skipped, step, n) {
+    const { epoch } = step;
+    const got = receivePq(state, skipped, step);
+    const carried = { epoch, type: step.payload_type ?? NONE, payload: unhex(step.payload ?? '') };
+    const next = accept(got.state, carried, { now: timeOf(step), received: n + 1, kem: kemOf(step) });
+    const kept = settle(skipped, got.add, got.used, timeOf(step), n);
+    const chain = got.state.receiving.find((c) => c.epoch === epoch);
+    return { state: next, skipped: kept, output: {
+      chain_key: chain?.key, message_key: got.message, skipped_keys: keptKeys(kept).length,
+    } };
+  },
+  heal: (state) => ({ state: healPq(state), output: {} }),
+};
+
+const timeOf = (step) => step.time ?? 0;
+
 export function pqRatchet(i) {
-  let state = startPq(unhex(i.sk_pq), i.role === 'initiator');
+  let state = startPq(unhex(i.sk_pq), i.role === 'initiator', i.time ?? 0);
   const start = {
-    root_key: state.root, sending_chain_key: state.sending.key, receiving_chain_key: state.receiving.key,
+    root_key: state.root, sending_chain_key: state.sending.key, receiving_chain_key: state.receiving[0].key,
     authentication_key: state.authentication,
   };
   let skipped = {};
   const steps = i.steps.map((step, n) => {
-    if (step.step === 'send') {
-      const { state: next, header, message } = sendPq(state);
-      state = next;
-      return { step: 'send', ...header, chain_key: state.sending.key, message_key: message };
-    }
-    const got = receivePq(state, skipped, step);
-    state = got.state;
-    skipped = settle(skipped, got.add, got.used, 0, n);
-    const kept = keptKeys(skipped).length;
-    return { step: 'receive', chain_key: state.receiving.key, message_key: got.message, skipped_keys: kept };
+    const done = pqSteps[step.step](state, skipped, step, n);
+    state = done.state;
+    skipped = done.skipped ?? skipped;
+    return { step: step.step, ...done.output };
   });
   return { ...start, steps };
 }
