@@ -165,7 +165,7 @@ class KeyEvictedError(ProtocolError):
 
 @final
 class EpochUnknownError(ProtocolError):
-    """A message names a post-quantum epoch that this session has not reached or no longer keeps."""
+    """A message names a post-quantum epoch that this session has not reached."""
 
     code = "epoch_unknown"
     remedy = "If it recurs, the store was restored from an old copy: start a new session"

@@ -151,7 +151,7 @@ def close_chains(state: PqRatchetState, epoch: int, now: int, receives: int) -> 
     if state.receiving[0].epoch >= epoch:
         return state
     closing = tuple(ClosedPqChain(each, now, receives) for each in state.receiving if each.epoch < epoch)
-    kept = [each for each in state.closed if receives - each.closed_receives < CLOSED_EPOCH_RECEIVES]
+    kept = [each for each in state.closed if receives - each.closed_receives <= CLOSED_EPOCH_RECEIVES]
     return state._replace(
         receiving=tuple(each for each in state.receiving if each.epoch >= epoch),
         closed=(*kept, *closing)[-MAX_CLOSED_EPOCHS:],
@@ -163,7 +163,7 @@ def forget_closed(state: PqRatchetState, now: int) -> PqRatchetState:
 
     Call it only after the inbox was drained once since coming online: their messages may be waiting there.
     """
-    kept = tuple(each for each in state.closed if now - each.closed_at < CLOSED_EPOCH_LIFETIME_MS)
+    kept = tuple(each for each in state.closed if now - each.closed_at <= CLOSED_EPOCH_LIFETIME_MS)
     return state if kept == state.closed else state._replace(closed=kept)
 
 

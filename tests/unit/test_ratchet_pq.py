@@ -122,15 +122,15 @@ def test_at_most_64_closed_epochs_are_kept_and_the_oldest_goes() -> None:
 
 def test_a_closed_chain_goes_2000_receives_later_when_the_next_one_closes() -> None:
     state = at_epoch(4, ClosedPqChain(chain(3), NOW, 10))._replace(receiving=(chain(4), chain(5)))
-    for receives, kept in ((10 + CLOSED_EPOCH_RECEIVES - 1, [3, 4]), (10 + CLOSED_EPOCH_RECEIVES, [4])):
+    for receives, kept in ((10 + CLOSED_EPOCH_RECEIVES, [3, 4]), (11 + CLOSED_EPOCH_RECEIVES, [4])):
         closed = pq_ratchet.close_chains(state, 5, NOW, receives).closed
         assert [each.chain.epoch for each in closed] == kept
 
 
 def test_a_closed_chain_goes_after_7_days() -> None:
     state = at_epoch(4, ClosedPqChain(chain(3), NOW, 10))
-    assert pq_ratchet.forget_closed(state, NOW + CLOSED_EPOCH_LIFETIME_MS - 1) is state
-    assert pq_ratchet.forget_closed(state, NOW + CLOSED_EPOCH_LIFETIME_MS).closed == ()
+    assert pq_ratchet.forget_closed(state, NOW + CLOSED_EPOCH_LIFETIME_MS) is state
+    assert pq_ratchet.forget_closed(state, NOW + CLOSED_EPOCH_LIFETIME_MS + 1).closed == ()
 
 
 def test_of_a_chain_that_is_gone_only_skipped_keys_are_left() -> None:

@@ -235,7 +235,7 @@ def _dropped_chain() -> JsonObject:
     talk.deliver("initiator", talk.send("responder"))
     beyond = talk.send("initiator")
     talk.deliver("responder", beyond)
-    talk.wait(7 * DAY_MS - 1)
+    talk.wait(7 * DAY_MS)
     talk.forget("responder")
     talk.deliver("responder", unseen)
     talk.wait(1)

@@ -295,7 +295,7 @@ FILE = VectorFile(
         "The post-quantum ratchet alone (protocol.md section 7.3): every message that arrives counts as authenticated.",
         "The four keys beside the steps are those of epoch 0 before the first step. A step shows what it leaves;",
         "chain_key is the sending chain's. Skipped keys are never evicted here. heal: healing on demand is asked for.",
-        "forget: chains that were closed 7 days before `time` or earlier are dropped.",
+        "forget: chains that were closed more than 7 days before `time` are dropped.",
     ),
     (PQ_RATCHET, PQ_CONVERSATION),
 )
