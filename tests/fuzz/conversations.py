@@ -1,0 +1,155 @@
+"""Fuzz targets for devices that talk: a hostile network, a hostile peer, and two parties.
+
+Owns: one prepared world, put back after every input, and what must hold in it.
+Does not know about: how the inputs are found.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Final
+
+from e2ee import persist
+from e2ee.errors import E2EEError
+from e2ee.limits import DAY_MS, HOUR_MS
+from e2ee.messenger import Outcome
+from e2ee.ports import Table
+from e2ee.ratchet.skipped_keys import nothing_skipped
+from e2ee.wire.envelope import Envelope
+from e2ee.wire.message import RatchetMessage
+from tests.fuzz.script import Script, edited
+from tests.properties.test_two_parties import TwoParties
+from tests.world import World, changed, talk, without
+
+TEXT = "a message"
+
+
+class Prepared:
+    """Bob in a session with Alice, and envelopes to him that have not arrived: of that session, and first ones."""
+
+    def __init__(self) -> None:
+        world = World("fuzz")
+        self.alice, self.bob, carol, dave = (world.device(name) for name in ("alice", "bob", "carol", "dave"))
+        talk(self.alice, self.bob)
+        self.established = [self.alice.encrypt(self.bob, TEXT) for _ in range(3)]
+        first = [carol.encrypt(self.bob, TEXT), carol.encrypt(self.bob, TEXT)]
+        world.directory.prekeys[self.bob.address].one_time.clear()
+        world.directory.prekeys[self.bob.address].one_time_kem.clear()
+        last_resort = [dave.encrypt(self.bob, TEXT)]
+        self.envelopes = [*self.established, *first, *last_resort]
+        self.bodies = {Envelope.decode(each).body for each in self.envelopes}
+        self._kept = [(device, device.snapshot()) for device in (self.alice, self.bob)]
+        self.before = self.bob.snapshot()
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Put every device back after the block."""
+        yield
+        for device, snapshot in self._kept:
+            device.restore(snapshot)
+
+
+@cache
+def prepared() -> Prepared:
+    return Prepared()
+
+
+def session_decrypt(data: bytes) -> None:
+    """An edited message is refused with a typed error, and the session is the value that it was."""
+    world, script = prepared(), Script(data)
+    body = Envelope.decode(script.pick(world.established)).body
+    session = world.bob.sending_session(world.alice)
+    before = persist.encode_session(session)
+    try:
+        # Raw bytes too: the length of the corpus must not bound what a decoder sees.
+        message = RatchetMessage.decode(edited(body, script))
+        decrypted = session.decrypt(message, nothing_skipped)
+    except E2EEError:
+        assert persist.encode_session(session) == before
+        return
+    assert message.encode() == body
+    assert decrypted.session != session
+
+
+def messenger_receive(data: bytes) -> None:
+    """An edited envelope never raises; unless its ciphertext and sender are genuine, it changes nothing."""
+    world, script = prepared(), Script(data)
+    genuine = script.pick(world.envelopes)
+    if script.number() % 2:
+        encoded = edited(genuine, script)
+    else:
+        body = edited(Envelope.decode(genuine).body, script)
+        encoded = changed(genuine, body=body)
+    with world.restored():
+        reception = world.bob.receive(encoded)
+        if reception.outcome is Outcome.STORED:
+            assert Envelope.decode(encoded).body in world.bodies
+            assert reception.sender == Envelope.decode(genuine).sender
+            assert world.bob.read() == [TEXT]
+        else:
+            assert reception.outcome is Outcome.UNREADABLE
+            assert_unchanged(world)
+
+
+def hostile_peer(data: bytes) -> None:
+    """An authenticated peer sends bytes that need not be a content, under a header that may lie."""
+    world, script = prepared(), Script(data)
+    with world.restored():
+        session = world.alice.sending_session(world.bob)
+        if script.number() % 2:
+            double = session.ratchets.double._replace(previous_chain_length=script.number(4))
+            session = session._replace(ratchets=session.ratchets._replace(double=double))
+        for _ in range(script.number() % 4):
+            session, _ = session.encrypt(b"", world.alice.world.random.randbytes)
+        reception = world.bob.receive(world.alice.seal(world.bob, script.rest(), session))
+        if reception.outcome is Outcome.UNREADABLE:
+            assert_unchanged(world)
+        elif reception.outcome is Outcome.STORED:
+            assert len(world.bob.messenger.inbound()) == 1
+        else:
+            assert reception.outcome is Outcome.CONSUMED
+
+
+def assert_unchanged(world: Prepared) -> None:
+    assert without(world.bob.snapshot(), Table.UNREADABLE) == without(world.before, Table.UNREADABLE)
+
+
+def two_parties(data: bytes) -> None:
+    """A script of two devices and their network; `TwoParties` holds the invariants."""
+    script, parties = Script(data), TwoParties()
+    parties.begin(seed=script.number())
+    while script:
+        script.pick(steps(parties))(parties, script)
+        parties.nothing_was_shown_that_was_not_sent_and_nothing_twice()
+    parties.teardown()
+
+
+Step = Callable[[TwoParties, Script], None]
+
+_ALWAYS: Final[tuple[Step, ...]] = (
+    lambda parties, script: parties.send(script.number() % 2, script.number(2) % 500),
+    lambda parties, script: parties.start_a_new_session(script.number() % 2),
+    lambda parties, script: parties.restart(script.number() % 2),
+    lambda parties, script: parties.wait(script.pick((1, HOUR_MS, DAY_MS))),
+)
+_IN_FLIGHT: Final[tuple[Step, ...]] = (
+    lambda parties, script: parties.deliver_any(script.number()),
+    lambda parties, script: parties.repeat_any(script.number()),
+    lambda parties, script: parties.drop_any(script.number()),
+    lambda parties, script: parties.tamper_with_any(script.number(), script.number(2)),
+)
+_AFTER_SENDING: Final[tuple[Step, ...]] = (lambda parties, script: parties.replay_any_ever_sent(script.number()),)
+
+
+def steps(parties: TwoParties) -> tuple[Step, ...]:
+    """Return what may happen next."""
+    in_flight = _IN_FLIGHT if parties.world.network.in_flight else ()
+    return _ALWAYS + in_flight + (_AFTER_SENDING if parties.texts else ())
+
+
+CONVERSATIONS: Final = {
+    "session_decrypt": session_decrypt,
+    "messenger_receive": messenger_receive,
+    "hostile_peer": hostile_peer,
+    "two_parties": two_parties,
+}
