@@ -9,7 +9,7 @@ CAMPAIGNS := $(VENV)/.campaigns
 PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench fuzz vectors docs lock clean
+.PHONY: help demo test check format bench fuzz mutants vectors docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s  %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ fuzz: $(CAMPAIGNS) ## Fuzz decoders and conversations (SECONDS=20 for each targe
 	@$(BIN)/python -c 'import atheris' 2> /dev/null || { echo "make fuzz: atheris has wheels for Linux on x86-64 only"; exit 2; }
 	@$(BIN)/python -m tests.fuzz run --seconds $(or $(SECONDS),20) $(TARGETS)
 
+mutants: $(CAMPAIGNS) ## Break the protocol code line by line and see a test fail; resumes (MODULES="e2ee/wire/codec.py")
+	@$(BIN)/python -m scripts.mutants $(MODULES)
+
 vectors: $(INSTALLED) ## Generate the test vectors again; a difference to the committed ones is a wire break
 	@test -e e2ee/cli/vectors/__init__.py || { echo "make vectors: there is no generator yet"; exit 2; }
 	@$(BIN)/e2ee vectors generate
@@ -55,7 +58,7 @@ lock: ## Write the constraints files again from pyproject.toml (UPGRADE=1: take 
 	@scripts/lock $(if $(UPGRADE),--upgrade)
 
 clean: ## Remove the environment, caches and results
-	@rm -rf $(VENV) dist build benchmarks/results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) dist build mutants benchmarks/results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Wheels only, and only the pinned ones: nothing is compiled, and nothing that was not reviewed is installed.

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NOT_OURS = {".git", ".venv", ".hypothesis", "node_modules", "__pycache__", "dist", "build"}
+NOT_OURS = {".git", ".venv", ".hypothesis", "node_modules", "__pycache__", "dist", "build", "mutants"}
 
 # Written so that this file does not match itself.
 HOSTS = (

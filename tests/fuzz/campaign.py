@@ -19,6 +19,7 @@ WORK: Final = Path("build/fuzz")
 
 _MAX_INPUT: Final = 4096
 _SLOW_SECONDS: Final = 10
+_FINDING: Final = re.compile(r"Test unit written to (\S+)")
 _STATUS: Final = re.compile(r"#(\d+)\s.*cov: (\d+).*corp: (\d+)")
 
 
@@ -29,7 +30,7 @@ def run(names: Sequence[str], seconds: int) -> int:
         print(f"no such target: {', '.join(sorted(unknown))}; there are {' '.join(TARGETS)}")
         return 2
     chosen = names or list(TARGETS)
-    print(f"{len(chosen)} targets, {seconds} s each; inputs and findings in {WORK}/")
+    print(f"{len(chosen)} targets, {seconds} s each; inputs and findings in {WORK}/", flush=True)
     broken = [name for name in chosen if not fuzz(name, seconds)]
     print(f"broken: {', '.join(broken)}" if broken else "no property broke")
     return 1 if broken else 0
@@ -42,7 +43,6 @@ def fuzz(name: str, seconds: int) -> bool:
         directory.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(corpus.load(name).values()):
         (inputs / f"seed-{number}").write_bytes(data)
-    before = set(findings.iterdir())
     flags = (f"-max_total_time={seconds}", f"-max_len={_MAX_INPUT}", f"-timeout={_SLOW_SECONDS}", "-len_control=20")
     command = (sys.executable, "-m", "tests.fuzz.one_target", name, *flags, f"-artifact_prefix={findings}/{name}-")
     process = subprocess.Popen(
@@ -54,7 +54,7 @@ def fuzz(name: str, seconds: int) -> bool:
     if process.returncode == 0:
         return True
     print("\n".join(said))
-    for finding in sorted(set(findings.iterdir()) - before):
+    for finding in _FINDING.findall("\n".join(said)):
         print(f"\n{name}: the property broke, or the input took more than {_SLOW_SECONDS} s")
         print(f"  reproduce:  {sys.executable} -m tests.fuzz replay {name} {finding}")
         print(f"  keep it:    {sys.executable} -m tests.fuzz keep {name} {finding} 'what it is'")
@@ -74,4 +74,4 @@ def _follow(name: str, lines: Iterator[str]) -> Iterator[str]:
                 print(status, end=tail, flush=True)
         elif not line.startswith("INFO:"):
             yield line.rstrip()
-    print(status or f"  {name:<20} stopped at once")
+    print(status or f"  {name:<20} stopped at once", flush=True)
