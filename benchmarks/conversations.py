@@ -12,6 +12,7 @@ from e2ee.pqxdh import ResponderKeys
 from e2ee.primitives.rng import system_rng
 from e2ee.private_keys import KemPreKeyPair, PreKeyPair
 from e2ee.ratchet.skipped_keys import nothing_skipped
+from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.session import Session
 from e2ee.wire.identifiers import PreKeyId, UserId
 from e2ee.wire.message import PreKeyMessage, RatchetMessage, decode_body
@@ -19,6 +20,7 @@ from e2ee.wire.prekey_bundle import KemPreKey, KemPreKeyKind, OneTimePreKey, Sig
 
 _NOW = 1_700_000_000_000
 _NEVER = 1 << 50
+_ARRIVAL = Arrival(nothing_skipped, _NOW)
 
 
 @final
@@ -34,8 +36,8 @@ class Pair:
         self._keys = ResponderKeys(self.bob.identity_key_pair, self._signed, self._one_time, self._kem)
         self._bundle = self._make_bundle()
         self.ours, self.theirs = self.set_up()
-        self.theirs, reply = self.theirs.encrypt(b"reply", system_rng)
-        self.ours = self.ours.decrypt(RatchetMessage.decode(reply), nothing_skipped).session
+        self.theirs, reply = self.theirs.encrypt(b"reply", _NOW, system_rng)
+        self.ours = self.ours.decrypt(RatchetMessage.decode(reply), _ARRIVAL).session
 
     def set_up(self) -> tuple[Session, Session]:
         """Start a session on both sides, the first message included. The bundle was verified before."""
@@ -43,23 +45,23 @@ class Pair:
         ours = sessions.start_as_initiator(
             self._alice_party, self.alice.identity_key_pair, self._bundle, clock, system_rng
         )
-        ours, body = ours.encrypt(b"first", system_rng)
+        ours, body = ours.encrypt(b"first", _NOW, system_rng)
         first = decode_body(body)
         if not isinstance(first, PreKeyMessage):
             raise TypeError("a first message carries the handshake")
         theirs = sessions.start_as_responder(self._bob_party, self._keys, self.alice.address, first.handshake, _NOW)
-        return ours, theirs.decrypt(first.message, nothing_skipped).session
+        return ours, theirs.decrypt(first.message, _ARRIVAL).session
 
     def stream(self, content: bytes) -> None:
         """One message, one direction."""
-        self.ours, body = self.ours.encrypt(content, system_rng)
-        self.theirs = self.theirs.decrypt(RatchetMessage.decode(body), nothing_skipped).session
+        self.ours, body = self.ours.encrypt(content, _NOW, system_rng)
+        self.theirs = self.theirs.decrypt(RatchetMessage.decode(body), _ARRIVAL).session
 
     def ping_pong(self, content: bytes) -> None:
         """One message each way."""
         self.stream(content)
-        self.theirs, body = self.theirs.encrypt(content, system_rng)
-        self.ours = self.ours.decrypt(RatchetMessage.decode(body), nothing_skipped).session
+        self.theirs, body = self.theirs.encrypt(content, _NOW, system_rng)
+        self.ours = self.ours.decrypt(RatchetMessage.decode(body), _ARRIVAL).session
 
     def _make_bundle(self) -> VerifiedPreKeyBundle:
         unsigned = bytes(64)

@@ -36,6 +36,16 @@ DEVICE_LIST_LIFETIME_MS: Final = 30 * DAY_MS
 PREKEY_LIFETIME_MS: Final = 90 * DAY_MS
 PREKEY_ROTATION_MS: Final = 7 * DAY_MS
 MAX_RETRY_IDS: Final = 256
+
+PQ_PROPOSAL_MESSAGES: Final = 50
+"""Messages sent and received after which the side whose turn it is proposes the next post-quantum epoch."""
+
+PQ_PROPOSAL_AGE_MS: Final = DAY_MS
+PQ_ATTACH_AGE_MS: Final = HOUR_MS
+"""A post-quantum payload is attached again after this time, whatever the count of messages."""
+
+PQ_ANSWER_MS: Final = 5 * SECOND_MS
+"""A post-quantum payload is answered by an empty content when nothing else was sent for this long."""
 MAX_RECEIPT_IDS: Final = 256
 
 # --- Implementation constants --------------------------------------------------------------------------------
@@ -57,6 +67,15 @@ MAX_EVICTED_MARKS: Final = 4_000
 """Evicted positions remembered per session and ratchet, so that a late message is told from a duplicate."""
 
 MAX_CLOSED_RATCHET_KEYS: Final = 64
+MAX_CLOSED_EPOCHS: Final = 64
+CLOSED_EPOCH_LIFETIME_MS: Final = 7 * DAY_MS
+CLOSED_EPOCH_RECEIVES: Final = 2_000
+"""Receiving chains of post-quantum epochs that the peer has left: how many are kept for late messages, and how long."""
+
+PQ_STALLED_SENT: Final = 32
+PQ_STALLED_RECEIVED: Final = 500
+"""An epoch that got no further over so many messages each way is reported: somebody may be dropping its payloads."""
+
 MAX_SESSIONS_PER_DEVICE: Final = 20
 UNANSWERED_SESSION_MS: Final = 30 * DAY_MS
 """A session that was never answered is not used for sending after this time."""

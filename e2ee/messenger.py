@@ -304,6 +304,17 @@ class Messenger:
                 raise DeviceListStaleError(user_id)
             return contact.device_list.position, records.own_device_list(tx).position
 
+    def heal_now(self, user_id: UserId) -> Queued:
+        """After a suspected leak of a store: agree on new post-quantum secrets with all devices of a user, at once.
+
+        The leaked state reads nothing any more after three round trips with each device, if the user does the same.
+
+        Raises:
+            See `send`.
+        """
+        with self._store.write() as tx:
+            return sending.heal(tx, self._sender(), user_id)
+
     # --- in --------------------------------------------------------------------------------------------------
 
     def receive(self, encoded: bytes, position: DeliveryPosition | None = None) -> Reception:
@@ -375,6 +386,7 @@ class Messenger:
             tx.delete_before(Table.PENDING_TRUST, now - PENDING_TRUST_MS)
             session_records.delete_superseded(tx, now)
             session_records.evict_old_skipped(tx, now)
+            session_records.forget_closed_chains(tx, now)
             prekey_supply.retire(tx, now)
 
     def status(self) -> Status:

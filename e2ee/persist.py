@@ -8,7 +8,7 @@ Whatever fails to decode here was authenticated by the store, so it is `CorruptS
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from e2ee.account import Account, OwnPreKey, PreKeyKind
 from e2ee.errors import CorruptStateError, ProtocolError
@@ -16,37 +16,45 @@ from e2ee.limits import MAX_CLOSED_RATCHET_KEYS
 from e2ee.pqxdh import Party
 from e2ee.private_keys import (
     AccountKeyPair,
-    ChainKey,
     DeviceSigningKeyPair,
     IdentityKeyPair,
     KemPreKeyPair,
     PqAuthenticationKey,
-    PqChainKey,
     PqRootKey,
     PreKeyPair,
+    RatchetKemSeed,
     RatchetKeyPair,
     RootKey,
     SeedBytes32,
     SeedBytes64,
 )
 from e2ee.ratchet.state import (
+    Answering,
+    ChainKey,
+    ClosedPqChain,
     DoubleRatchetState,
+    Offering,
     PqChain,
+    PqChainKey,
+    PqPhase,
     PqRatchetState,
     PqReceivingChain,
+    PqTurn,
+    ProposeIdle,
     RatchetState,
     ReceivingChain,
     SendingChain,
+    Waiting,
 )
 from e2ee.session import Session, SessionOrigin
 from e2ee.wire.codec import Reader, Writer
 from e2ee.wire.identifiers import DeviceAddress, PreKeyId
-from e2ee.wire.message import HandshakeHeader
+from e2ee.wire.message import PQ_PAYLOAD_LENGTHS, HandshakeHeader, PqPayloadType
 from e2ee.wire.public_keys import AccountKey, DeviceSigningKey, IdentityKey, RatchetPublicKey
 
 _ACCOUNT_VERSION = 1
 _PREKEY_VERSION = 1
-_SESSION_VERSION = 1
+_SESSION_VERSION = 2
 
 T = TypeVar("T")
 
@@ -89,7 +97,7 @@ def encode_session(session: Session) -> bytes:
     origin, double, pq = session.origin, session.ratchets.double, session.ratchets.pq
     writer = Writer().u8(_SESSION_VERSION)
     _write_origin(writer, origin)
-    writer.u8(session.dead).u64(session.receives)
+    writer.u8(session.dead).u8(session.owes_answer).u64(session.receives)
     pending = session.pending_handshake
     writer.bytes16(pending.encode() if pending else b"")
     _write_double(writer, double)
@@ -159,11 +167,11 @@ def _write_double(writer: Writer, state: DoubleRatchetState) -> None:
         state.their_ratchet_key,
     )
     writer.bytes8(pair.private.expose() + pair.public.raw if pair else b"")
-    writer.bytes8(sending.key.expose() if sending else b"").u32(sending.next_index if sending else 0)
+    writer.bytes8(sending.key if sending else b"").u32(sending.next_index if sending else 0)
     writer.bytes8(theirs.raw if theirs else b"")
-    writer.bytes8(receiving.ratchet_key.raw + receiving.key.expose() if receiving else b"")
+    writer.bytes8(receiving.ratchet_key.raw + receiving.key if receiving else b"")
     writer.u32(receiving.next_index if receiving else 0).u32(state.previous_chain_length)
-    writer.u8(len(state.closed_ratchet_keys)).raw(b"".join(key.raw for key in state.closed_ratchet_keys))
+    writer.u8(len(state.closed_ratchet_keys)).raw(b"".join(state.closed_ratchet_keys))
 
 
 def _read_double(reader: Reader) -> DoubleRatchetState:
@@ -171,6 +179,8 @@ def _read_double(reader: Reader) -> DoubleRatchetState:
     pair, sending_key, sending_index = reader.bytes8(), reader.bytes8(), reader.u32()
     theirs, receiving, receiving_index = reader.bytes8(), reader.bytes8(), reader.u32()
     previous_chain_length, closed = reader.u32(), reader.u8()
+    if len(sending_key) not in (0, 32) or len(receiving) not in (0, 64):
+        raise CorruptStateError("session has a chain key of another length")
     if closed > MAX_CLOSED_RATCHET_KEYS:
         raise CorruptStateError("session has too many closed ratchet keys")
     return DoubleRatchetState(
@@ -180,7 +190,7 @@ def _read_double(reader: Reader) -> DoubleRatchetState:
         their_ratchet_key=RatchetPublicKey(theirs) if theirs else None,
         receiving=_receiving_chain(receiving, receiving_index) if receiving else None,
         previous_chain_length=previous_chain_length,
-        closed_ratchet_keys=tuple(RatchetPublicKey(reader.fixed(32)) for _ in range(closed)),
+        closed_ratchet_keys=tuple(reader.fixed(32) for _ in range(closed)),
     )
 
 
@@ -193,28 +203,82 @@ def _receiving_chain(data: bytes, index: int) -> ReceivingChain:
 
 
 def _write_pq(writer: Writer, state: PqRatchetState) -> None:
-    writer.raw(state.root_key.expose()).raw(state.authentication_key.expose()).u32(state.epoch)
-    writer.raw(state.sending.key.expose()).u32(state.sending.next_index).u8(len(state.receiving))
+    turn = state.turn
+    writer.u32(state.epoch).u8(state.initiator).raw(state.root_key.expose()).raw(state.authentication_key.expose())
+    writer.raw(state.sending.key).u32(state.sending.next_index)
+    writer.u8(len(state.receiving))
     for chain in state.receiving:
-        writer.u32(chain.epoch).raw(chain.key.expose()).u32(chain.next_index)
+        _write_pq_chain(writer, chain)
+    writer.u8(len(state.closed))
+    for closed in state.closed:
+        _write_pq_chain(writer, closed.chain)
+        writer.u64(closed.closed_at).u64(closed.closed_receives)
+    writer.u32(turn.sent).u32(turn.received).u64(turn.entered_at).u64(turn.attached_at)
+    writer.u8(turn.asked).u8(turn.again).u8(turn.healing).u8(turn.fresh).u8(turn.reported)
+    _write_pq_phase(writer, turn.phase)
+
+
+def _write_pq_chain(writer: Writer, chain: PqReceivingChain) -> None:
+    writer.u32(chain.epoch).raw(chain.key).u32(chain.next_index)
+
+
+def _write_pq_phase(writer: Writer, phase: PqPhase) -> None:
+    match phase:
+        case ProposeIdle():
+            writer.u8(0)
+        case Offering(seed=seed, payload=payload):
+            writer.u8(1).raw(seed.expose()).raw(payload)
+        case Waiting():
+            writer.u8(2)
+        case Answering(payload=payload, accepted=accepted, sending=sending):
+            writer.u8(3).raw(payload).raw(accepted).raw(sending.key).u32(sending.next_index)
+        case _:
+            assert_never(phase)
 
 
 def _read_pq(reader: Reader) -> PqRatchetState:
+    epoch, initiator = reader.u32(), reader.flag()
     root_key, authentication_key = PqRootKey(reader.fixed(32)), PqAuthenticationKey(reader.fixed(32))
-    epoch, sending = reader.u32(), PqChain(PqChainKey(reader.fixed(32)), reader.u32())
-    receiving = tuple(
-        PqReceivingChain(reader.u32(), PqChainKey(reader.fixed(32)), reader.u32()) for _ in range(reader.u8())
-    )
-    return PqRatchetState(root_key, authentication_key, epoch, sending, receiving)
+    sending = PqChain(PqChainKey(reader.fixed(32)), reader.u32())
+    receiving = tuple(_read_pq_chain(reader) for _ in range(reader.u8()))
+    closed = tuple(ClosedPqChain(_read_pq_chain(reader), reader.u64(), reader.u64()) for _ in range(reader.u8()))
+    sent, received, entered_at, attached_at = reader.u32(), reader.u32(), reader.u64(), reader.u64()
+    asked, again, healing, fresh, reported = (reader.flag() for _ in range(5))
+    phase = _read_pq_phase(reader)
+    turn = PqTurn(sent, received, phase, entered_at, attached_at, asked, again, healing, fresh, reported)
+    if not receiving:
+        raise CorruptStateError("session has no open post-quantum chain")
+    return PqRatchetState(turn, sending, receiving, closed, epoch, root_key, authentication_key, initiator)
+
+
+def _read_pq_chain(reader: Reader) -> PqReceivingChain:
+    return PqReceivingChain(reader.u32(), PqChainKey(reader.fixed(32)), reader.u32())
+
+
+def _read_pq_phase(reader: Reader) -> PqPhase:
+    number = reader.u8()
+    match number:
+        case 0:
+            return ProposeIdle()
+        case 1:
+            seed = RatchetKemSeed(reader.fixed(RatchetKemSeed.LENGTH))
+            return Offering(seed, reader.fixed(PQ_PAYLOAD_LENGTHS[PqPayloadType.ENCAPSULATION_KEY]))
+        case 2:
+            return Waiting()
+        case 3:
+            payload, accepted = reader.fixed(PQ_PAYLOAD_LENGTHS[PqPayloadType.CIPHERTEXT]), reader.fixed(32)
+            return Answering(payload, accepted, PqChain(PqChainKey(reader.fixed(32)), reader.u32()))
+        case _:
+            raise CorruptStateError(f"post-quantum phase {number}")
 
 
 def _read_session(reader: Reader) -> Session:
     origin = _read_origin(reader)
-    dead, receives, pending = reader.flag(), reader.u64(), reader.bytes16()
+    dead, owes_answer, receives, pending = reader.flag(), reader.flag(), reader.u64(), reader.bytes16()
     handshake = None
     if pending:
         handshake_reader = Reader(pending)
         handshake = HandshakeHeader.decode(handshake_reader)
         handshake_reader.finish()
-    ratchets = RatchetState(_read_double(reader), _read_pq(reader))
-    return Session(origin, ratchets, handshake, receives, dead)
+    ratchets = RatchetState(_read_double(reader), _read_pq(reader), receives)
+    return Session(origin, ratchets, handshake, owes_answer, dead)

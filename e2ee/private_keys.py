@@ -20,6 +20,7 @@ from e2ee.wire.public_keys import (
     IdentityKey,
     KemPreKeyPublicKey,
     PreKeyPublicKey,
+    RatchetEncapsulationKey,
     RatchetPublicKey,
     X25519PublicKey,
 )
@@ -84,36 +85,8 @@ class RootKey(SecretBytes):
 
 
 @final
-class ChainKey(SecretBytes):
-    """CK of one sending or receiving chain of the Double Ratchet."""
-
-    __slots__ = ()
-
-
-@final
-class MessageKey(SecretBytes):
-    """MK_dr: what the Double Ratchet gives for one message."""
-
-    __slots__ = ()
-
-
-@final
 class PqRootKey(SecretBytes):
     """RK' of the post-quantum ratchet."""
-
-    __slots__ = ()
-
-
-@final
-class PqChainKey(SecretBytes):
-    """CK of one direction of one post-quantum epoch."""
-
-    __slots__ = ()
-
-
-@final
-class PqMessageKey(SecretBytes):
-    """MK_pq: what the post-quantum ratchet gives for one message."""
 
     __slots__ = ()
 
@@ -145,6 +118,31 @@ class SeedBytes64(SecretBytes):
 
     __slots__ = ()
     LENGTH = 64
+
+
+@final
+class RatchetKemSeed(SecretBytes):
+    """The ML-KEM-768 private key of one epoch, as its seed: what is derived from it is needed too rarely to keep."""
+
+    __slots__ = ()
+    LENGTH = 64
+
+    @classmethod
+    def generate(cls, rng: Rng) -> "RatchetKemSeed":
+        """Make a fresh one from 64 random bytes."""
+        return cls(rng(64))
+
+    def encapsulation_key(self) -> RatchetEncapsulationKey:
+        """Derive ek (FIPS 203 section 7.1)."""
+        return RatchetEncapsulationKey(kem.public_key_768(self.expose()))
+
+    def decapsulate(self, ciphertext: bytes) -> SharedSecret:
+        """Return ss of a 1,088-byte ciphertext (FIPS 203 section 7.3).
+
+        Raises:
+            MalformedMessageError: another length.
+        """
+        return SharedSecret(kem.decapsulate_768(self.expose(), ciphertext))
 
 
 P = TypeVar("P", bound=X25519PublicKey)
@@ -332,3 +330,17 @@ def encapsulate(theirs: KemPreKeyPublicKey) -> tuple[SharedSecret, bytes]:
 Encapsulate = Callable[[KemPreKeyPublicKey], tuple[SharedSecret, bytes]]
 """The form of `encapsulate`: the library draws its randomness itself, so test vectors put a recorded one in its place.
 Production code passes `encapsulate`; nothing else is safe."""
+
+
+def encapsulate_in_ratchet(theirs: RatchetEncapsulationKey) -> tuple[SharedSecret, bytes]:
+    """Return (ss, 1,088-byte ciphertext) for an epoch's encapsulation key (FIPS 203 section 7.2).
+
+    Raises:
+        InvalidPublicKeyError: the key is out of range.
+    """
+    shared_secret, ciphertext = kem.encapsulate_768(theirs.raw)
+    return SharedSecret(shared_secret), ciphertext
+
+
+RatchetEncapsulate = Callable[[RatchetEncapsulationKey], tuple[SharedSecret, bytes]]
+"""The form of `encapsulate_in_ratchet`, for test vectors as above."""

@@ -25,12 +25,12 @@ from e2ee.errors import (
     UnlistedDeviceError,
     WrongRecipientError,
 )
-from e2ee.limits import MAX_SKIP
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import ResponderKeys
 from e2ee.primitives import kdf
 from e2ee.private_keys import KemPreKeyPair, PreKeyPair
 from e2ee.ratchet.skipped_keys import nothing_skipped
+from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.session import DecryptedContent, Session
 from e2ee.stores import message_records, records, session_records
 from e2ee.stores.records import Contact
@@ -117,11 +117,11 @@ def _open(tx: ReadTransaction, receiver: Receiver, envelope: Envelope, body_hash
         session = _session_of_handshake(tx, envelope.sender, body.handshake)
         if session is None:
             new = _respond(tx, receiver, envelope.sender, body.handshake)
-            decrypted = new.session.decrypt(body.message, nothing_skipped)
+            decrypted = new.session.decrypt(body.message, Arrival(nothing_skipped, receiver.now))
         else:
-            decrypted = session.decrypt(body.message, session_records.skipped_lookup(tx, session), MAX_SKIP)
+            decrypted = session.decrypt(body.message, _arrival(tx, receiver, session))
     else:
-        decrypted = _decrypt_established(tx, envelope.sender, body)
+        decrypted = _decrypt_established(tx, receiver, envelope.sender, body)
     content = Content.decode(decrypted.content)
     _check_body(content)
     contact = _judge_sender(tx, receiver, content, decrypted.session, new is not None)
@@ -182,7 +182,9 @@ def _kem(prekey: OwnPreKey) -> KemPreKeyPair:
     return prekey.pair
 
 
-def _decrypt_established(tx: ReadTransaction, sender: DeviceAddress, message: RatchetMessage) -> DecryptedContent:
+def _decrypt_established(
+    tx: ReadTransaction, receiver: Receiver, sender: DeviceAddress, message: RatchetMessage
+) -> DecryptedContent:
     """Decrypt with the session that knows the ratchet key; else try those that could turn, sending session first.
 
     Raises:
@@ -192,17 +194,21 @@ def _decrypt_established(tx: ReadTransaction, sender: DeviceAddress, message: Ra
     if not candidates:
         raise SessionNotFoundError(str(sender))
     for session in candidates:
-        find = session_records.skipped_lookup(tx, session)
-        if session.knows(message, find):
-            return session.decrypt(message, find)
+        arrival = _arrival(tx, receiver, session)
+        if session.knows(message, arrival.find):
+            return session.decrypt(message, arrival)
     failures: list[ProtocolError] = []
     for session in (session for session in candidates if session.can_turn()):
         try:
-            return session.decrypt(message, session_records.skipped_lookup(tx, session))
+            return session.decrypt(message, _arrival(tx, receiver, session))
         except _BEFORE_AUTHENTICATION as failure:
             # The header counts in the chains of the session that sent it; to another one it may look like any nonsense.
             failures.append(failure)
     raise failures[0] if failures else AuthenticationError()
+
+
+def _arrival(tx: ReadTransaction, receiver: Receiver, session: Session) -> Arrival:
+    return Arrival(session_records.skipped_lookup(tx, session), receiver.now)
 
 
 def _check_body(content: Content) -> None:

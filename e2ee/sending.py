@@ -5,12 +5,12 @@ Does not know about: the network, when the outbox is emptied.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, final
+from typing import Final, NamedTuple, final
 
 from e2ee import session as sessions
 from e2ee.account import Account
 from e2ee.errors import SessionNotFoundError, UnlistedDeviceError
-from e2ee.limits import MAX_TIMESTAMP
+from e2ee.limits import MAX_TIMESTAMP, MAX_TTL_SECONDS
 from e2ee.ports import Transaction
 from e2ee.primitives.rng import Rng
 from e2ee.session import Session
@@ -18,7 +18,7 @@ from e2ee.stores.message_records import OutboxEntry, add_outbox
 from e2ee.stores.records import own_device_list
 from e2ee.stores.session_records import add_session, save_session, sending_session, sessions_with
 from e2ee.trust import sendable_contact
-from e2ee.wire.content import Content
+from e2ee.wire.content import Content, ContentKind
 from e2ee.wire.device_list import VerifiedDeviceList
 from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId
@@ -38,6 +38,10 @@ class Draft:
     lane: Lane
     ttl: int
     """Seconds."""
+
+
+EMPTY: Final = Draft(ContentKind.EMPTY, b"", ConversationId(""), Lane.RECEIPT, MAX_TTL_SECONDS)
+"""Says nothing, and gives the post-quantum ratchet a message to ride on."""
 
 
 @final
@@ -105,6 +109,19 @@ def queue(tx: Transaction, sender: Sender, user_id: UserId, draft: Draft) -> Que
     return Queued(message_id, tuple(entries), tuple(without_session))
 
 
+def heal(tx: Transaction, sender: Sender, user_id: UserId) -> Queued:
+    """Ask for new post-quantum epochs in all sessions that send to a user, with an empty content each.
+
+    Raises:
+        See `queue`.
+    """
+    for address in sendable_contact(tx, user_id).device_list.content.addresses():
+        session = sending_session(tx, address, sender.now)
+        if session is not None:
+            save_session(tx, session.ask_for_healing())
+    return queue(tx, sender, user_id, EMPTY)
+
+
 def _content(
     draft: Draft, message_id: MessageId, now: int, own_list: VerifiedDeviceList, their_list: VerifiedDeviceList
 ) -> Content:
@@ -136,7 +153,7 @@ def _for_session(content: Content, session: Session, own_list: VerifiedDeviceLis
 
 
 def _encrypt(tx: Transaction, sender: Sender, session: Session, content: Content, draft: Draft) -> OutboxEntry:
-    advanced, body = session.encrypt(content.encode(), sender.rng)
+    advanced, body = session.encrypt(content.encode(), sender.now, sender.rng)
     save_session(tx, advanced)
     envelope = Envelope(
         envelope_id=EnvelopeId(sender.rng(16)),

@@ -7,15 +7,16 @@ Does not know about: which session is used (messenger.py), storage, envelopes.
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
-from e2ee.limits import MAX_SKIP, UNANSWERED_SESSION_MS
+from e2ee.limits import UNANSWERED_SESSION_MS
 from e2ee.pqxdh import Party, ResponderKeys, initiate, respond
 from e2ee.primitives.rng import Rng
 from e2ee.private_keys import Encapsulate, IdentityKeyPair, encapsulate
-from e2ee.ratchet import double_ratchet, pq_ratchet, triple_ratchet
+from e2ee.ratchet import double_ratchet, pq_ratchet, pq_turns, triple_ratchet
 from e2ee.ratchet.skipped_keys import FindSkipped, SkippedKey, SkippedPosition
 from e2ee.ratchet.state import RatchetState, new_record
+from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.wire.identifiers import DeviceAddress
-from e2ee.wire.message import HandshakeHeader, PreKeyMessage, RatchetMessage
+from e2ee.wire.message import HandshakeHeader, PqPayloadType, PreKeyMessage, RatchetMessage
 from e2ee.wire.padding import pad, unpad
 from e2ee.wire.prekey_bundle import VerifiedPreKeyBundle
 
@@ -56,8 +57,8 @@ class Session(NamedTuple):
     ratchets: RatchetState
     pending_handshake: HandshakeHeader | None
     """Sent in front of every message until the first reply authenticates."""
-    receives: int = 0
-    """Messages decrypted so far; ages skipped keys."""
+    owes_answer: bool = False
+    """A post-quantum payload came, and nothing was sent since."""
     dead: bool = False
     """Not used for sending any more; still receives."""
 
@@ -68,6 +69,11 @@ class Session(NamedTuple):
     @property
     def peer(self) -> DeviceAddress:
         return self.origin.peer.address
+
+    @property
+    def receives(self) -> int:
+        """Messages decrypted so far; ages skipped keys."""
+        return self.ratchets.receives
 
     @property
     def precedence(self) -> tuple[int, bytes]:
@@ -84,28 +90,31 @@ class Session(NamedTuple):
         unanswered_too_long = self.carries_handshake and now - self.origin.established_at > UNANSWERED_SESSION_MS
         return not self.dead and not unanswered_too_long
 
-    def encrypt(self, content: bytes, rng: Rng) -> "tuple[Session, bytes]":
-        """Pad and encrypt an encoded Content; return the next session and the envelope's body."""
+    def encrypt(self, content: bytes, now: int, rng: Rng) -> "tuple[Session, bytes]":
+        """Pad and encrypt an encoded Content at `now` (Unix milliseconds); return the next session and the body."""
         associated_data = self.origin.associated_data
-        ratchets, message = triple_ratchet.encrypt(self.ratchets, associated_data, pad(content), rng)
-        session = new_record(Session, (self.origin, ratchets, *self[2:]))
+        ratchets, message = triple_ratchet.encrypt(self.ratchets, associated_data, pad(content), now, rng)
+        session = new_record(Session, (self.origin, ratchets, self.pending_handshake, False, self.dead))
         if self.pending_handshake is None:
             return session, message
         return session, PreKeyMessage(self.pending_handshake, RatchetMessage.decode(message)).encode()
 
-    def decrypt(self, message: RatchetMessage, find: FindSkipped, max_skip: int = MAX_SKIP) -> DecryptedContent:
+    def decrypt(self, message: RatchetMessage, arrival: Arrival) -> DecryptedContent:
         """Decrypt and unpad one message.
 
         Raises:
             AuthenticationError, DuplicateMessageError, KeyEvictedError, TooManySkippedError, EpochUnknownError,
-            InvalidPublicKeyError, UnsupportedVersionError: see `triple_ratchet.decrypt`.
+            InvalidPublicKeyError: see `triple_ratchet.decrypt`.
             MalformedMessageError: it authenticated, and its padding is wrong.
         """
-        decrypted = triple_ratchet.decrypt(self.ratchets, self.origin.associated_data, message, find, max_skip)
-        content = unpad(decrypted.plaintext)
+        state, plaintext, skipped, used = triple_ratchet.decrypt(
+            self.ratchets, self.origin.associated_data, message, arrival
+        )
+        content = unpad(plaintext)
+        owes_answer = self.owes_answer or message.header.pq_type != PqPayloadType.NONE
         # Any authentic message of the peer proves that it has the session, so the handshake need not be sent again.
-        session = new_record(Session, (self.origin, decrypted.state, None, self.receives + 1, self.dead))
-        return new_record(DecryptedContent, (session, content, decrypted.skipped, decrypted.used))
+        session = new_record(Session, (self.origin, state, None, owes_answer, self.dead))
+        return new_record(DecryptedContent, (session, content, skipped, used))
 
     def knows(self, message: RatchetMessage, find: FindSkipped) -> bool:
         """Whether the message's chain belongs to this session, so that only this one can decrypt it."""
@@ -115,6 +124,16 @@ class Session(NamedTuple):
     def can_turn(self) -> bool:
         """Whether a message with an unknown ratchet key could belong to this session."""
         return self.ratchets.double.our_ratchet_key_pair is not None
+
+    def ask_for_healing(self) -> "Session":
+        """Return the session, whose post-quantum ratchet heals as soon as it can (protocol.md section 7.3)."""
+        pq = pq_turns.ask_for_healing(self.ratchets.pq)
+        return self._replace(ratchets=self.ratchets._replace(pq=pq))
+
+    def forget_closed_chains(self, now: int) -> "Session":
+        """Return the session without the post-quantum chains that no late message can need any more."""
+        pq = pq_ratchet.forget_closed(self.ratchets.pq, now)
+        return self if pq is self.ratchets.pq else self._replace(ratchets=self.ratchets._replace(pq=pq))
 
     def mark_dead(self) -> "Session":
         """Return the session, excluded from sending."""
@@ -145,7 +164,7 @@ def start_as_initiator(
     peer = Party(bundle.address, bundle.account_key, bundle.device_signing_key, bundle.identity_key)
     ratchets = RatchetState(
         double_ratchet.start_as_initiator(output.root_key, bundle.signed_prekey.public_key),
-        pq_ratchet.start(output.pq_secret, initiator=True),
+        pq_ratchet.start(output.pq_secret, initiator=True, now=clock.now),
     )
     origin = SessionOrigin(output.associated_data, peer, clock.created, header.hash(), True, clock.now)
     return Session(origin, ratchets, header)
@@ -163,7 +182,7 @@ def start_as_responder(
     peer = Party(initiator, header.account_key, header.device_signing_key, header.identity_key)
     ratchets = RatchetState(
         double_ratchet.start_as_responder(output.root_key, keys.signed_prekey),
-        pq_ratchet.start(output.pq_secret, initiator=False),
+        pq_ratchet.start(output.pq_secret, initiator=False, now=now),
     )
     origin = SessionOrigin(output.associated_data, peer, header.created, header.hash(), False, now)
     return Session(origin, ratchets, None)

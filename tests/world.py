@@ -208,7 +208,7 @@ class Device:
         """As a hostile peer: encrypt bytes that need not be a content, on the sending session or on a given one."""
         if session is None:
             session = self.sending_session(peer)
-        advanced, body = session.encrypt(content, self.world.random.randbytes)
+        advanced, body = session.encrypt(content, self.world.now, self.world.random.randbytes)
         with self.store.write() as tx:
             session_records.save_session(tx, advanced)
         return self.wrap(peer, body)

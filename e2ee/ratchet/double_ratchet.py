@@ -14,10 +14,10 @@ from e2ee.errors import AuthenticationError
 from e2ee.limits import MAX_CLOSED_RATCHET_KEYS, MAX_SKIP
 from e2ee.primitives import kdf
 from e2ee.primitives.rng import Rng
-from e2ee.private_keys import ChainKey, MessageKey, PreKeyPair, RatchetKeyPair, RootKey, SharedSecret, diffie_hellman
+from e2ee.private_keys import PreKeyPair, RatchetKeyPair, RootKey, SharedSecret, diffie_hellman
 from e2ee.ratchet import chains
 from e2ee.ratchet.skipped_keys import FindSkipped, Ratchet, SkippedKey, SkippedPosition, take
-from e2ee.ratchet.state import DoubleRatchetState, ReceivingChain, SendingChain, new_record
+from e2ee.ratchet.state import ChainKey, DoubleRatchetState, ReceivingChain, SendingChain, new_record
 from e2ee.wire.public_keys import PreKeyPublicKey, RatchetPublicKey
 
 ROOT_KDF_INFO: Final = b"E2EE/1 root"
@@ -47,19 +47,33 @@ class Sending(NamedTuple):
     """The outcome of a send step."""
 
     state: DoubleRatchetState
-    header: DoubleRatchetHeader
-    message_key: MessageKey
+    message_key: bytes
+    """32 bytes, secret; `repr` redacts."""
+
+    @property
+    def header(self) -> DoubleRatchetHeader:
+        """The header of the message; all of it stands in the state after the step."""
+        pair, sending = self.state.our_ratchet_key_pair, self.state.sending
+        assert pair is not None and sending is not None  # noqa: S101 - the step left both
+        return DoubleRatchetHeader(pair.public, self.state.previous_chain_length, sending.next_index - 1)
+
+    def __repr__(self) -> str:
+        return f"Sending({self.header!r}, key redacted)"
 
 
 class Receiving(NamedTuple):
     """The outcome of a receive step, to be committed only after the message authenticated."""
 
     state: DoubleRatchetState
-    message_key: MessageKey
+    message_key: bytes
+    """32 bytes, secret; `repr` redacts."""
     skipped: tuple[SkippedKey, ...]
     """Keys to add to the map."""
     used: SkippedPosition | None
     """The entry of the map that this message used up."""
+
+    def __repr__(self) -> str:
+        return f"Receiving(key redacted, {len(self.skipped)} skipped, used {self.used!r})"
 
 
 def start_as_initiator(root_key: RootKey, their_signed_prekey: PreKeyPublicKey) -> DoubleRatchetState:
@@ -73,7 +87,7 @@ def start_as_responder(root_key: RootKey, our_signed_prekey: PreKeyPair) -> Doub
 
 
 def send(state: DoubleRatchetState, rng: Rng) -> Sending:
-    """Return the next message key and its header; turns the ratchet if the last step was a receive (section 3.4).
+    """Return the key of the next message; turns the ratchet if the last step was a receive (section 3.4).
 
     Raises:
         InvalidPublicKeyError: their ratchet key is of low order.
@@ -82,12 +96,10 @@ def send(state: DoubleRatchetState, rng: Rng) -> Sending:
         state = _turn_for_sending(state, rng)
     pair, sending = state.our_ratchet_key_pair, state.sending
     assert pair is not None and sending is not None  # noqa: S101 - the turn above made both
-    index = sending.next_index
-    chain_key, message_key = kdf.kdf_pair(sending.key.expose(), chains.CHAIN)
-    advanced = new_record(SendingChain, (ChainKey(chain_key), index + 1))
-    header = new_record(DoubleRatchetHeader, (pair.public, state.previous_chain_length, index))
-    state = new_record(DoubleRatchetState, (state[0], pair, advanced, *state[3:]))
-    return new_record(Sending, (state, header, MessageKey(message_key)))
+    key, index = sending
+    chain_key, message_key = kdf.kdf_pair(key, chains.CHAIN)
+    advanced = new_record(SendingChain, (chain_key, index + 1))
+    return new_record(Sending, (new_record(DoubleRatchetState, (state[0], pair, advanced, *state[3:])), message_key))
 
 
 def receive(state: DoubleRatchetState, header: Header, find: FindSkipped, max_skip: int = MAX_SKIP) -> Receiving:
@@ -105,7 +117,7 @@ def receive(state: DoubleRatchetState, header: Header, find: FindSkipped, max_sk
             return _receive_on(state, chain, header.chain_index, (), max_skip)
         return _receive_skipped(state, header, find)
     position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
-    if header.ratchet_key in state.closed_ratchet_keys or find(position) is not None:
+    if header.ratchet_key.raw in state.closed_ratchet_keys or find(position) is not None:
         return _receive_skipped(state, header, find)
     return _receive_after_turn(state, header, max_skip)
 
@@ -115,26 +127,27 @@ def knows(state: DoubleRatchetState, header: Header, find: FindSkipped) -> bool:
     if state.receiving is not None and header.ratchet_key == state.receiving.ratchet_key:
         return True
     position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
-    return header.ratchet_key in state.closed_ratchet_keys or find(position) is not None
+    return header.ratchet_key.raw in state.closed_ratchet_keys or find(position) is not None
 
 
 def _receive_skipped(state: DoubleRatchetState, header: Header, find: FindSkipped) -> Receiving:
     position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
-    return Receiving(state, MessageKey(take(find, position)), (), position)
+    return Receiving(state, take(find, position), (), position)
 
 
 def _receive_on(
     state: DoubleRatchetState, chain: ReceivingChain, index: int, earlier: tuple[SkippedKey, ...], max_skip: int
 ) -> Receiving:
-    at_index, skipped = chain.key.expose(), earlier
+    at_index: bytes = chain.key
+    skipped = earlier
     if index != chain.next_index:
         origin = (Ratchet.DOUBLE, chain.ratchet_key.raw)
         at_index, overtaken = chains.skip(at_index, chain.next_index, index, origin, max_skip)
         skipped += overtaken
     chain_key, message_key = kdf.kdf_pair(at_index, chains.CHAIN)
-    receiving = new_record(ReceivingChain, (chain.ratchet_key, ChainKey(chain_key), index + 1))
+    receiving = new_record(ReceivingChain, (chain.ratchet_key, chain_key, index + 1))
     state = new_record(DoubleRatchetState, (*state[:4], receiving, *state[5:]))
-    return new_record(Receiving, (state, MessageKey(message_key), skipped, None))
+    return new_record(Receiving, (state, message_key, skipped, None))
 
 
 def _receive_after_turn(state: DoubleRatchetState, header: Header, max_skip: int) -> Receiving:
@@ -146,8 +159,8 @@ def _receive_after_turn(state: DoubleRatchetState, header: Header, max_skip: int
     closed = state.closed_ratchet_keys
     if old is not None:
         origin = (Ratchet.DOUBLE, old.ratchet_key.raw)
-        _, skipped = chains.skip(old.key.expose(), old.next_index, header.previous_chain_length, origin, max_skip)
-        closed = (*closed, old.ratchet_key)[-MAX_CLOSED_RATCHET_KEYS:]
+        _, skipped = chains.skip(old.key, old.next_index, header.previous_chain_length, origin, max_skip)
+        closed = (*closed, old.ratchet_key.raw)[-MAX_CLOSED_RATCHET_KEYS:]
     shared_secret = diffie_hellman(state.our_ratchet_key_pair, header.ratchet_key)
     root_key, chain_key = _root_step(state.root_key, shared_secret)
     turned = DoubleRatchetState(
@@ -172,5 +185,6 @@ def _turn_for_sending(state: DoubleRatchetState, rng: Rng) -> DoubleRatchetState
 
 
 def _root_step(root_key: RootKey, shared_secret: SharedSecret) -> tuple[RootKey, ChainKey]:
+    """KDF_RK: return the next root key and a chain key."""
     output = kdf.hkdf_sha512(root_key.expose(), shared_secret.expose(), ROOT_KDF_INFO, 64)
     return RootKey(output[:32]), ChainKey(output[32:])

@@ -1,33 +1,41 @@
-"""The post-quantum ratchet beside the Double Ratchet (protocol.md section 7.3).
+"""The post-quantum ratchet beside the Double Ratchet: its chains (protocol.md section 7.3).
 
     ROOT(e, RK, ss, bind) = HKDF-SHA-512(salt = RK, IKM = ss, info = "E2EE/1 PQ root" || u32 e || bind, L = 128)
                             -> RK' || CK initiator->responder || CK responder->initiator || AK
-    epoch 0 = ROOT(0, 32 zero bytes, SK_pq, "")
+    epoch 0 = ROOT(0, 32 zero bytes, SK_pq, "");   bind_e = SHA-256(ek) || SHA-256(ct)
 
-Owns: the epochs' chains and which key a message gets from them.
-Does not know about: the Double Ratchet, AEAD, storage.
+Owns: which key a message gets, which chains are kept.
+Does not know about: how epochs are agreed on (pq_turns.py), the Double Ratchet, AEAD, storage.
 
-This release runs epoch 0 only and proposes no further one, so a message that names a later epoch is refused, and so is
-one that carries a payload, after its authentication; the bytes of both are laid out already (wire/message.py).
+Each function takes a state and returns the next; a call that raises has changed nothing.
 """
 
 from typing import Final, NamedTuple
 
-from e2ee.errors import EpochUnknownError, UnsupportedVersionError
-from e2ee.limits import MAX_SKIP
+from e2ee.errors import EpochUnknownError, KeyEvictedError
+from e2ee.limits import CLOSED_EPOCH_LIFETIME_MS, CLOSED_EPOCH_RECEIVES, MAX_CLOSED_EPOCHS, MAX_SKIP
 from e2ee.primitives import kdf
-from e2ee.private_keys import PqAuthenticationKey, PqChainKey, PqMessageKey, PqRootKey, SharedSecret
+from e2ee.private_keys import PqAuthenticationKey, PqRootKey, SharedSecret
 from e2ee.ratchet import chains
 from e2ee.ratchet.skipped_keys import FindSkipped, Ratchet, SkippedKey, SkippedPosition, take
-from e2ee.ratchet.state import PqChain, PqRatchetState, PqReceivingChain, new_record
-from e2ee.wire.message import PqPayloadType
+from e2ee.ratchet.state import (
+    ClosedPqChain,
+    PqChain,
+    PqChainKey,
+    PqRatchetState,
+    PqReceivingChain,
+    PqTurn,
+    ProposeIdle,
+    Waiting,
+    new_record,
+)
 
 PQ_ROOT_INFO: Final = b"E2EE/1 PQ root"
 """Domain separation; changing it is a wire break."""
 
 
 class PqHeader(NamedTuple):
-    """The post-quantum part of a ratchet message's header."""
+    """The part of a message's header that names its key."""
 
     epoch: int
     chain_index: int
@@ -37,80 +45,152 @@ class PqSending(NamedTuple):
     """The outcome of a send step."""
 
     state: PqRatchetState
-    header: PqHeader
-    message_key: PqMessageKey
+    message_key: bytes
+    """32 bytes, secret; `repr` redacts."""
+
+    @property
+    def header(self) -> PqHeader:
+        """Epoch and index of the message; both stand in the state after the step."""
+        return PqHeader(self.state.epoch - 1, self.state.sending.next_index - 1)
+
+    def __repr__(self) -> str:
+        return f"PqSending({self.header!r}, key redacted)"
 
 
 class PqReceiving(NamedTuple):
     """The outcome of a receive step, to be committed only after the message authenticated."""
 
     state: PqRatchetState
-    message_key: PqMessageKey
+    message_key: bytes
     skipped: tuple[SkippedKey, ...]
+    """Keys to add to the map."""
     used: SkippedPosition | None
+    """The entry of the map that this message used up."""
+
+    def __repr__(self) -> str:
+        return f"PqReceiving(key redacted, {len(self.skipped)} skipped, used {self.used!r})"
 
 
-def start(pq_secret: SharedSecret, *, initiator: bool) -> PqRatchetState:
-    """Start at epoch 0 from SK_pq."""
-    output = kdf.hkdf_sha512(bytes(32), pq_secret.expose(), PQ_ROOT_INFO + bytes(4), 128)
-    root_key, to_responder, to_initiator, authentication_key = (output[at : at + 32] for at in (0, 32, 64, 96))
-    sending, receiving = (to_responder, to_initiator) if initiator else (to_initiator, to_responder)
+class EpochKeys(NamedTuple):
+    """What ROOT gives, the two chains told apart as ours and theirs."""
+
+    root_key: PqRootKey
+    authentication_key: PqAuthenticationKey
+    sending: PqChain
+    receiving: PqReceivingChain
+
+
+def start(pq_secret: SharedSecret, *, initiator: bool, now: int) -> PqRatchetState:
+    """Start at epoch 0 from SK_pq; the session's initiator has the first turn. `now` is Unix milliseconds."""
+    keys = derive_epoch(0, (PqRootKey(bytes(32)), pq_secret), b"", initiator=initiator)
+    phase = ProposeIdle() if initiator else Waiting()
     return PqRatchetState(
-        root_key=PqRootKey(root_key),
-        authentication_key=PqAuthenticationKey(authentication_key),
+        turn=PqTurn(0, 0, phase, now, 0, asked=False, again=False, healing=False, fresh=False, reported=False),
+        sending=keys.sending,
+        receiving=(keys.receiving,),
+        closed=(),
         epoch=1,
-        sending=PqChain(PqChainKey(sending), 0),
-        receiving=(PqReceivingChain(0, PqChainKey(receiving), 0),),
+        root_key=keys.root_key,
+        authentication_key=keys.authentication_key,
+        initiator=initiator,
     )
 
 
-def send(state: PqRatchetState) -> PqSending:
-    """Return the next message key of the sending epoch, e - 1."""
-    index = state.sending.next_index
-    chain_key, message_key = kdf.kdf_pair(state.sending.key.expose(), chains.PQ_CHAIN + index.to_bytes(4, "big"))
-    sending = new_record(PqChain, (PqChainKey(chain_key), index + 1))
-    advanced = new_record(PqRatchetState, (*state[:3], sending, state.receiving))
-    header = new_record(PqHeader, (state.epoch - 1, index))
-    return new_record(PqSending, (advanced, header, PqMessageKey(message_key)))
+def derive_epoch(epoch: int, secrets: tuple[PqRootKey, SharedSecret], bind: bytes, *, initiator: bool) -> EpochKeys:
+    """ROOT: the keys of an epoch from (RK, ss); `bind` is 64 bytes, for epoch 0 empty."""
+    root_key, shared_secret = secrets
+    info = PQ_ROOT_INFO + epoch.to_bytes(4, "big") + bind
+    output = kdf.hkdf_sha512(root_key.expose(), shared_secret.expose(), info, 128)
+    sending, receiving = output[32:64], output[64:96]
+    if not initiator:
+        sending, receiving = receiving, sending
+    return EpochKeys(
+        PqRootKey(output[:32]),
+        PqAuthenticationKey(output[96:]),
+        PqChain(PqChainKey(sending), 0),
+        PqReceivingChain(epoch, PqChainKey(receiving), 0),
+    )
+
+
+def send(state: PqRatchetState, turn: PqTurn) -> PqSending:
+    """Return the key of the next message, which has epoch e - 1 and the sending chain's next index.
+
+    `turn` is the state's, after it counted the message (pq_turns.py).
+    """
+    key, index = state.sending
+    chain_key, message_key = kdf.kdf_pair(key, chains.PQ_CHAIN + index.to_bytes(4, "big"))
+    sending = new_record(PqChain, (chain_key, index + 1))
+    return new_record(PqSending, (new_record(PqRatchetState, (turn, sending, *state[2:])), message_key))
 
 
 def receive(state: PqRatchetState, header: PqHeader, find: FindSkipped, max_skip: int = MAX_SKIP) -> PqReceiving:
     """Return the key of a received message.
 
     Raises:
-        EpochUnknownError: an epoch that this state does not hold.
+        EpochUnknownError: an epoch above the newest chain's.
         DuplicateMessageError, KeyEvictedError: an earlier index whose key is used up or was dropped.
         TooManySkippedError: the header skips more than `max_skip`.
     """
     epoch, index = header
     chain = _chain_of(state, epoch)
+    if chain is None or index < chain.next_index:
+        position = SkippedPosition(Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"), index)
+        return PqReceiving(state, _skipped(find, position, gone=chain is None), (), position)
     skipped: tuple[SkippedKey, ...] = ()
-    at_index = chain.key.expose()
+    at_index: bytes = chain.key
     if index != chain.next_index:
         origin = (Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"))
-        if index < chain.next_index:
-            position = SkippedPosition(*origin, index)
-            return PqReceiving(state, PqMessageKey(take(find, position)), (), position)
         at_index, skipped = chains.skip(at_index, chain.next_index, index, origin, max_skip)
     chain_key, message_key = kdf.kdf_pair(at_index, chains.PQ_CHAIN + index.to_bytes(4, "big"))
-    advanced = new_record(PqReceivingChain, (epoch, PqChainKey(chain_key), index + 1))
-    receiving = tuple([advanced if each is chain else each for each in state.receiving])
-    state = new_record(PqRatchetState, (*state[:4], receiving))
-    return new_record(PqReceiving, (state, PqMessageKey(message_key), skipped, None))
+    advanced = new_record(PqReceivingChain, (epoch, chain_key, index + 1))
+    return new_record(PqReceiving, (_replace_chain(state, advanced), message_key, skipped, None))
 
 
-def _chain_of(state: PqRatchetState, epoch: int) -> PqReceivingChain:
+def close_chains(state: PqRatchetState, epoch: int, now: int, receives: int) -> PqRatchetState:
+    """Close what the peer left when it sent a message of `epoch`, and drop what was closed too many messages ago."""
+    if state.receiving[0].epoch >= epoch:
+        return state
+    closing = tuple(ClosedPqChain(each, now, receives) for each in state.receiving if each.epoch < epoch)
+    kept = [each for each in state.closed if receives - each.closed_receives < CLOSED_EPOCH_RECEIVES]
+    return state._replace(
+        receiving=tuple(each for each in state.receiving if each.epoch >= epoch),
+        closed=(*kept, *closing)[-MAX_CLOSED_EPOCHS:],
+    )
+
+
+def forget_closed(state: PqRatchetState, now: int) -> PqRatchetState:
+    """Drop the chains that were closed more than 7 days before `now`.
+
+    Call it only after the inbox was drained once since coming online: their messages may be waiting there.
+    """
+    kept = tuple(each for each in state.closed if now - each.closed_at < CLOSED_EPOCH_LIFETIME_MS)
+    return state if kept == state.closed else state._replace(closed=kept)
+
+
+def _chain_of(state: PqRatchetState, epoch: int) -> PqReceivingChain | None:
+    """Return an epoch's chain; None if it is gone."""
     for chain in reversed(state.receiving):
         if chain.epoch == epoch:
             return chain
-    raise EpochUnknownError(epoch)
+    if epoch > state.receiving[-1].epoch:
+        raise EpochUnknownError(epoch)
+    for closed in state.closed:
+        if closed.chain.epoch == epoch:
+            return closed.chain
+    return None
 
 
-def judge_payload(payload_type: int) -> None:
-    """Judge the payload of a message that has authenticated.
+def _replace_chain(state: PqRatchetState, advanced: PqReceivingChain) -> PqRatchetState:
+    epoch = advanced.epoch
+    if epoch >= state.receiving[0].epoch:
+        receiving = tuple([advanced if each.epoch == epoch else each for each in state.receiving])
+        return new_record(PqRatchetState, (state[0], state[1], receiving, *state[3:]))
+    closed = tuple([each._replace(chain=advanced) if each.chain.epoch == epoch else each for each in state.closed])
+    return state._replace(closed=closed)
 
-    Raises:
-        UnsupportedVersionError: any payload: this release takes no turn.
-    """
-    if payload_type != PqPayloadType.NONE:
-        raise UnsupportedVersionError("post-quantum payload", payload_type)
+
+def _skipped(find: FindSkipped, position: SkippedPosition, *, gone: bool) -> bytes:
+    """Look an earlier message up. Of a chain that is gone nobody can tell whether its key was used."""
+    if gone and not isinstance(find(position), bytes):
+        raise KeyEvictedError
+    return take(find, position)

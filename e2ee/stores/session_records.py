@@ -114,6 +114,17 @@ def evict_old_skipped(tx: Transaction, now: int) -> None:
             _evict(tx, session, ratchet, 0, now - SKIPPED_KEY_LIFETIME_MS)
 
 
+def forget_closed_chains(tx: Transaction, now: int) -> None:
+    """Drop post-quantum chains that were closed 7 days ago, in all sessions.
+
+    Call it only after the inbox was drained once since coming online: their messages may be waiting there.
+    """
+    for record in tx.scan(Table.SESSIONS):
+        session = persist.decode_session(record.value)
+        if (kept := session.forget_closed_chains(now)) is not session:
+            save_session(tx, kept)
+
+
 def _evict(tx: Transaction, session: Session, ratchet: Ratchet, surplus: int, stored_before: int) -> None:
     """Drop keys that are surplus, overtaken or too old. What remains is a mark, so the loss has a name."""
     live, evicted = _group(session, ratchet, _LIVE), _group(session, ratchet, _EVICTED)

@@ -70,13 +70,20 @@ class RatchetHeader(NamedTuple):
         | post-quantum epoch, index | u32, u32 |
         | payload type, payload | u8, u16 length and bytes |
         """
-        payload = self.pq_payload
-        packed = _HEADER.pack(VERSION, RATCHET_MESSAGE, self.ratchet_key.raw, *self[1:6], len(payload))
-        return packed + payload if payload else packed
+        return encode_header(self)
 
     def __repr__(self) -> str:
         chain, pq = f"{self.chain_index} after {self.previous_chain_length}", f"{self.pq_epoch}/{self.pq_index}"
         return f"RatchetHeader({self.ratchet_key!r}, index {chain}, post-quantum {pq}, payload type {self.pq_type})"
+
+
+def encode_header(header: tuple[RatchetPublicKey, int, int, int, int, int, bytes]) -> bytes:
+    """Encode the fields of a `RatchetHeader`, without making one for each message that is sent."""
+    ratchet_key, previous, index, pq_epoch, pq_index, pq_type, payload = header
+    packed = _HEADER.pack(
+        VERSION, RATCHET_MESSAGE, ratchet_key.raw, previous, index, pq_epoch, pq_index, pq_type, len(payload)
+    )
+    return packed + payload if payload else packed
 
 
 class RatchetMessage(NamedTuple):

@@ -123,3 +123,11 @@ class KemPreKeyPublicKey(PublicKey):
 
     __slots__ = ()
     LENGTH: ClassVar[int] = 1568
+
+
+@final
+class RatchetEncapsulationKey(PublicKey):
+    """ek: the ML-KEM-768 encapsulation key of one epoch. Its range is checked by the encapsulation."""
+
+    __slots__ = ()
+    LENGTH: ClassVar[int] = 1184

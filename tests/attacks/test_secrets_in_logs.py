@@ -13,6 +13,8 @@ from e2ee.messenger import Messenger
 from e2ee.prekey_supply import ServerCounts
 from e2ee.private_keys import SecretBytes
 from e2ee.ratchet.skipped_keys import SkippedKey
+from e2ee.ratchet.state import PqChain, PqReceivingChain, ReceivingChain, SendingChain
+from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.sending import Draft
 from e2ee.session import Session
 from e2ee.stores import message_records, records, session_records
@@ -28,7 +30,7 @@ def secrets_in(value: object) -> Iterator[bytes]:
     """Find every secret in a state: all the wrappers that a value leads to."""
     if isinstance(value, SecretBytes):
         yield value.expose()
-    elif isinstance(value, SkippedKey):
+    elif isinstance(value, SkippedKey | SendingChain | ReceivingChain | PqChain | PqReceivingChain):
         yield value.key
     elif isinstance(value, tuple):
         for each in value:
@@ -91,7 +93,8 @@ class Conversation:
         for session in sessions:
             try:
                 with recipient.store.read() as tx:
-                    self.show(session.decrypt(message, session_records.skipped_lookup(tx, session)))
+                    find = session_records.skipped_lookup(tx, session)
+                    self.show(session.decrypt(message, Arrival(find, recipient.world.now)))
             except ProtocolError as error:
                 self.show(error)
         reception = recipient.receive(envelope)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from e2ee.errors import E2EEError
-from e2ee.private_keys import MessageKey, RatchetKeyPair, SeedBytes32
+from e2ee.private_keys import RatchetKeyPair, RootKey, SeedBytes32
 from e2ee.wire.codec import Writer, from_base64url, to_base64url
 from e2ee.wire.content import Content, ContentKind, decode_application, encode_application
 from e2ee.wire.device_list import NO_PREVIOUS_LIST, ListPosition
@@ -40,7 +40,7 @@ def assert_hidden(text: str) -> None:
 
 
 def test_a_secret_has_no_way_into_base64_hex_or_the_codec() -> None:
-    secret: Any = MessageKey(CANARY)
+    secret: Any = RootKey(CANARY)
 
     for convert in (to_base64url, base64.b64encode, bytes.hex, bytes, "".join):
         with pytest.raises(TypeError):
@@ -53,7 +53,7 @@ def test_a_secret_has_no_way_into_base64_hex_or_the_codec() -> None:
 
 def test_a_logged_secret_is_redacted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    secret, pair = MessageKey(CANARY), RatchetKeyPair(SeedBytes32(CANARY))
+    secret, pair = RootKey(CANARY), RatchetKeyPair(SeedBytes32(CANARY))
 
     logging.getLogger("application").debug("%s %r %s", secret, pair, [secret, {"pair": pair}])
 

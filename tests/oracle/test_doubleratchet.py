@@ -105,7 +105,7 @@ class Ours:
         sending = double_ratchet.send(self._state, lambda length: self._answer(theirs.raw)[:length])
         self._state = sending.state
         key, previous_chain_length, chain_index = sending.header
-        return Message(key.raw, previous_chain_length, chain_index, sending.message_key.expose())
+        return Message(key.raw, previous_chain_length, chain_index, sending.message_key)
 
     def receive(self, message: Message) -> Outcome:
         header = DoubleRatchetHeader(
@@ -115,7 +115,7 @@ class Ours:
             received = double_ratchet.receive(self._state, header, self._skipped.get, self._max_skip)
         except ProtocolError:
             return Outcome(accepted=False, derived=None)
-        derived = received.message_key.expose()
+        derived = received.message_key
         if derived != message.key:
             return Outcome(accepted=False, derived=derived)
         self._state = received.state

@@ -15,18 +15,18 @@ from e2ee.errors import InvalidPublicKeyError, MalformedMessageError
 from e2ee.primitives.rng import system_rng
 from e2ee.private_keys import (
     AccountKeyPair,
-    ChainKey,
     DeviceSigningKeyPair,
     EphemeralKeyPair,
     IdentityKeyPair,
     KemPreKeyPair,
-    MessageKey,
     PreKeyPair,
+    RatchetKemSeed,
     RatchetKeyPair,
     RootKey,
     SecretBytes,
     SeedBytes32,
     SeedBytes64,
+    SharedSecret,
     diffie_hellman,
     encapsulate,
     handshake_diffie_hellman,
@@ -292,5 +292,5 @@ def test_the_system_generator_gives_fresh_bytes_of_the_length_asked_for() -> Non
 
 def test_the_tests_above_see_every_kind_of_secret() -> None:
     # They go over the module, so a new kind is tested without being named here.
-    assert {RootKey, ChainKey, MessageKey} < set(SECRET_KINDS)
+    assert {RootKey, RatchetKemSeed, SharedSecret} < set(SECRET_KINDS)
     assert len(SECRET_KINDS) == len({kind.__name__ for kind in SECRET_KINDS})

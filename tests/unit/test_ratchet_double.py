@@ -13,7 +13,7 @@ from e2ee.errors import (
 )
 from e2ee.limits import MAX_CLOSED_RATCHET_KEYS, MAX_SKIP
 from e2ee.primitives.rng import Rng
-from e2ee.private_keys import MessageKey, PreKeyPair, RootKey
+from e2ee.private_keys import PreKeyPair, RootKey
 from e2ee.ratchet import chains, double_ratchet
 from e2ee.ratchet.double_ratchet import DoubleRatchetHeader, Receiving
 from e2ee.ratchet.skipped_keys import Evicted, SkippedPosition, nothing_skipped
@@ -31,7 +31,7 @@ class End:
         self.state, self.rng = state, rng
         self.skipped: dict[SkippedPosition, bytes | Evicted] = {}
 
-    def send(self) -> tuple[DoubleRatchetHeader, MessageKey]:
+    def send(self) -> tuple[DoubleRatchetHeader, bytes]:
         sending = double_ratchet.send(self.state, self.rng)
         self.state = sending.state
         return sending.header, sending.message_key
@@ -39,7 +39,7 @@ class End:
     def peek(self, header: DoubleRatchetHeader, max_skip: int = MAX_SKIP) -> Receiving:
         return double_ratchet.receive(self.state, header, self.skipped.get, max_skip)
 
-    def receive(self, header: DoubleRatchetHeader, max_skip: int = MAX_SKIP) -> MessageKey:
+    def receive(self, header: DoubleRatchetHeader, max_skip: int = MAX_SKIP) -> bytes:
         received = self.peek(header, max_skip)
         self.state = received.state
         self.skipped |= {each.position: each.key for each in received.skipped}
@@ -81,7 +81,7 @@ def test_a_stream_stays_on_one_ratchet_key_and_never_repeats_a_message_key() -> 
     sent = [alice.send() for _ in range(20)]
     assert {header.ratchet_key for header, _ in sent} == {sent[0][0].ratchet_key}
     assert [header.chain_index for header, _ in sent] == list(range(20))
-    assert len({key.expose() for _, key in sent}) == 20
+    assert len({key for _, key in sent}) == 20
     assert [bob.receive(header) for header, _ in sent] == [key for _, key in sent]
 
 
@@ -222,7 +222,7 @@ def test_the_last_closed_chains_are_remembered_and_no_more() -> None:
     with pytest.raises(DuplicateMessageError):
         bob.peek(headers[1])
     # Older than that, a repetition looks like a new chain: its key is then wrong, and the message fails.
-    assert bob.peek(headers[0]).message_key != MessageKey(bytes(32))
+    assert bob.peek(headers[0]).message_key != bytes(32)
 
 
 def test_a_skipped_key_opens_its_message_even_when_its_chain_is_forgotten() -> None:
@@ -232,7 +232,7 @@ def test_a_skipped_key_opens_its_message_even_when_its_chain_is_forgotten() -> N
     for _ in range(MAX_CLOSED_RATCHET_KEYS + 2):
         pass_on(bob, alice)
         pass_on(alice, bob)
-    assert late.ratchet_key not in bob.state.closed_ratchet_keys
+    assert late.ratchet_key.raw not in bob.state.closed_ratchet_keys
     assert double_ratchet.knows(bob.state, late, bob.skipped.get)
     assert bob.receive(late) == key
 

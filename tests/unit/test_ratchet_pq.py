@@ -1,34 +1,32 @@
-"""The post-quantum ratchet in epoch 0: two independent chains beside the Double Ratchet."""
+"""The post-quantum ratchet's chains: which key a message gets, which chains are kept."""
 
 from typing import Final
 
 import pytest
 
-from e2ee.errors import (
-    DuplicateMessageError,
-    EpochUnknownError,
-    KeyEvictedError,
-    TooManySkippedError,
-    UnsupportedVersionError,
-)
-from e2ee.limits import MAX_SKIP
+from e2ee.errors import DuplicateMessageError, EpochUnknownError, KeyEvictedError, TooManySkippedError
+from e2ee.limits import CLOSED_EPOCH_LIFETIME_MS, CLOSED_EPOCH_RECEIVES, MAX_CLOSED_EPOCHS, MAX_SKIP
 from e2ee.private_keys import SharedSecret
 from e2ee.ratchet import pq_ratchet
-from e2ee.ratchet.pq_ratchet import PqHeader
+from e2ee.ratchet.pq_ratchet import PqHeader, PqSending
 from e2ee.ratchet.skipped_keys import Evicted, Ratchet, SkippedPosition, nothing_skipped
-from e2ee.ratchet.state import PqRatchetState
-from e2ee.wire.message import PqPayloadType
+from e2ee.ratchet.state import ClosedPqChain, PqChainKey, PqRatchetState, PqReceivingChain
+from tests.wire_objects import NOW
 
 SECRET: Final = SharedSecret(b"\x22" * 32)
 
 
 def ends() -> tuple[PqRatchetState, PqRatchetState]:
-    return pq_ratchet.start(SECRET, initiator=True), pq_ratchet.start(SECRET, initiator=False)
+    return tuple(pq_ratchet.start(SECRET, initiator=each, now=NOW) for each in (True, False))  # type: ignore[return-value]
+
+
+def send(state: PqRatchetState) -> PqSending:
+    return pq_ratchet.send(state, state.turn)
 
 
 def test_each_direction_agrees_and_differs_from_the_other() -> None:
     alice, bob = ends()
-    to_bob, to_alice = pq_ratchet.send(alice), pq_ratchet.send(bob)
+    to_bob, to_alice = send(alice), send(bob)
     assert pq_ratchet.receive(bob, to_bob.header, nothing_skipped).message_key == to_bob.message_key
     assert pq_ratchet.receive(alice, to_alice.header, nothing_skipped).message_key == to_alice.message_key
     assert to_bob.message_key != to_alice.message_key
@@ -39,7 +37,7 @@ def test_both_ends_share_root_and_authentication_keys_and_send_in_epoch_zero() -
     assert alice.root_key == bob.root_key
     assert alice.authentication_key == bob.authentication_key
     assert alice.root_key.expose() != alice.authentication_key.expose()
-    assert pq_ratchet.send(alice).header == PqHeader(0, 0)
+    assert send(alice).header == PqHeader(0, 0)
     assert alice.epoch == bob.epoch == 1
 
 
@@ -47,17 +45,17 @@ def test_message_keys_depend_on_the_index_as_well_as_on_the_chain() -> None:
     state, _ = ends()
     keys = set()
     for index in range(10):
-        sent = pq_ratchet.send(state)
+        sent = send(state)
         assert sent.header.chain_index == index
         state = sent.state
-        keys.add(sent.message_key.expose())
+        keys.add(sent.message_key)
     assert len(keys) == 10
 
 
 def test_skipped_keys_serve_late_messages_once() -> None:
     alice, bob = ends()
-    first = pq_ratchet.send(alice)
-    second = pq_ratchet.send(first.state)
+    first = send(alice)
+    second = send(first.state)
     received = pq_ratchet.receive(bob, second.header, nothing_skipped)
     assert received.message_key == second.message_key
     skipped = {each.position: each.key for each in received.skipped}
@@ -89,8 +87,67 @@ def test_an_epoch_that_was_not_reached_is_refused(epoch: int) -> None:
     assert caught.value.epoch == epoch
 
 
-@pytest.mark.parametrize("payload", [each for each in PqPayloadType if each is not PqPayloadType.NONE])
-def test_a_payload_is_refused_by_this_release(payload: PqPayloadType) -> None:
-    with pytest.raises(UnsupportedVersionError):
-        pq_ratchet.judge_payload(payload)
-    pq_ratchet.judge_payload(PqPayloadType.NONE)
+def chain(epoch: int) -> PqReceivingChain:
+    return PqReceivingChain(epoch, PqChainKey(bytes([epoch]) * 32), 0)
+
+
+def at_epoch(newest: int, *closed: ClosedPqChain) -> PqRatchetState:
+    """Return an end that received in `newest` last."""
+    return ends()[1]._replace(epoch=newest + 1, receiving=(chain(newest),), closed=closed)
+
+
+def test_a_message_of_the_next_epoch_closes_the_chain_before_it() -> None:
+    state = at_epoch(3)._replace(receiving=(chain(3), chain(4)))
+    assert pq_ratchet.close_chains(state, 3, NOW, 7) is state
+    closed = pq_ratchet.close_chains(state, 4, NOW, 7)
+    assert closed.receiving == (chain(4),)
+    assert closed.closed == (ClosedPqChain(chain(3), NOW, 7),)
+
+
+def test_a_late_message_of_a_closed_epoch_is_read_and_advances_its_chain() -> None:
+    state = at_epoch(4, ClosedPqChain(chain(3), NOW, 7))
+    received = pq_ratchet.receive(state, PqHeader(3, 2), nothing_skipped)
+    assert len(received.skipped) == 2
+    assert received.state.receiving == state.receiving
+    (closed,) = received.state.closed
+    assert (closed.chain.epoch, closed.chain.next_index, closed.closed_at) == (3, 3, NOW)
+
+
+def test_at_most_64_closed_epochs_are_kept_and_the_oldest_goes() -> None:
+    closed = tuple(ClosedPqChain(chain(each), NOW, 0) for each in range(MAX_CLOSED_EPOCHS))
+    state = at_epoch(64, *closed)._replace(receiving=(chain(64), chain(65)))
+    kept = [each.chain.epoch for each in pq_ratchet.close_chains(state, 65, NOW, 1).closed]
+    assert kept == list(range(1, 65))
+
+
+def test_a_closed_chain_goes_2000_receives_later_when_the_next_one_closes() -> None:
+    state = at_epoch(4, ClosedPqChain(chain(3), NOW, 10))._replace(receiving=(chain(4), chain(5)))
+    for receives, kept in ((10 + CLOSED_EPOCH_RECEIVES - 1, [3, 4]), (10 + CLOSED_EPOCH_RECEIVES, [4])):
+        closed = pq_ratchet.close_chains(state, 5, NOW, receives).closed
+        assert [each.chain.epoch for each in closed] == kept
+
+
+def test_a_closed_chain_goes_after_7_days() -> None:
+    state = at_epoch(4, ClosedPqChain(chain(3), NOW, 10))
+    assert pq_ratchet.forget_closed(state, NOW + CLOSED_EPOCH_LIFETIME_MS - 1) is state
+    assert pq_ratchet.forget_closed(state, NOW + CLOSED_EPOCH_LIFETIME_MS).closed == ()
+
+
+def test_of_a_chain_that_is_gone_only_skipped_keys_are_left() -> None:
+    state, header = at_epoch(4), PqHeader(2, 5)
+    position = SkippedPosition(Ratchet.POST_QUANTUM, (2).to_bytes(4, "big"), 5)
+    received = pq_ratchet.receive(state, header, {position: b"k" * 32}.get)
+    assert (received.state, received.message_key, received.used) == (state, b"k" * 32, position)
+    for find in (nothing_skipped, lambda _: Evicted.EVICTED):
+        with pytest.raises(KeyEvictedError):
+            pq_ratchet.receive(state, header, find)
+
+
+def test_the_outcomes_of_a_step_show_no_key() -> None:
+    alice, bob = ends()
+    sent = send(alice)
+    received = pq_ratchet.receive(bob, sent.header, nothing_skipped)
+    for shown in (repr(sent), repr(received), repr(sent.state), repr(received.state)):
+        assert sent.message_key.hex() not in shown
+        assert repr(sent.message_key) not in shown
+        assert repr(sent.state.sending.key) not in shown

@@ -18,16 +18,18 @@ from e2ee.limits import MAX_SKIP
 from e2ee.primitives import aead
 from e2ee.primitives.kdf import kdf
 from e2ee.private_keys import PreKeyPair, RootKey, SharedSecret
-from e2ee.ratchet import double_ratchet, pq_ratchet, triple_ratchet
+from e2ee.ratchet import double_ratchet, pq_ratchet, pq_turns, triple_ratchet
 from e2ee.ratchet.skipped_keys import FindSkipped, nothing_skipped
 from e2ee.ratchet.state import RatchetState
+from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.wire.message import PQ_PAYLOAD_LENGTHS, PqPayloadType, RatchetHeader, RatchetMessage
 from e2ee.wire.public_keys import RatchetPublicKey
-from tests.wire_objects import seeded_rng
+from tests.wire_objects import NOW, seeded_rng
 
 AD: Final = b"\x33" * 32
 PLAINTEXT: Final = b"\x44" * 256
 RNG: Final = seeded_rng("triple ratchet")
+ARRIVAL: Final = Arrival(nothing_skipped, NOW)
 
 
 def ends(root: bytes = b"\x11" * 32, pq: bytes = b"\x22" * 32) -> tuple[RatchetState, RatchetState]:
@@ -37,11 +39,11 @@ def ends(root: bytes = b"\x11" * 32, pq: bytes = b"\x22" * 32) -> tuple[RatchetS
     return (
         RatchetState(
             double_ratchet.start_as_initiator(RootKey(root), prekey.public),
-            pq_ratchet.start(SharedSecret(pq), initiator=True),
+            pq_ratchet.start(SharedSecret(pq), initiator=True, now=NOW),
         ),
         RatchetState(
             double_ratchet.start_as_responder(RootKey(root), prekey),
-            pq_ratchet.start(SharedSecret(pq), initiator=False),
+            pq_ratchet.start(SharedSecret(pq), initiator=False, now=NOW),
         ),
     )
 
@@ -49,7 +51,7 @@ def ends(root: bytes = b"\x11" * 32, pq: bytes = b"\x22" * 32) -> tuple[RatchetS
 def encrypted(state: RatchetState, count: int = 1) -> tuple[RatchetState, list[RatchetMessage]]:
     messages = []
     for _ in range(count):
-        state, encoded = triple_ratchet.encrypt(state, AD, PLAINTEXT, RNG)
+        state, encoded = triple_ratchet.encrypt(state, AD, PLAINTEXT, NOW, RNG)
         messages.append(RatchetMessage.decode(encoded))
     return state, messages
 
@@ -58,15 +60,15 @@ def established() -> tuple[RatchetState, RatchetState]:
     """Return both ends after a message each way, so that either may send and neither has a key to skip."""
     alice, bob = ends()
     alice, (first,) = encrypted(alice)
-    bob = triple_ratchet.decrypt(bob, AD, first, nothing_skipped).state
+    bob = triple_ratchet.decrypt(bob, AD, first, ARRIVAL).state
     bob, (reply,) = encrypted(bob)
-    return triple_ratchet.decrypt(alice, AD, reply, nothing_skipped).state, bob
+    return triple_ratchet.decrypt(alice, AD, reply, ARRIVAL).state, bob
 
 
 def refuse(state: RatchetState, message: RatchetMessage, error: type[Exception], ad: bytes = AD) -> None:
     before = state
     with pytest.raises(error):
-        triple_ratchet.decrypt(state, ad, message, nothing_skipped)
+        triple_ratchet.decrypt(state, ad, message, ARRIVAL)
     assert state == before
 
 
@@ -79,15 +81,15 @@ def flipped(message: RatchetMessage) -> Iterator[tuple[int, bytes]]:
 def test_a_conversation_with_loss_and_reordering_decrypts() -> None:
     alice, bob = established()
     alice, (m0, m1, m2) = encrypted(alice, 3)
-    late = triple_ratchet.decrypt(bob, AD, m2, nothing_skipped)
+    late = triple_ratchet.decrypt(bob, AD, m2, ARRIVAL)
     assert late.plaintext == PLAINTEXT
     assert len(late.skipped) == 4, "two keys in each of the two ratchets"
     found = {each.position: each.key for each in late.skipped}
     find: FindSkipped = found.get
-    first = triple_ratchet.decrypt(late.state, AD, m0, find)
+    first = triple_ratchet.decrypt(late.state, AD, m0, Arrival(find, NOW))
     assert set(first.used) < set(found)
     assert len(first.used) == 2
-    assert triple_ratchet.decrypt(first.state, AD, m1, find).plaintext == PLAINTEXT
+    assert triple_ratchet.decrypt(first.state, AD, m1, Arrival(find, NOW)).plaintext == PLAINTEXT
 
 
 def test_every_flipped_byte_is_refused_and_changes_nothing() -> None:
@@ -110,7 +112,7 @@ def test_a_wrong_commitment_and_a_wrong_tag_are_the_same_error() -> None:
         message._replace(ciphertext=message.ciphertext[:-1] + bytes([message.ciphertext[-1] ^ 1])),
     ):
         with pytest.raises(AuthenticationError) as caught:
-            triple_ratchet.decrypt(bob, AD, tampered, nothing_skipped)
+            triple_ratchet.decrypt(bob, AD, tampered, ARRIVAL)
         errors.append((type(caught.value), str(caught.value), caught.value.__cause__))
     assert errors[0] == errors[1]
 
@@ -143,29 +145,41 @@ def test_an_unknown_epoch_is_refused() -> None:
     refuse(bob, message._replace(header=message.header._replace(pq_epoch=1)), EpochUnknownError)
 
 
-@pytest.mark.parametrize("payload", [each for each in PqPayloadType if each is not PqPayloadType.NONE])
-def test_a_payload_is_refused_only_after_its_message_authenticated(payload: PqPayloadType) -> None:
-    alice, bob = established()
-    _, message = _with_payload(alice, payload)
-    refuse(bob, message, UnsupportedVersionError)
-    refuse(bob, message._replace(commitment=bytes(32)), AuthenticationError)
-
-
-def _with_payload(state: RatchetState, payload: PqPayloadType) -> tuple[RatchetState, RatchetMessage]:
-    """Encrypt as a peer of a later release does, with a payload for the post-quantum ratchet."""
-    double, pq = double_ratchet.send(state.double, RNG), pq_ratchet.send(state.pq)
-    output = kdf(pq.message_key.expose(), triple_ratchet.MESSAGE_LABEL, double.message_key.expose())
-    header = RatchetHeader(*double.header, *pq.header, payload, bytes(PQ_PAYLOAD_LENGTHS[payload]))
+def _with_payload(state: RatchetState, kind: PqPayloadType, payload: bytes) -> RatchetMessage:
+    """Encrypt as a hostile peer does, with any payload for the post-quantum ratchet."""
+    double, pq = double_ratchet.send(state.double, RNG), pq_ratchet.send(state.pq, state.pq.turn)
+    output = kdf(pq.message_key, triple_ratchet.MESSAGE_LABEL, double.message_key)
+    header = RatchetHeader(*double.header, *pq.header, kind, payload)
     prefix = header.encode() + output[32:] + bytes(12)
-    sealed = aead.seal(output[:32], bytes(12), PLAINTEXT, AD + prefix)
-    return RatchetState(double.state, pq.state), RatchetMessage.decode(prefix + sealed)
+    return RatchetMessage.decode(prefix + aead.seal(output[:32], bytes(12), PLAINTEXT, AD + prefix))
+
+
+@pytest.mark.parametrize("kind", [PqPayloadType.ENCAPSULATION_KEY, PqPayloadType.CIPHERTEXT])
+def test_a_payload_without_the_right_mac_is_refused_although_its_message_is_authentic(kind: PqPayloadType) -> None:
+    alice, bob = established()
+    message = _with_payload(alice, kind, bytes(PQ_PAYLOAD_LENGTHS[kind]))
+    refuse(bob, message, AuthenticationError)
+
+
+def test_a_proposal_is_attached_and_answered() -> None:
+    alice, bob = established()
+    alice = alice._replace(pq=pq_turns.ask_for_healing(alice.pq))
+    alice, (offer,) = encrypted(alice)
+    assert offer.header.pq_type == PqPayloadType.ENCAPSULATION_KEY
+    bob, (answer,) = encrypted(triple_ratchet.decrypt(bob, AD, offer, ARRIVAL).state)
+    assert answer.header.pq_type == PqPayloadType.CIPHERTEXT
+    alice, (first_of_the_epoch,) = encrypted(triple_ratchet.decrypt(alice, AD, answer, ARRIVAL).state)
+    assert first_of_the_epoch.header.pq_epoch == 1
+    bob = triple_ratchet.decrypt(bob, AD, first_of_the_epoch, ARRIVAL).state
+    assert (alice.pq.epoch, bob.pq.epoch) == (2, 2)
+    assert alice.pq.root_key == bob.pq.root_key
 
 
 def test_a_header_whose_post_quantum_half_is_used_up_is_no_duplicate() -> None:
     """Only the Double Ratchet names duplicates: a duplicate is acknowledged silently, and a forgery must not be."""
     alice, bob = established()
     alice, (first, second) = encrypted(alice, 2)
-    bob = triple_ratchet.decrypt(bob, AD, first, nothing_skipped).state
+    bob = triple_ratchet.decrypt(bob, AD, first, ARRIVAL).state
     refuse(bob, first, DuplicateMessageError)
     crossed = second._replace(header=second.header._replace(pq_index=first.header.pq_index))
     refuse(bob, crossed, AuthenticationError)

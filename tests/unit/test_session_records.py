@@ -13,6 +13,7 @@ from e2ee.limits import (
 from e2ee.messenger import Outcome, Reception
 from e2ee.ports import Table
 from e2ee.ratchet.skipped_keys import Evicted, Ratchet, SkippedKey, SkippedPosition
+from e2ee.session import Session
 from e2ee.stores import session_records
 from tests.world import Device, World, talk, unchanged
 
@@ -108,6 +109,11 @@ def test_the_two_maps_are_bounded_apart() -> None:
         assert {find(keys(1, ratchet=ratchet)[0].position) for ratchet in Ratchet} == {b"k" * 32}
 
 
+def aged(session: Session, further: int) -> Session:
+    """Return a session that has received so many more messages."""
+    return session._replace(ratchets=session.ratchets._replace(receives=session.receives + further))
+
+
 def test_skipped_keys_die_after_2000_further_receives() -> None:
     alice, bob = established()
     late = [alice.encrypt(bob, f"late {number}") for number in range(2)]
@@ -116,7 +122,7 @@ def test_skipped_keys_die_after_2000_further_receives() -> None:
 
     def receives(further: int) -> None:
         with bob.store.write() as tx:
-            session_records.save_session(tx, session._replace(receives=session.receives + further))
+            session_records.save_session(tx, aged(session, further))
 
     receives(SKIPPED_KEY_RECEIVES)
     bob.messenger.prune()

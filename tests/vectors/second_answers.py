@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.vectors import second_backend as second
-from tests.vectors.second_ratchets import Json, double_ratchet, pq_ratchet, raw
+from tests.vectors.second_pq_ratchet import pq_conversation, pq_ratchet
+from tests.vectors.second_ratchets import Json, double_ratchet, raw
 
 PREFIX: Final = 97
 """Length of a RatchetMessage before its ciphertext, without a payload."""
@@ -275,7 +276,7 @@ ANSWERS: Final[dict[str, dict[str, Callable[[Json], Json]]]] = {
     },
     "pqxdh": {"PqxdhInitiate": initiate, "PqxdhRespond": respond},
     "double_ratchet": {"DoubleRatchet": double_ratchet},
-    "pq_ratchet": {"PqRatchet": pq_ratchet},
+    "pq_ratchet": {"PqRatchet": pq_ratchet, "PqConversation": pq_conversation},
     "aead": {"MessageSeal": seal, "MessageOpen": opened},
     "padding": {"PaddedLength": padded_length, "Pad": pad, "Unpad": unpad},
     "safety_number": {"SafetyNumber": safety_number},

@@ -31,6 +31,10 @@ def kdf(key: bytes, label: str, data: bytes = b"", size: int = 64) -> bytes:
     return hashlib.blake2b(message, digest_size=size, key=key).digest()
 
 
+def mac(key: bytes, label: str, data: bytes) -> bytes:
+    return kdf(key, label, data, 32)
+
+
 def pair(data: bytes) -> tuple[bytes, bytes]:
     return data[:32], data[32:]
 
@@ -110,10 +114,14 @@ def chain_step(chain_key: bytes) -> tuple[bytes, bytes]:
     return pair(kdf(chain_key, "E2EE/1 chain"))
 
 
-def pq_first_epoch(secret: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    """Return RK', CK_ir, CK_ri and AK of epoch 0."""
-    output = hkdf(bytes(32), secret, b"E2EE/1 PQ root" + bytes(4), 128)
+def pq_root(epoch: int, root_key: bytes, secret: bytes, bind: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return RK', CK_ir, CK_ri and AK of an epoch."""
+    output = hkdf(root_key, secret, b"E2EE/1 PQ root" + epoch.to_bytes(4, "big") + bind, 128)
     return output[:32], output[32:64], output[64:96], output[96:]
+
+
+def pq_mac(authentication_key: bytes, label: str, epoch: int, data: bytes) -> bytes:
+    return mac(authentication_key, label, epoch.to_bytes(4, "big") + data)
 
 
 def pq_chain_step(chain_key: bytes, index: int) -> tuple[bytes, bytes]:

@@ -1,6 +1,6 @@
-"""Both ratchets once more, on the second backend: one end each, from a vector's input to its output.
+"""The Double Ratchet once more, on the second backend: one end, from a vector's input to its output.
 
-Owns: accepted steps of sections 7.2 and 7.3.
+Owns: accepted steps of section 7.2.
 Does not know about: the e2ee package, limits and refusals.
 """
 
@@ -83,32 +83,3 @@ class DoubleRatchet:
 def double_ratchet(given: Json) -> Json:
     ratchet = DoubleRatchet(given)
     return {"steps": [ratchet.step(each) for each in given["steps"]]}
-
-
-def pq_ratchet(given: Json) -> Json:
-    root_key, to_responder, to_initiator, authentication_key = second.pq_first_epoch(raw(given, "sk_pq"))
-    sending, receiving = (to_responder, to_initiator) if given["role"] == "initiator" else (to_initiator, to_responder)
-    outcome = {
-        "root_key": root_key.hex(),
-        "sending_chain_key": sending.hex(),
-        "receiving_chain_key": receiving.hex(),
-        "authentication_key": authentication_key.hex(),
-    }
-    steps: list[Json] = []
-    sent = received = 0
-    skipped: dict[int, bytes] = {}
-    for step in given["steps"]:
-        if step["step"] == "send":
-            sending, key = second.pq_chain_step(sending, sent)
-            steps.append(
-                {"step": "send", "epoch": 0, "index": sent, "chain_key": sending.hex(), "message_key": key.hex()}
-            )
-            sent += 1
-            continue
-        while received <= step["index"]:
-            receiving, skipped[received] = second.pq_chain_step(receiving, received)
-            received += 1
-        key = skipped.pop(step["index"])
-        counted = {"message_key": key.hex(), "skipped_keys": len(skipped)}
-        steps.append({"step": "receive", "chain_key": receiving.hex(), **counted})
-    return {**outcome, "steps": steps}

@@ -56,8 +56,13 @@ def test_invalid_plain_signatures_are_refused_by_the_second_backend_too() -> Non
         assert not second.verifies(raw(given, "public_key"), raw(given, "message"), raw(given, "signature"))
 
 
+def conversations() -> Iterator[Json]:
+    for name in ("conversation", "sessions", "limits"):
+        yield from (test for kind, test in valid_cases(name) if kind == "Conversation")
+
+
 def sent_messages() -> Iterator[tuple[Json, Json]]:
-    for name in ("conversation", "reception"):
+    for name in ("conversation", "sessions", "limits", "reception"):
         for _, test in valid_cases(name):
             for step, shown in zip(test["input"]["steps"], test["output"]["steps"], strict=True):
                 if step["step"] == "send":
@@ -92,7 +97,7 @@ def test_every_sent_envelope_opens_under_the_keys_shown() -> None:
 def test_every_turn_of_a_conversation_follows_from_the_keys_before_it() -> None:
     """The keys of a conversation's sends and deliveries, from SK_dr on, by the second backend's Double Ratchet."""
     turned = 0
-    for _, test in valid_cases("conversation"):
+    for test in conversations():
         turned += follow(test)
     assert turned > 40
 
@@ -137,7 +142,7 @@ def follow(test: Json) -> int:
 
 def test_every_session_of_a_conversation_starts_from_what_its_devices_publish() -> None:
     """T, H, SK_dr and the post-quantum root key, from the published bytes and the initiator's private keys."""
-    for _, test in valid_cases("conversation"):
+    for test in conversations():
         devices = {each["user_id"]: each for each in test["input"]["devices"]}
         published = dict(zip(devices, test["output"]["devices"], strict=True))
         for step, shown in zip(test["input"]["steps"], test["output"]["steps"], strict=True):
@@ -145,7 +150,7 @@ def test_every_session_of_a_conversation_starts_from_what_its_devices_publish() 
                 found = initiate(
                     handshake(step, devices[step["device"]], devices[step["peer"]], published[step["peer"]])
                 )
-                pq_root_key = second.pq_first_epoch(raw(found, "sk_pq"))[0].hex()
+                pq_root_key = second.pq_root(0, bytes(32), raw(found, "sk_pq"), b"")[0].hex()
                 assert [found[name] for name in ("associated_data", "handshake_hash", "sk_dr")] == [
                     shown[name] for name in ("associated_data", "handshake_hash", "root_key")
                 ]

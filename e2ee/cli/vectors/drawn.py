@@ -23,7 +23,7 @@ def drawn(name: str, length: int) -> bytes:
 
 
 def encapsulation(public_key: bytes, number: int = 0) -> tuple[bytes, bytes]:
-    """Return the `number`th recorded (shared secret, ciphertext) of an ML-KEM-1024 key.
+    """Return the `number`th recorded (shared secret, ciphertext) of an ML-KEM-1024 or ML-KEM-768 key.
 
     Encapsulation cannot be derandomised with the library, so each one was made once and is read back.
 
@@ -41,7 +41,8 @@ def record(public_key: bytes, number: int = 0) -> None:
     name = _name(public_key, number)
     if name in _recorded():
         return
-    shared_secret, ciphertext = kem.encapsulate_1024(public_key)
+    encapsulate = kem.encapsulate_768 if len(public_key) == 1184 else kem.encapsulate_1024
+    shared_secret, ciphertext = encapsulate(public_key)
     everything = {**_recorded(), name: {"shared_secret": shared_secret.hex(), "ciphertext": ciphertext.hex()}}
     RECORD.write_text(json.dumps(everything, indent=2, sort_keys=True) + "\n")
     _recorded.cache_clear()

@@ -19,11 +19,16 @@ FLAGS: Final[dict[str, tuple[str, str]]] = {
     ),
     "InvalidText": ("MISSING_STEP", "A character that the identifier or the text form does not allow."),
     "UnknownKind": ("EDGE_CASE", "A kind of content that is not defined. It decodes, and nothing is acted on."),
+    "NothingFollows": ("EDGE_CASE", "A known kind of content that is accepted and not shown. Its session advances."),
     "NonCanonicalKey": ("MALLEABILITY", "An X25519 key with bit 255 set or with u not below p."),
     "LowOrderKey": ("WEAK_PARAMS", "A point of low order: the exchange would give zero whatever the private key is."),
     "WeakSignature": (
         "SIGNATURE_MALLEABILITY",
         "Verifies with a lenient Ed25519 verifier, for any message or a second time.",
+    ),
+    "MixedOrder": (
+        "SIGNATURE_MALLEABILITY",
+        "A key or R with a component of small order, where verifiers disagree. The equation without cofactor decides.",
     ),
     "ModifiedSignature": ("AUTH_BYPASS", "A signature with a changed bit or of the wrong length."),
     "WrongSigner": ("AUTH_BYPASS", "A valid signature of a key that has no say here."),
@@ -61,12 +66,31 @@ FLAGS: Final[dict[str, tuple[str, str]]] = {
     "Turn": ("BASIC", "The Double Ratchet turns."),
     "ForeignRatchetKey": ("AUTH_BYPASS", "An unknown ratchet key before our next message: nobody honest has one yet."),
     "UnknownEpoch": ("AUTH_BYPASS", "A post-quantum epoch that the session does not hold."),
+    "Epoch": ("BASIC", "A post-quantum epoch is proposed, answered and completed."),
+    "Healing": ("BASIC", "An end asks for a new post-quantum epoch at once."),
+    "LatePayload": ("EDGE_CASE", "A copy of a payload whose epoch is over: it is ignored, its message is delivered."),
+    "Evicted": ("EDGE_CASE", "A message whose chain or key was dropped for age."),
+    "ModifiedPayload": (
+        "AUTH_BYPASS",
+        "A post-quantum payload whose mac does not fit, in a message that is authentic.",
+    ),
+    "OtherProposal": ("AUTH_BYPASS", "A second encapsulation key for an epoch, in a message that is authentic."),
+    "PayloadOutOfPlace": ("AUTH_BYPASS", "A post-quantum payload that no honest peer sends in this phase."),
     "Replay": ("REPLAY", "A message or handshake that was accepted before."),
     "Padding": ("MALLEABILITY", "A filler or a padded length that no sender produces."),
     "PayloadLength": ("MODIFIED_PARAMETER", "A post-quantum payload whose length does not fit its type."),
     "MalformedContent": ("MISSING_STEP", "A plaintext that authenticates and is no valid content."),
     "WrongRecipient": ("AUTH_BYPASS", "An envelope for another device."),
     "SimultaneousStart": ("EDGE_CASE", "Both ends start a session before they hear of each other."),
+    "SessionLimit": (
+        "DENIAL_OF_SERVICE",
+        "More sessions with one device than are kept, or older ones. The limits are this package's; others may differ.",
+    ),
+    "SkippedKeyLimit": (
+        "DENIAL_OF_SERVICE",
+        "More skipped keys than are kept, or older ones. The limits are this package's; others may differ.",
+    ),
+    "SessionOrder": ("EDGE_CASE", "Which of several sessions sends: the one with the highest (created, T)."),
     "Tampered": ("AUTH_BYPASS", "A byte was changed on the way; the unchanged envelope comes later and is accepted."),
 }
 """bugType and description by flag."""

@@ -14,16 +14,19 @@ from e2ee.cli.vectors.cases import (
     content,
     conversation,
     device_list,
+    double_ratchet,
     envelope,
+    limits,
     message,
     padding,
     people,
+    pq_ratchet,
     pqxdh,
     prekey,
     primitives,
-    ratchets,
     reception,
     safety_number,
+    sessions,
 )
 from e2ee.cli.vectors.drawn import record
 from e2ee.cli.vectors.files import encode
@@ -37,8 +40,8 @@ GROUPS: Final[dict[str, Callable[[], Iterator[CaseGroup]]]] = {
     "device_list": device_list.groups,
     "prekey": prekey.groups,
     "pqxdh": pqxdh.groups,
-    "double_ratchet": ratchets.double_groups,
-    "pq_ratchet": ratchets.pq_groups,
+    "double_ratchet": double_ratchet.groups,
+    "pq_ratchet": pq_ratchet.groups,
     "aead": aead.groups,
     "message": message.groups,
     "padding": padding.groups,
@@ -46,7 +49,9 @@ GROUPS: Final[dict[str, Callable[[], Iterator[CaseGroup]]]] = {
     "envelope": envelope.groups,
     "safety_number": safety_number.groups,
     "conversation": conversation.groups,
+    "sessions": sessions.groups,
     "reception": reception.groups,
+    "limits": limits.groups,
 }
 
 ENCAPSULATIONS: Final = 3
@@ -83,6 +88,8 @@ def record_encapsulations() -> None:
     for key in (*people.kem_keys(), primitives.KEM_KEY):
         for number in range(ENCAPSULATIONS):
             record(key, number)
+    for key in pq_ratchet.encapsulation_keys():
+        record(key)
 
 
 def document(file: VectorFile) -> JsonObject:
@@ -114,7 +121,8 @@ def document(file: VectorFile) -> JsonObject:
 def _test(operation: Operation, case: Case, number: int) -> JsonObject:
     outcome = operation.answer(case.input)
     expected = "valid" if case.fails_at is None else f"refused at {case.fails_at}"
-    found = "valid" if outcome["result"] == "valid" else f"refused at {outcome['fails_at']}"
+    refused = outcome.get("problem") or f"refused at {outcome.get('fails_at')}"
+    found = "valid" if outcome["result"] == "valid" else refused
     if expected != found:
         raise UnexpectedOutcomeError(f"{operation.name}, {case.comment}: expected {expected}, found {found}")
     test: JsonObject = {"tcId": number, "comment": case.comment, "flags": list(case.flags), "result": outcome["result"]}

@@ -39,6 +39,8 @@ FILES: Final[tuple[VectorFile, ...]] = (
     envelope.FILE,
     safety_number.FILE,
     scripts.CONVERSATION_FILE,
+    scripts.SESSIONS_FILE,
     scripts.RECEPTION_FILE,
+    scripts.LIMITS_FILE,
 )
 """In the order in which an implementer needs them."""

@@ -1,8 +1,8 @@
 """A key of one ratchet, or of one step of it, in the place of another."""
 
-from e2ee.private_keys import ChainKey, IdentityKeyPair, PqChainKey, RootKey, SharedSecret
+from e2ee.private_keys import IdentityKeyPair, RootKey, SharedSecret
 from e2ee.ratchet import double_ratchet, pq_ratchet
-from e2ee.ratchet.state import PqChain, SendingChain
+from e2ee.ratchet.state import ChainKey, PqChain, PqChainKey, SendingChain
 from e2ee.wire.public_keys import IdentityKey
 
 
@@ -27,4 +27,4 @@ def identity_key_as_first_ratchet_key(root_key: RootKey, their_identity: Identit
 
 
 def root_key_as_pq_secret(root_key: RootKey) -> None:
-    pq_ratchet.start(root_key, initiator=True)  # error: arg-type
+    pq_ratchet.start(root_key, initiator=True, now=0)  # error: arg-type

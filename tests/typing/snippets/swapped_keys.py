@@ -2,7 +2,6 @@
 
 from e2ee.private_keys import (
     AccountKeyPair,
-    ChainKey,
     DeviceSigningKeyPair,
     EphemeralKeyPair,
     IdentityKeyPair,
@@ -12,6 +11,7 @@ from e2ee.private_keys import (
     SharedSecret,
     diffie_hellman,
 )
+from e2ee.ratchet.state import ChainKey
 from e2ee.wire.public_keys import AccountKey, IdentityKey, PreKeyPublicKey, RatchetPublicKey
 
 

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from e2ee.cli.vectors.cases.mutations import valid
-from e2ee.cli.vectors.cases.people import NOW, person
+from e2ee.cli.vectors.cases.people import person
 from e2ee.cli.vectors.cases.story import Story
 from e2ee.cli.vectors.drawn import drawn
 from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject
 from e2ee.cli.vectors.operations.scripts import CONVERSATION
-from e2ee.limits import DAY_MS
 from e2ee.wire.content import ContentKind
 
 ALICE: Final = person("alice")
@@ -22,7 +21,6 @@ _RATCHET_MESSAGE: Final = _PREKEY_BODY + 1719 + 4
 def groups() -> Iterator[CaseGroup]:
     yield CaseGroup(CONVERSATION, "how sessions begin", tuple(_beginnings()))
     yield CaseGroup(CONVERSATION, "what the network does to them", tuple(_networks()))
-    yield CaseGroup(CONVERSATION, "several sessions", tuple(_sessions()))
     yield CaseGroup(CONVERSATION, "what is said", tuple(_contents()))
 
 
@@ -154,56 +152,6 @@ def _changed() -> JsonObject:
     return story.conversation()
 
 
-def _sessions() -> Iterator[Case]:
-    yield valid("both start, and converge to the later session", _simultaneous(), "SimultaneousStart")
-    yield valid("a second session takes over, the first one still receives", _second_session(), "Normal")
-    yield valid("a first message without one-time prekeys returns when its session is gone", _returned(False), "Replay")
-    yield valid("a first message with one-time prekeys returns when its session is gone", _returned(True), "Replay")
-
-
-def _simultaneous() -> JsonObject:
-    story = Story("simultaneous", ALICE, BOB)
-    story.start(ALICE, BOB)
-    ours = story.send(ALICE, BOB)
-    story.start(BOB, ALICE)
-    theirs = story.send(BOB, ALICE)
-    story.deliver(ALICE, theirs)
-    story.deliver(BOB, ours)
-    story.pass_on(ALICE, BOB)
-    story.pass_on(BOB, ALICE)
-    story.pass_on(ALICE, BOB)
-    return story.conversation()
-
-
-def _second_session() -> JsonObject:
-    story = _story("second session")
-    story.pass_on(ALICE, BOB)
-    story.pass_on(BOB, ALICE)
-    late = story.send(ALICE, BOB)
-    lost = story.send(BOB, ALICE)
-    story.start(ALICE, BOB, last_resort=True, number=1)
-    story.pass_on(ALICE, BOB)
-    story.deliver(BOB, late)
-    story.pass_on(BOB, ALICE)
-    story.deliver(ALICE, lost)
-    story.pass_on(ALICE, BOB)
-    return story.conversation()
-
-
-def _returned(one_time: bool) -> JsonObject:
-    story = _story(f"returned {one_time}", one_time=one_time, last_resort=True)
-    first = story.send(ALICE, BOB)
-    story.deliver(BOB, first)
-    story.start(ALICE, BOB, one_time=False, last_resort=True, number=1)
-    second = story.send(ALICE, BOB)
-    story.deliver(BOB, second, first)
-    later = NOW + 46 * DAY_MS
-    story.step("prune", BOB, peer=ALICE.user_id, time=later)
-    story.step("deliver", BOB, envelope_of=first, time=later + 1)
-    story.step("deliver", BOB, envelope_of=second, time=later + 2)
-    return story.conversation()
-
-
 def _contents() -> Iterator[Case]:
     story = _story("sizes")
     for length in (0, 20, 133, 134, 135, 150, 700):
@@ -226,3 +174,27 @@ def _contents() -> Iterator[Case]:
     yield valid(
         "receipt, empty, an unknown kind, a message id for the second time", story.conversation(), "UnknownKind"
     )
+    yield valid("kinds that are accepted and from which nothing follows", _consumed_kinds(), "NothingFollows")
+    yield valid("kinds around the known ones are stored as unsupported", _unknown_kinds(), "UnknownKind")
+
+
+def _consumed_kinds() -> JsonObject:
+    """Nobody sent the envelopes that are asked for, and bodies without a layout are arbitrary."""
+    story = _story("consumed kinds")
+    retry_request = b"\0\2" + drawn("consumed kinds: envelope ids", 32)
+    story.deliver(BOB, story.send(ALICE, BOB, retry_request, ContentKind.RETRY_REQUEST))
+    for kind in (ContentKind.CALL, ContentKind.EMPTY, ContentKind.SESSION_RESET):
+        story.deliver(BOB, story.send(ALICE, BOB, drawn(f"consumed kinds: body {kind}", 40), kind))
+        story.deliver(BOB, story.send(ALICE, BOB, b"", kind))
+        story.deliver(ALICE, story.send(BOB, ALICE, b"\xff", kind))
+    story.pass_on(ALICE, BOB)
+    story.pass_on(BOB, ALICE)
+    return story.conversation()
+
+
+def _unknown_kinds() -> JsonObject:
+    story = _story("unknown kinds")
+    for kind in (0, max(ContentKind) + 1, 255):
+        story.deliver(BOB, story.send(ALICE, BOB, drawn(f"unknown kinds: body {kind}", 20), kind))
+    story.pass_on(BOB, ALICE)
+    return story.conversation()

@@ -12,7 +12,7 @@ from e2ee.cli.vectors.operations import device_list
 from e2ee.limits import MAX_DEVICES, MAX_TIMESTAMP
 from e2ee.primitives.kdf import sha256
 from e2ee.private_keys import AccountKeyPair, DeviceSigningKeyPair, IdentityKeyPair, SeedBytes32
-from e2ee.wire.device_list import DeviceList, DeviceListHash, ListedDevice, SignedDeviceList
+from e2ee.wire.device_list import DeviceList, DeviceListHash, ListedDevice, SignedDeviceList, ordered
 from e2ee.wire.identifiers import DeviceId, UserId
 from e2ee.wire.public_keys import IdentityKey
 
@@ -27,6 +27,8 @@ def groups() -> Iterator[CaseGroup]:
     yield CaseGroup(device_list.DECODE, "bytes to fields", tuple(_decode()))
     yield CaseGroup(device_list.VERIFY, "whose list is it", tuple(_verify()))
     yield CaseGroup(device_list.JUDGE, "one list after another", tuple(_chains()))
+    yield CaseGroup(device_list.JUDGE, "a list below the newest one known", tuple(_older()))
+    yield CaseGroup(device_list.JUDGE, "a device id keeps its keys for ever", tuple(_kept_keys()))
 
 
 def entry(number: int) -> ListedDevice:
@@ -173,43 +175,83 @@ def _chains() -> Iterator[Case]:
     second = list_of(ALICE, [ALICE.listed, entry(1)], 2, first.hash())
     third = list_of(ALICE, [ALICE.listed], 3, second.hash())
     fifth = list_of(ALICE, [entry(1)], 5, DeviceListHash(drawn("chain: hash of the fourth", 32)))
-
-    def given(*lists: DeviceList | bytes) -> JsonObject:
-        encoded = [each if isinstance(each, bytes) else signed(ALICE, each).encode() for each in lists]
-        return {"user_id": "alice", "lists": [each.hex() for each in encoded]}
-
-    yield valid("three lists in order", given(first, second, third))
-    yield valid("the same list twice", given(first, second, second), "Replay")
-    yield valid("an older list changes nothing", given(second, third, second, first), "Replay")
-    yield valid("a gap", given(first, third), "ListGap")
-    yield valid("two gaps", given(second, fifth), "ListGap")
-    yield valid("begins with a later list", given(fifth), "ListGap")
+    yield valid("three lists in order", _seen(first, second, third))
+    yield valid("the same list twice", _seen(first, second, second), "Replay")
+    yield valid("an older list changes nothing", _seen(second, third, second, first), "Replay")
+    yield valid("a gap", _seen(first, third), "ListGap")
+    yield valid("two gaps", _seen(second, fifth), "ListGap")
+    yield valid("begins with a later list", _seen(fifth), "ListGap")
     other_first = replace(first, created_at=NOW)
     other_second = replace(second, devices=(entry(2),))
-    yield invalid("same seq, another list", "signature", given(first, other_first), "ListFork")
-    yield invalid("same seq later in the chain", "signature", given(first, second, other_second), "ListFork")
+    yield invalid("same seq, another list", "signature", _seen(first, other_first), "ListFork")
+    yield invalid("same seq later in the chain", "signature", _seen(first, second, other_second), "ListFork")
     wrong = replace(second, previous_hash=other_first.hash())
-    yield invalid("the next list names another predecessor", "signature", given(first, wrong), "ListFork")
-    below = given(second, other_first)
+    yield invalid("the next list names another predecessor", "signature", _seen(first, wrong), "ListFork")
+    below = _seen(second, other_first)
     yield invalid("an older list is not the predecessor that the newest one names", "signature", below, "ListFork")
-    rekeyed = replace(ALICE.listed, identity_key=entry(3).identity_key)
-    kept_id = replace(third, devices=(rekeyed,))
-    yield invalid("a device id has other keys than before", "signature", given(first, second, kept_id), "ListFork")
-    over_gap = replace(fifth, devices=(rekeyed,))
-    yield invalid("a device id has other keys, over a gap", "signature", given(first, over_gap), "ListFork")
     by_signature = replace(second, previous_hash=DeviceListHash(_hash_of_signature(first)))
     yield invalid(
-        "the next list names the hash of bytes and signature", "signature", given(first, by_signature), ("ListFork")
+        "the next list names the hash of bytes and signature", "signature", _seen(first, by_signature), "ListFork"
     )
     mallory = AccountKeyPair(SeedBytes32(drawn("mallory: account key", 32)))
     taken = replace(second, account_key=mallory.public)
     changed = SignedDeviceList(taken, mallory.sign(taken.signed_bytes())).encode()
-    yield invalid("the next list is under another account key", "signature", given(first, changed), "AccountKeyChanged")
+    yield invalid("the next list is under another account key", "signature", _seen(first, changed), "AccountKeyChanged")
     forged = SignedDeviceList(second, mallory.sign(second.signed_bytes())).encode()
-    yield invalid("the next list is signed by another key", "signature", given(first, forged), "WrongSigner")
+    yield invalid("the next list is signed by another key", "signature", _seen(first, forged), "WrongSigner")
     others = replace(second, user_id=UserId("bob"))
-    yield invalid("the next list is another user's", "signature", given(first, others), "WrongSigner")
-    yield invalid("the next list is cut", "decode", given(first, signed(ALICE, second).encode()[:-1]), "Truncated")
+    yield invalid("the next list is another user's", "signature", _seen(first, others), "WrongSigner")
+    yield invalid("the next list is cut", "decode", _seen(first, signed(ALICE, second).encode()[:-1]), "Truncated")
+
+
+def _older() -> Iterator[Case]:
+    """Rule 4: only the list just below the newest one can be told from a false one; what is below that is rule 7's."""
+    first = list_of(ALICE, [ALICE.listed])
+    second = list_of(ALICE, [ALICE.listed, entry(1)], 2, first.hash())
+    third = list_of(ALICE, [ALICE.listed], 3, second.hash())
+    other_first = replace(first, created_at=NOW)
+    other_second = replace(second, devices=ordered((ALICE.listed, entry(2))))
+    yield valid("the link that a gap left out comes later", _seen(first, third, second), "ListGap")
+    yield valid("begins with a later list, its predecessor comes after it", _seen(second, first), "ListGap")
+    below = _seen(third, other_first)
+    yield valid("another list two below: no hash is known that it contradicts", below, "ListGap")
+    false_link = _seen(first, third, other_second)
+    yield invalid("the link that a gap left out is not the one named", "signature", false_link, "ListFork")
+    before = _seen(third, other_second)
+    yield invalid("begins with a later list, which names another predecessor", "signature", before, "ListFork")
+    again = _seen(third, second, other_second)
+    yield invalid("after the right predecessor comes a false one", "signature", again, "ListFork")
+
+
+def _kept_keys() -> Iterator[Case]:
+    """Rule 7: in the next list, over a gap, and below the newest one, where every hash fits."""
+    first = list_of(ALICE, [ALICE.listed])
+    for comment, other in (
+        ("another identity key", replace(ALICE.listed, identity_key=entry(3).identity_key)),
+        ("another device signing key", replace(ALICE.listed, device_signing_key=entry(3).device_signing_key)),
+    ):
+        rekeyed = list_of(ALICE, [other, entry(1)], 2, first.hash())
+        yield invalid(f"{comment} in the next list", "signature", _seen(first, rekeyed), "ListFork")
+        yield invalid(
+            f"{comment} in the list before, which the newest one names", "signature", _seen(rekeyed, first), "ListFork"
+        )
+        far = replace(rekeyed, seq=5)
+        yield invalid(f"{comment} over a gap", "signature", _seen(first, far), "ListFork")
+        yield invalid(f"{comment} below a gap", "signature", _seen(far, first), "ListFork")
+    one, two = entry(1), entry(2)
+    both = list_of(ALICE, [one, two])
+    swapped = [replace(one, device_id=two.device_id), replace(two, device_id=one.device_id)]
+    exchanged = list_of(ALICE, swapped, 2, both.hash())
+    yield invalid("two devices with each other's keys", "signature", _seen(both, exchanged), "ListFork")
+    kept = list_of(ALICE, [entry(3), two], 5, DeviceListHash(drawn("kept keys: hash of the fourth", 32)))
+    yield valid("one device goes, another comes, the third keeps its keys", _seen(both, kept), "ListGap")
+    yield valid("the same, seen from its end", _seen(kept, both), "ListGap")
+
+
+def _seen(*lists: DeviceList | bytes) -> JsonObject:
+    """Return alice's lists in the order in which a device sees them."""
+    encoded = [each if isinstance(each, bytes) else signed(ALICE, each).encode() for each in lists]
+    return {"user_id": "alice", "lists": [each.hex() for each in encoded]}
 
 
 def _hash_of_signature(content: DeviceList) -> bytes:

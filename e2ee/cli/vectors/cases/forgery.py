@@ -42,6 +42,7 @@ class Forgery:
     device_list: SignedDeviceList | None = None
     carries_list: bool = True
     body: bytes = b"\1hello"
+    kind: ContentKind = ContentKind.APPLICATION
 
     def claiming(self, **keys: Any) -> "Forgery":
         """Return the message with a handshake that was really made with other keys of the party."""
@@ -59,8 +60,8 @@ class Forgery:
     def without_list(self) -> "Forgery":
         return replace(self, carries_list=False)
 
-    def with_body(self, body: bytes) -> "Forgery":
-        return replace(self, body=body)
+    def with_body(self, body: bytes, kind: ContentKind = ContentKind.APPLICATION) -> "Forgery":
+        return replace(self, body=body, kind=kind)
 
     def list_with(self, *others: ListedDevice) -> SignedDeviceList:
         """Return the sender's first list with further devices."""
@@ -83,7 +84,7 @@ class Forgery:
         own = self.device_list or self.sender.device_list().signed
         return Content(
             message_id=MessageId(drawn(f"forgery {self.number}: message id", 16)),
-            kind=ContentKind.APPLICATION,
+            kind=self.kind,
             conversation_id=ConversationId(""),
             sent_at=NOW,
             sender_list=own.unverified.position,
@@ -104,7 +105,7 @@ class Forgery:
         session = self._session()
         script = Script(self._drawn("ratchet key", 32), self._drawn("nonce", 12))
         data = self.plaintext() if plaintext is None else plaintext
-        _, message = triple_ratchet.encrypt(session.ratchets, session.session_id, data, script)
+        _, message = triple_ratchet.encrypt(session.ratchets, session.session_id, data, NOW, script)
         handshake = session.pending_handshake
         if handshake is None:
             raise AssertionError("a session that just started carries its handshake")

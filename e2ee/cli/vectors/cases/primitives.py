@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from e2ee.cli.vectors.cases.crafted_signatures import crafted_signatures
 from e2ee.cli.vectors.cases.mutations import LOW_ORDER, P25519, flip, invalid, non_canonical_keys, valid
 from e2ee.cli.vectors.drawn import drawn, encapsulation
 from e2ee.cli.vectors.model import Case, CaseGroup
@@ -114,6 +115,7 @@ def _verify() -> Iterator[Case]:
     other = sign.public_key(drawn("ed25519 other seed", 32))
     yield invalid("another key", "signature", given(other, signature, message), "WrongSigner")
     yield invalid("a key of 31 bytes", "signature", given(key[:-1], signature, message), "Truncated")
+    yield from crafted_signatures()
 
 
 def _decapsulate() -> Iterator[Case]:

@@ -11,6 +11,7 @@ from e2ee.cli.vectors.model import Case, CaseGroup
 from e2ee.cli.vectors.operations.scripts import RECEPTION
 from e2ee.cli.vectors.refusals import Layer
 from e2ee.limits import MAX_SKIP
+from e2ee.wire.content import ContentKind
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import EnvelopeId
 
@@ -104,6 +105,7 @@ def _first_plaintexts() -> Iterator[Case]:
     forgery = Forgery()
     content = forgery.content().encode()
     padded = forgery.plaintext()
+    receipt = bytes((3, 0, 1)) + forgery.content().message_id.raw
     for comment, plaintext, flag in (
         ("wrong filler", flip(padded, -1), "Padding"),
         ("no padding at all", (content + bytes(272))[:256], "Padding"),
@@ -113,6 +115,12 @@ def _first_plaintexts() -> Iterator[Case]:
         ("no device list in a first message", forgery.without_list().plaintext(), "MalformedContent"),
         ("application data of format 2", forgery.with_body(b"\2hello").plaintext(), "MalformedContent"),
         ("application data that is no UTF-8", forgery.with_body(b"\1\xff").plaintext(), "MalformedContent"),
+        ("a receipt of type 3", forgery.with_body(receipt, ContentKind.RECEIPT).plaintext(), "MalformedContent"),
+        (
+            "a receipt without ids",
+            forgery.with_body(bytes((1, 0, 0)), ContentKind.RECEIPT).plaintext(),
+            "MalformedContent",
+        ),
     ):
         envelope = forgery.envelope(plaintext)
         yield invalid(comment, "decode", _nothing_yet().reception(BOB, envelope), flag)

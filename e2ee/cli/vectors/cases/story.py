@@ -28,26 +28,33 @@ class Story:
         self._outcomes: list[JsonObject] = []
 
     def start(
-        self, who: Person, peer: Person, *, one_time: bool = True, last_resort: bool = False, number: int = 0
+        self,
+        who: Person,
+        peer: Person,
+        *,
+        one_time: bool = True,
+        last_resort: bool = False,
+        number: int = 0,
+        **changes: object,
     ) -> None:
         """Start a session from a bundle of the peer; `number` picks the recorded encapsulation and one-time prekey."""
         kem = peer.last_resort if last_resort else peer.one_time_kem
         shared_secret, ciphertext = encapsulation(kem_pair(kem).public.raw, number)
         named = {"one_time_prekey_id": peer.one_time_prekeys[number].prekey_id} if one_time else {}
-        self.step(
-            "start",
-            who,
-            peer=peer.user_id,
-            signed_prekey_id=peer.signed_prekey.prekey_id,
+        fields: JsonObject = {
+            "peer": peer.user_id,
+            "signed_prekey_id": peer.signed_prekey.prekey_id,
             **named,
-            kem_prekey_id=kem.prekey_id,
-            created=self._time(),
-            ephemeral_private_key=self._drawn("ephemeral key", 32),
-            kem_shared_secret=shared_secret.hex(),
-            kem_ciphertext=ciphertext.hex(),
-        )
+            "kem_prekey_id": kem.prekey_id,
+            "created": self._time(),
+            "ephemeral_private_key": self._drawn("ephemeral key", 32),
+            "kem_shared_secret": shared_secret.hex(),
+            "kem_ciphertext": ciphertext.hex(),
+            **changes,
+        }
+        self.step("start", who, **fields)
 
-    def send(self, who: Person, peer: Person, body: bytes = b"", kind: int = 1, **changes: object) -> int:
+    def send(self, who: Person, peer: Person, body: bytes | None = None, kind: int = 1, **changes: object) -> int:
         """Send text that names the step, or another body; return the number of the step."""
         number = len(self._steps)
         turning = self.session(who, peer).ratchets.double.sending is None
@@ -55,7 +62,7 @@ class Story:
         fields: JsonObject = {
             "peer": peer.user_id,
             "kind": int(kind),
-            "body": (body or f"\1message {number}".encode()).hex(),
+            "body": (f"\1message {number}".encode() if body is None else body).hex(),
             "conversation_id": "",
             "lane": 1,
             "ttl": WEEKS,

@@ -12,9 +12,7 @@ from e2ee.cli.vectors.schema import Schema, hex_bytes, integer, record
 from e2ee.cli.vectors.script import Script
 from e2ee.primitives.kdf import kdf
 from e2ee.private_keys import (
-    ChainKey,
     PqAuthenticationKey,
-    PqChainKey,
     PqRootKey,
     RatchetKeyPair,
     RootKey,
@@ -23,14 +21,19 @@ from e2ee.private_keys import (
 from e2ee.ratchet import chains, triple_ratchet
 from e2ee.ratchet.skipped_keys import Ratchet, nothing_skipped
 from e2ee.ratchet.state import (
+    ChainKey,
     DoubleRatchetState,
     PqChain,
+    PqChainKey,
     PqRatchetState,
     PqReceivingChain,
+    PqTurn,
     RatchetState,
     ReceivingChain,
     SendingChain,
+    Waiting,
 )
+from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.wire.message import RatchetMessage
 from e2ee.wire.public_keys import RatchetPublicKey
 
@@ -70,7 +73,9 @@ def _keys_json(chain_key: bytes, pq_chain_key: bytes, pq_index: int) -> JsonObje
 
 
 def _pq_state(sending: PqChain, receiving: PqReceivingChain, epoch: int) -> PqRatchetState:
-    return PqRatchetState(PqRootKey(_UNUSED), PqAuthenticationKey(_UNUSED), epoch + 1, sending, (receiving,))
+    turn = PqTurn(0, 0, Waiting(), 0, 0, asked=False, again=False, healing=False, fresh=False, reported=False)
+    keys = PqRootKey(_UNUSED), PqAuthenticationKey(_UNUSED)
+    return PqRatchetState(turn, sending, (receiving,), (), epoch + 1, *keys, initiator=True)
 
 
 def _seal(fields: Fields) -> JsonObject:
@@ -90,7 +95,7 @@ def _seal(fields: Fields) -> JsonObject:
         _pq_state(PqChain(PqChainKey(pq_chain_key), pq_index), PqReceivingChain(epoch, PqChainKey(_UNUSED), 0), epoch),
     )
     script = Script(fields.hex("nonce"))
-    _, message = triple_ratchet.encrypt(state, fields.hex("associated_data"), fields.hex("plaintext"), script)
+    _, message = triple_ratchet.encrypt(state, fields.hex("associated_data"), fields.hex("plaintext"), 0, script)
     script.finish()
     return {**_keys_json(chain_key, pq_chain_key, pq_index), "message": message.hex()}
 
@@ -116,7 +121,7 @@ def _open(fields: Fields) -> JsonObject:
             header.pq_epoch,
         ),
     )
-    decrypted = triple_ratchet.decrypt(state, fields.hex("associated_data"), message, nothing_skipped)
+    decrypted = triple_ratchet.decrypt(state, fields.hex("associated_data"), message, Arrival(nothing_skipped, 0))
     return {**_keys_json(chain_key, pq_chain_key, header.pq_index), "plaintext": decrypted.plaintext.hex()}
 
 

@@ -123,8 +123,8 @@ class Conversation:
         reception = messenger.receive(encoded)
         if reception.error is not None:
             return {"step": "receive", "outcome": "refused", "fails_at": _layer(reception, encoded)}
-        sessions = _sessions_of(ours, encoded)
-        (session,) = [each for each in sessions if before.get(each.session_id) != each]
+        changed = [each for each in _sessions_of(ours, encoded) if before.get(each.session_id) != each]
+        (session,) = changed or _gone_at_once(ours, encoded, now)
         outcome: JsonObject = {
             "step": "receive",
             "outcome": "consumed",
@@ -161,6 +161,13 @@ def _sessions_of(ours: VectorDevice, encoded: bytes) -> list[Session]:
     return ours.sessions(sender)
 
 
+def _gone_at_once(ours: VectorDevice, encoded: bytes, now: int) -> list[Session]:
+    """Return the session of a first message that was the lowest of too many: seen on a device that has no others."""
+    alone = ours.anew()
+    alone.messenger(now, Script()).receive(encoded)
+    return _sessions_of(alone, encoded)
+
+
 def _layer(reception: Reception, encoded: bytes) -> Layer:
     try:
         with decoding():
@@ -177,19 +184,19 @@ def _layer(reception: Reception, encoded: bytes) -> Layer:
 def _sending_json(before: Session, after: Session, turn: bytes | None, encoded: bytes) -> JsonObject:
     """Return the keys that a send went through: the step is taken once more, apart, on the state before it."""
     double = double_ratchet.send(before.ratchets.double, Script(turn))
-    pq = pq_ratchet.send(before.ratchets.pq)
+    pq_message_key = pq_ratchet.send(before.ratchets.pq, before.ratchets.pq.turn).message_key
     if double.state != after.ratchets.double or double.state.sending is None:
         raise AssertionError("the step taken apart is not the one that was sent")
-    aes_key, commitment = joint_keys(double.message_key.expose(), pq.message_key.expose())
+    aes_key, commitment = joint_keys(double.message_key, pq_message_key)
     body = decode_body(Envelope.decode(encoded).body)
     message = body.message if isinstance(body, PreKeyMessage) else body
     plaintext = aead.unseal(aes_key, message.nonce, message.ciphertext, after.session_id + message.prefix)
     return {
         "associated_data": after.session_id.hex(),
         "root_key": after.ratchets.double.root_key.expose().hex(),
-        "chain_key": double.state.sending.key.expose().hex(),
-        "message_key": double.message_key.expose().hex(),
-        "pq_message_key": pq.message_key.expose().hex(),
+        "chain_key": double.state.sending.key.hex(),
+        "message_key": double.message_key.hex(),
+        "pq_message_key": pq_message_key.hex(),
         "aes_key": aes_key.hex(),
         "commitment": commitment.hex(),
         "plaintext": plaintext.hex(),
@@ -203,7 +210,7 @@ def _receiving_json(session: Session) -> JsonObject:
     return {
         "associated_data": session.session_id.hex(),
         "root_key": session.ratchets.double.root_key.expose().hex(),
-        "chain_key": receiving.key.expose().hex(),
+        "chain_key": receiving.key.hex(),
     }
 
 

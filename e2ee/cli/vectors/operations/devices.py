@@ -59,6 +59,7 @@ class VectorDevice:
     """A device on a store in memory. Randomness and time come with every step."""
 
     def __init__(self, fields: Fields) -> None:
+        self._fields = fields
         self.account = Account(
             address_of(fields),
             AccountKeyPair(SeedBytes32(fields.hex("account_seed"))),
@@ -72,6 +73,10 @@ class VectorDevice:
             save_own_device_list(tx, self.account.first_device_list(fields.number("created_at")))
             for each in self._prekeys:
                 save_prekey(tx, each)
+
+    def anew(self) -> "VectorDevice":
+        """Return this device as it was before it received anything."""
+        return VectorDevice(self._fields)
 
     @property
     def address(self) -> DeviceAddress:
@@ -127,7 +132,8 @@ class VectorDevice:
     def skipped_keys(self) -> int:
         """Return how many skipped keys are stored, of both ratchets and all sessions."""
         with self.store.read() as tx:
-            return tx.count(Table.SKIPPED_KEYS)
+            # A mark of an evicted key has no value.
+            return sum(1 for record in tx.scan(Table.SKIPPED_KEYS) if record.value)
 
     def holds_prekey(self, prekey_id: int) -> bool:
         with self.store.read() as tx:

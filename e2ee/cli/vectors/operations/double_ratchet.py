@@ -47,8 +47,8 @@ class End:
             "previous_chain_length": sent.header.previous_chain_length,
             "index": sent.header.chain_index,
             "root_key": after.root_key.expose().hex(),
-            "chain_key": after.sending.key.expose().hex(),
-            "message_key": sent.message_key.expose().hex(),
+            "chain_key": after.sending.key.hex(),
+            "message_key": sent.message_key.hex(),
         }
 
     def _receive(self, fields: Fields) -> JsonObject:
@@ -70,8 +70,8 @@ class End:
             "step": "receive",
             **turn,
             "root_key": after.root_key.expose().hex(),
-            "chain_key": after.receiving.key.expose().hex(),
-            "message_key": received.message_key.expose().hex(),
+            "chain_key": after.receiving.key.hex(),
+            "message_key": received.message_key.hex(),
             "skipped_keys": len(self._skipped),
         }
 

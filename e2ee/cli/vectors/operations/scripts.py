@@ -1,6 +1,6 @@
 """The files that hold conversations, of two ends and of one.
 
-Owns: the operations and schemas of conversation.json and reception.json.
+Owns: the operations and schemas of conversation.json, sessions.json, reception.json and limits.json.
 Does not know about: what a step does (conversation.py), cases.
 """
 
@@ -136,8 +136,8 @@ CONVERSATION: Final = Operation(
 RECEPTION: Final = Operation(
     "Reception",
     "One device and the envelopes that reach it; of an invalid case the last envelope is refused, and no other",
-    record(device=DEVICE, steps=array(either(_RECEIVE, _SEND), 1)),
-    record(device=PUBLISHED, steps=array(either(_SENT, _STORED, _CONSUMED), 1)),
+    record(device=DEVICE, steps=array(either(_RECEIVE, _SEND, _PRUNE), 1)),
+    record(device=PUBLISHED, steps=array(either(_SENT, _STORED, _CONSUMED, _PRUNED), 1)),
     _run_reception,
     _INTERMEDIATE,
 )
@@ -152,8 +152,23 @@ CONVERSATION_FILE: Final = VectorFile(
     ("Whole conversations of both ends, with all private keys and all randomness (protocol.md section 12).", *_COMMON),
     (CONVERSATION,),
 )
+SESSIONS_FILE: Final = VectorFile(
+    "sessions",
+    ("Several sessions of one pair of devices: which one sends, which one goes (protocol.md section 12.1).", *_COMMON),
+    (CONVERSATION,),
+)
 RECEPTION_FILE: Final = VectorFile(
     "reception",
     ("What one device makes of the envelopes that reach it (protocol.md sections 6.2, 8.3 and 12.4).", *_COMMON),
     (RECEPTION,),
+)
+LIMITS_FILE: Final = VectorFile(
+    "limits",
+    (
+        "Sessions and skipped keys that go for their number or their age (protocol.md section 11).",
+        "The numbers are implementation constants of this package. Another implementation may choose others, and then",
+        "answers that it does not support this file.",
+        *_COMMON,
+    ),
+    (CONVERSATION, RECEPTION),
 )

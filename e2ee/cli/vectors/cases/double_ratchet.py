@@ -1,4 +1,4 @@
-"""Cases of double_ratchet.json and pq_ratchet.json: two ends that exchange headers, each seen alone."""
+"""Cases of double_ratchet.json: two ends that exchange headers, each seen alone."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from e2ee.cli.vectors.cases.mutations import LOW_ORDER, invalid, non_canonical_keys, valid
 from e2ee.cli.vectors.drawn import drawn
 from e2ee.cli.vectors.model import Case, CaseGroup, Fields, JsonObject
-from e2ee.cli.vectors.operations import double_ratchet, pq_ratchet
+from e2ee.cli.vectors.operations import double_ratchet
 from e2ee.cli.vectors.refusals import Layer
 from e2ee.limits import MAX_SKIP
 from e2ee.primitives import dh
@@ -14,17 +14,10 @@ from e2ee.primitives import dh
 _ROOT: Final = drawn("double ratchet: root key", 32)
 _PREKEY: Final = drawn("double ratchet: signed prekey", 32)
 
-_PqStep = int | str | tuple[int, int]
-"""`"send"`, or the index to receive, or epoch and index."""
 
-
-def double_groups() -> Iterator[CaseGroup]:
+def groups() -> Iterator[CaseGroup]:
     yield CaseGroup(double_ratchet.DOUBLE_RATCHET, "accepted steps of either end", tuple(_double_valid()))
     yield CaseGroup(double_ratchet.DOUBLE_RATCHET, "a last step that must be refused", tuple(_double_invalid()))
-
-
-def pq_groups() -> Iterator[CaseGroup]:
-    yield CaseGroup(pq_ratchet.PQ_RATCHET, "chains of the first epoch", tuple(_pq()))
 
 
 class _Ends:
@@ -168,34 +161,3 @@ def _over_the_limit() -> Iterator[Case]:
 
 def _double_refused(comment: str, fails_at: Layer, ends: _Ends, last: JsonObject, *flags: str) -> Case:
     return invalid(comment, fails_at, ends.case("responder", last), *flags)
-
-
-def _pq() -> Iterator[Case]:
-    def case(role: str, *steps: _PqStep) -> JsonObject:
-        return {"role": role, "sk_pq": drawn("pq ratchet: sk", 32).hex(), "steps": [_pq_step(each) for each in steps]}
-
-    yield valid("the initiator sends", case("initiator", "send", "send", "send"))
-    yield valid("the responder sends", case("responder", "send", "send", "send"))
-    yield valid("the initiator receives", case("initiator", 0, 1, 2))
-    yield valid("the responder receives", case("responder", 0, 1, 2))
-    yield valid("both, interleaved", case("responder", 0, "send", 1, "send", 2))
-    yield valid("in another order", case("responder", 3, 1, 0, 4, 2), "Skipped")
-    yield valid("1,000 messages are missing", case("responder", MAX_SKIP, 999), "SkipLimit")
-    refused: tuple[tuple[str, Layer, tuple[_PqStep, ...], str], ...] = (
-        ("the newest message again", "replay", (0, 1, 1), "Replay"),
-        ("a message whose skipped key was used", "replay", (2, 0, 0), "Replay"),
-        ("1,001 messages are missing", "limit", (MAX_SKIP + 1,), "SkipLimit"),
-        ("1,001 further messages are missing", "limit", (0, MAX_SKIP + 2), "SkipLimit"),
-        ("the highest index", "limit", (0, (1 << 32) - 2), "SkipLimit"),
-        ("epoch 1, which nobody offered", "authentication", (0, (1, 0)), "UnknownEpoch"),
-        ("the highest epoch", "authentication", (((1 << 32) - 1, 0),), "UnknownEpoch"),
-    )
-    for comment, fails_at, steps, flag in refused:
-        yield invalid(comment, fails_at, case("responder", *steps), flag)
-
-
-def _pq_step(step: _PqStep) -> JsonObject:
-    if step == "send":
-        return {"step": "send"}
-    epoch, index = step if isinstance(step, tuple) else (0, step)
-    return {"step": "receive", "epoch": epoch, "index": index}
