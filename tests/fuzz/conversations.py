@@ -14,12 +14,20 @@ from e2ee.errors import E2EEError
 from e2ee.limits import DAY_MS, HOUR_MS
 from e2ee.messenger import Outcome
 from e2ee.ports import Table
+from e2ee.primitives.kdf import mac
+from e2ee.private_keys import RatchetKemSeed
+from e2ee.ratchet.pq_turns import CT_LABEL, EK_LABEL
 from e2ee.ratchet.skipped_keys import nothing_skipped
+from e2ee.ratchet.state import Answering, Offering, PqPhase, PqRatchetState, ProposeIdle, Waiting
+from e2ee.ratchet.triple_ratchet import Arrival
+from e2ee.session import Session
+from e2ee.stores import session_records
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.message import RatchetMessage
 from tests.fuzz.script import Script, edited
 from tests.properties.test_two_parties import TwoParties
-from tests.world import World, changed, talk, without
+from tests.wire_objects import seeded_rng
+from tests.world import Device, World, changed, content_from, talk, without
 
 TEXT = "a message"
 
@@ -63,7 +71,7 @@ def session_decrypt(data: bytes) -> None:
     try:
         # Raw bytes too: the length of the corpus must not bound what a decoder sees.
         message = RatchetMessage.decode(edited(body, script))
-        decrypted = session.decrypt(message, nothing_skipped)
+        decrypted = session.decrypt(message, Arrival(nothing_skipped, world.bob.world.now))
     except E2EEError:
         assert persist.encode_session(session) == before
         return
@@ -88,30 +96,74 @@ def messenger_receive(data: bytes) -> None:
             assert world.bob.read() == [TEXT]
         else:
             assert reception.outcome is Outcome.UNREADABLE
-            assert_unchanged(world)
+            assert without(world.bob.snapshot(), Table.UNREADABLE) == without(world.before, Table.UNREADABLE)
 
 
 def hostile_peer(data: bytes) -> None:
     """An authenticated peer sends bytes that need not be a content, under a header that may lie."""
     world, script = prepared(), Script(data)
     with world.restored():
-        session = world.alice.sending_session(world.bob)
+        session, now = world.alice.sending_session(world.bob), world.alice.world.now
         if script.number() % 2:
             double = session.ratchets.double._replace(previous_chain_length=script.number(4))
             session = session._replace(ratchets=session.ratchets._replace(double=double))
         for _ in range(script.number() % 4):
-            session, _ = session.encrypt(b"", world.alice.world.random.randbytes)
-        reception = world.bob.receive(world.alice.seal(world.bob, script.rest(), session))
-        if reception.outcome is Outcome.UNREADABLE:
-            assert_unchanged(world)
-        elif reception.outcome is Outcome.STORED:
-            assert len(world.bob.messenger.inbound()) == 1
-        else:
-            assert reception.outcome is Outcome.CONSUMED
+            session, _ = session.encrypt(b"", now, world.alice.world.random.randbytes)
+        assert_stored_or_unchanged(world.bob, world.alice.seal(world.bob, script.rest(), session))
 
 
-def assert_unchanged(world: Prepared) -> None:
-    assert without(world.bob.snapshot(), Table.UNREADABLE) == without(world.before, Table.UNREADABLE)
+def hostile_turn(data: bytes) -> None:
+    """An authenticated peer takes any turn in the post-quantum ratchet, with any payload, authenticated or not."""
+    world, script = prepared(), Script(data)
+    with world.restored():
+        liar, honest = script.pick(((world.alice, world.bob), (world.bob, world.alice)))
+        if script.number() % 2:
+            # Its own turn is due: it offers a key if it may, else it asks for one.
+            _save(honest, honest.sending_session(liar).ask_for_healing())
+            honest.encrypt(liar, TEXT)
+        for _ in range(1 + script.number() % 3):
+            session = liar.sending_session(honest)
+            pq = session.ratchets.pq
+            pq = pq._replace(epoch=pq.epoch + script.number() % 3)
+            turn = pq.turn._replace(phase=_any_phase(pq, script), asked=True, healing=script.number() % 2 == 1)
+            lie = session._replace(ratchets=session.ratchets._replace(pq=pq._replace(turn=turn)))
+            content = content_from(liar, honest).encode()
+            assert_stored_or_unchanged(honest, liar.seal(honest, content, lie))
+
+
+def _save(device: Device, session: Session) -> None:
+    with device.store.write() as tx:
+        session_records.save_session(tx, session)
+
+
+def _any_phase(pq: PqRatchetState, script: Script) -> PqPhase:
+    seed = RatchetKemSeed.generate(seeded_rng("a hostile turn"))
+    match script.number() % 4:
+        case 0:
+            return Offering(seed, _authenticated(pq, EK_LABEL, seed.encapsulation_key().raw, script))
+        case 1:
+            return Answering(_authenticated(pq, CT_LABEL, bytes(1088), script), bytes(32), pq.sending)
+        case 2:
+            return Waiting()
+        case _:
+            return ProposeIdle()
+
+
+def _authenticated(pq: PqRatchetState, label: bytes, raw: bytes, script: Script) -> bytes:
+    raw = edited(raw, script)
+    payload = raw + mac(pq.authentication_key.expose(), label, pq.epoch.to_bytes(4, "big") + raw)
+    return edited(payload, script)
+
+
+def assert_stored_or_unchanged(device: Device, envelope: bytes) -> None:
+    before, waiting = device.snapshot(), len(device.messenger.inbound())
+    reception = device.receive(envelope)
+    if reception.outcome is Outcome.UNREADABLE:
+        assert without(device.snapshot(), Table.UNREADABLE) == without(before, Table.UNREADABLE)
+    elif reception.outcome is Outcome.STORED:
+        assert len(device.messenger.inbound()) == waiting + 1
+    else:
+        assert reception.outcome is Outcome.CONSUMED
 
 
 def two_parties(data: bytes) -> None:
@@ -151,5 +203,6 @@ CONVERSATIONS: Final = {
     "session_decrypt": session_decrypt,
     "messenger_receive": messenger_receive,
     "hostile_peer": hostile_peer,
+    "hostile_turn": hostile_turn,
     "two_parties": two_parties,
 }
