@@ -33,6 +33,7 @@ from e2ee.limits import LATE_ENVELOPE_MS, MAX_TTL_SECONDS, OUTBOX_LIFETIME_MS, P
 from e2ee.ports import Store, Table, Transaction
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
+from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
 from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
 from e2ee.stores import message_records, records, session_records
@@ -115,9 +116,18 @@ class Status:
 class Messenger:
     """One device. Every method is one transaction; none holds state between calls, so the store is the truth."""
 
-    def __init__(self, store: Store, account: Account, *, rng: Rng = system_rng, clock: Clock = system_clock) -> None:
-        """Use `create` or `open`."""
+    def __init__(
+        self,
+        store: Store,
+        account: Account,
+        *,
+        rng: Rng = system_rng,
+        clock: Clock = system_clock,
+        encapsulate: RatchetEncapsulate = encapsulate_in_ratchet,
+    ) -> None:
+        """Use `create` or `open`. Vectors put recorded values in the place of `encapsulate`; nothing else is safe."""
         self._store, self._account, self._rng, self._clock = store, account, rng, clock
+        self._encapsulate = encapsulate
 
     @classmethod
     def create(
@@ -332,7 +342,9 @@ class Messenger:
             return Reception(Outcome.UNREADABLE, None, None, error=error)
         try:
             with self._store.write() as tx:
-                number = receiving.receive(tx, receiving.Receiver(self._account, self._clock()), envelope)
+                number = receiving.receive(
+                    tx, receiving.Receiver(self._account, self._clock(), self._encapsulate), envelope
+                )
                 _commit_position(tx, position)
         except (ProtocolError, TrustError, SessionNotFoundError) as error:
             return self._refuse(envelope, error, position)

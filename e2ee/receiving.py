@@ -28,7 +28,7 @@ from e2ee.errors import (
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import ResponderKeys
 from e2ee.primitives import kdf
-from e2ee.private_keys import KemPreKeyPair, PreKeyPair
+from e2ee.private_keys import KemPreKeyPair, PreKeyPair, RatchetEncapsulate
 from e2ee.ratchet.skipped_keys import nothing_skipped
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.session import DecryptedContent, Session
@@ -60,10 +60,11 @@ _BEFORE_AUTHENTICATION = (AuthenticationError, EpochUnknownError, KeyEvictedErro
 
 
 class Receiver(NamedTuple):
-    """This device at one moment: its account and its clock (Unix milliseconds)."""
+    """This device at one moment: its account, its clock (Unix milliseconds), its randomness for the KEM."""
 
     account: Account
     now: int
+    encapsulate: RatchetEncapsulate
 
 
 @final
@@ -117,7 +118,9 @@ def _open(tx: ReadTransaction, receiver: Receiver, envelope: Envelope, body_hash
         session = _session_of_handshake(tx, envelope.sender, body.handshake)
         if session is None:
             new = _respond(tx, receiver, envelope.sender, body.handshake)
-            decrypted = new.session.decrypt(body.message, Arrival(nothing_skipped, receiver.now))
+            decrypted = new.session.decrypt(
+                body.message, Arrival(nothing_skipped, receiver.now, encapsulate=receiver.encapsulate)
+            )
         else:
             decrypted = session.decrypt(body.message, _arrival(tx, receiver, session))
     else:
@@ -208,7 +211,8 @@ def _decrypt_established(
 
 
 def _arrival(tx: ReadTransaction, receiver: Receiver, session: Session) -> Arrival:
-    return Arrival(session_records.skipped_lookup(tx, session), receiver.now)
+    find = session_records.skipped_lookup(tx, session)
+    return Arrival(find, receiver.now, encapsulate=receiver.encapsulate)
 
 
 def _check_body(content: Content) -> None:

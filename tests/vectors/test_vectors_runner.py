@@ -237,6 +237,8 @@ def test_the_schemas_say_the_same_to_a_validator_that_is_not_ours() -> None:
         validator = jsonschema.Draft202012Validator(schema)
         whole = load((VECTORS / file.file_name).read_bytes())
         assert validator.is_valid(whole)
+        for group in whole["testGroups"]:
+            del group["tests"][1:]  # a key too many is looked for in one test of each group, the whole takes minutes
         for each in list(objects(whole))[:30]:
             each["surprise"] = 1
             assert not validator.is_valid(whole)

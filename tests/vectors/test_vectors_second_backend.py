@@ -82,11 +82,12 @@ def test_every_sent_envelope_opens_under_the_keys_shown() -> None:
         message = body[HANDSHAKE + 4 :] if body[1] == 1 else body
         aes_key, commitment = second.joint_key(raw(shown, "pq_message_key"), raw(shown, "message_key"))
         assert (aes_key.hex(), commitment.hex()) == (shown["aes_key"], shown["commitment"])
-        prefix = message[:PREFIX]
-        assert prefix[53:85] == commitment
-        assert prefix[85:] == raw(step, "nonce")
+        payload = int.from_bytes(message[51:53], "big")
+        prefix = message[: PREFIX + payload]
+        assert prefix[53 + payload : 85 + payload] == commitment
+        assert prefix[85 + payload :] == raw(step, "nonce")
         data = raw(shown, "associated_data") + prefix
-        plaintext = second.gcm_open(aes_key, prefix[85:], message[PREFIX:], data)
+        plaintext = second.gcm_open(aes_key, raw(step, "nonce"), message[PREFIX + payload :], data)
         assert plaintext == raw(shown, "plaintext")
         assert plaintext.startswith(raw(step, "message_id"))
         content = plaintext.rstrip(b"\0")[:-1]

@@ -9,6 +9,7 @@ from e2ee.cli.vectors.cases.story import Story
 from e2ee.cli.vectors.drawn import drawn
 from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject
 from e2ee.cli.vectors.operations.scripts import CONVERSATION
+from e2ee.limits import DAY_MS
 from e2ee.wire.content import ContentKind
 
 ALICE: Final = person("alice")
@@ -81,6 +82,7 @@ def _networks() -> Iterator[Case]:
     yield valid("both send at the same time", _crossing(), "Skipped", "Turn")
     yield valid("everything is delivered twice", _twice(), "Replay")
     yield valid("changed copies arrive first", _changed(), "Tampered")
+    yield valid("post-quantum epochs, one a day", _days(), "Epoch", "Skipped")
 
 
 def _reordered() -> JsonObject:
@@ -121,6 +123,20 @@ def _twice() -> JsonObject:
         sent.append(number)
     story.deliver(BOB, sent[0], sent[2])
     story.deliver(ALICE, sent[1])
+    return story.conversation()
+
+
+def _days() -> JsonObject:
+    story = _story("days")
+    for _ in range(2):
+        story.pass_on(ALICE, BOB)
+        story.pass_on(BOB, ALICE)
+        story.wait(DAY_MS)
+    late = story.send(ALICE, BOB)
+    for _ in range(2):
+        story.pass_on(ALICE, BOB)
+        story.pass_on(BOB, ALICE)
+    story.deliver(BOB, late)
     return story.conversation()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final, final
 
 from e2ee.cli.vectors.cases.mutations import flip, invalid, valid
+from e2ee.cli.vectors.cases.story import ratchet_seed
 from e2ee.cli.vectors.drawn import drawn, encapsulation
 from e2ee.cli.vectors.model import Case, CaseGroup, Fields, JsonObject
 from e2ee.cli.vectors.operations.pq_ratchet import PQ_CONVERSATION, PQ_RATCHET, PqConversation
@@ -31,11 +32,7 @@ def groups() -> Iterator[CaseGroup]:
 
 def encapsulation_keys() -> tuple[bytes, ...]:
     """Return the keys that a case encapsulates to."""
-    return tuple(kem.public_key_768(_seed(number)) for number in range(_SEEDS))
-
-
-def _seed(number: int) -> bytes:
-    return drawn(f"pq ratchet: seed {number}", 64)
+    return tuple(kem.public_key_768(ratchet_seed(number)) for number in range(_SEEDS))
 
 
 @final
@@ -55,7 +52,7 @@ class _Talk:
             self._take({**step, **fields})
         except ValueError:
             # No state changed: the script refused the draw. It is a proposal, so it needs a seed.
-            self._take({**step, "seed": _seed(self._seeds).hex()})
+            self._take({**step, "seed": ratchet_seed(self._seeds).hex()})
             self._seeds += 1
         return len(self.given["steps"]) - 1
 
@@ -291,7 +288,9 @@ def _accepted() -> Iterator[Case]:
     yield valid("an answer", answered, "Epoch")
     talk = _due()
     request = _receive(0, 1, 3)
-    yield valid("a request in propose-idle", _then_send(talk.end("initiator", request), seed=_seed(0)), "Healing")
+    yield valid(
+        "a request in propose-idle", _then_send(talk.end("initiator", request), seed=ratchet_seed(0)), "Healing"
+    )
     for _ in range(2):
         talk.send("initiator")
     yield valid("a request in offering", _then_send(talk.end("initiator", request)), "Healing")
@@ -340,7 +339,7 @@ def _refused_proposals() -> Iterator[Case]:
     given = talk.end("responder", talk.received(offer, payload=forged.hex()))
     yield _case("ek with a coefficient of q or more, its mac right", given, "InvalidKemKey")
     talk.deliver("responder", offer)
-    other = kem.public_key_768(_seed(1))
+    other = kem.public_key_768(ratchet_seed(1))
     forged = other + mac(authentication_key, b"E2EE/1 PQ ek", (1).to_bytes(4, "big") + other)
     given = talk.end("responder", _receive(0, 2, 1, forged))
     yield _case("another ek for the epoch that is being answered, its mac right", given, "OtherProposal")

@@ -11,6 +11,9 @@ from e2ee.cli.vectors.drawn import drawn, encapsulation
 from e2ee.cli.vectors.model import Fields, JsonObject
 from e2ee.cli.vectors.operations.conversation import Conversation
 from e2ee.session import Session
+from e2ee.wire.envelope import Envelope
+from e2ee.wire.message import PreKeyMessage, decode_body
+from e2ee.wire.public_keys import RatchetEncapsulationKey
 
 WEEKS: Final = 4 * 7 * 24 * 3600
 """The longest ttl, in seconds."""
@@ -24,6 +27,7 @@ class Story:
         self._name = name
         self._people = {each.user_id: each for each in people}
         self._talk = Conversation([Fields(each.device_json()) for each in people])
+        self._seeds = self._waited = 0
         self._steps: list[JsonObject] = []
         self._outcomes: list[JsonObject] = []
 
@@ -72,13 +76,24 @@ class Story:
             "envelope_id": self._drawn("envelope id", 16),
             **changes,
         }
-        self.step("send", who, **fields)
+        try:
+            self.step("send", who, **fields)
+        except ValueError:
+            # Nothing changed: the script refused a draw, so a post-quantum epoch is proposed, from a seed.
+            self.step("send", who, **fields, seed=ratchet_seed(self._seeds).hex())
+            self._seeds += 1
         return number
 
     def deliver(self, who: Person, *numbers: int) -> None:
         """Deliver the envelopes of these send steps to a device, in this order."""
         for number in numbers:
-            self.step("deliver", who, envelope_of=number)
+            try:
+                self.step("deliver", who, envelope_of=number)
+            except ValueError:
+                # Nothing changed: something is to be encapsulated, and the outcome is prescribed.
+                secret, ciphertext = encapsulation(_proposed(self.envelope(number)))
+                named = {"shared_secret": secret.hex(), "ciphertext": ciphertext.hex()}
+                self.step("deliver", who, envelope_of=number, **named)
 
     def deliver_changed(self, who: Person, number: int, offset: int) -> None:
         """Deliver an envelope of which one byte was complemented on the way."""
@@ -122,13 +137,30 @@ class Story:
     def _seen_alone(self, step: JsonObject) -> JsonObject:
         if step["step"] != "deliver":
             return step
-        return _receive(self._people[step["device"]], step["time"], self.envelope(step["envelope_of"]))
+        seen = _receive(self._people[step["device"]], step["time"], self.envelope(step["envelope_of"]))
+        return {**seen, **{name: step[name] for name in ("shared_secret", "ciphertext") if name in step}}
+
+    def wait(self, milliseconds: int) -> None:
+        """Let time pass for everybody."""
+        self._waited += milliseconds
 
     def _time(self) -> int:
-        return NOW + 1_000 * (len(self._steps) + 1)
+        return NOW + self._waited + 1_000 * (len(self._steps) + 1)
 
     def _drawn(self, what: str, length: int) -> str:
         return drawn(f"{self._name}: {what} of step {len(self._steps)}", length).hex()
+
+
+def ratchet_seed(number: int) -> bytes:
+    """Return the seed of a post-quantum proposal; its encapsulation is recorded."""
+    return drawn(f"pq ratchet: seed {number}", 64)
+
+
+def _proposed(envelope: bytes) -> bytes:
+    """Return the encapsulation key that an envelope brings."""
+    body = decode_body(Envelope.decode(envelope).body)
+    message = body.message if isinstance(body, PreKeyMessage) else body
+    return message.header.pq_payload[: RatchetEncapsulationKey.LENGTH]
 
 
 def _receive(who: Person, time: int, envelope: bytes) -> JsonObject:

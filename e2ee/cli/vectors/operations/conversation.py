@@ -12,9 +12,10 @@ from e2ee.cli.vectors.model import Fields, JsonObject
 from e2ee.cli.vectors.operations.aead import joint_keys
 from e2ee.cli.vectors.operations.devices import VectorDevice
 from e2ee.cli.vectors.operations.parts import address_json
+from e2ee.cli.vectors.operations.pq_ratchet import rejected_ratchet_secret
 from e2ee.cli.vectors.operations.pqxdh import recorded
 from e2ee.cli.vectors.refusals import Layer, Refused, decoding, layer_of
-from e2ee.cli.vectors.script import Script
+from e2ee.cli.vectors.script import Encapsulation, Script
 from e2ee.errors import E2EEError
 from e2ee.messenger import Outcome, Reception
 from e2ee.primitives import aead
@@ -49,7 +50,11 @@ class Conversation:
     def step(self, fields: Fields) -> JsonObject:
         """Take one step; return what it gave. A refused delivery is an outcome too."""
         self._envelopes.append(b"")
-        return self._steps[fields.text("step")](fields)
+        try:
+            return self._steps[fields.text("step")](fields)
+        except BaseException:
+            self._envelopes.pop()  # whoever writes a conversation down may try the step again
+            raise
 
     def _device(self, fields: Fields, name: str = "device") -> VectorDevice:
         return self.devices[fields.text(name)]
@@ -88,7 +93,8 @@ class Conversation:
         peer_address = _only_device(ours, peer, now)
         before = ours.sending_session(peer_address, now)
         turn, nonce = fields.optional_hex("ratchet_private_key"), fields.hex("nonce")
-        script = Script(fields.hex("message_id"), turn, nonce, fields.hex("envelope_id"))
+        seed = fields.optional_hex("seed")
+        script = Script(fields.hex("message_id"), turn, seed, nonce, fields.hex("envelope_id"))
         draft = Draft(
             fields.number("kind"),
             fields.hex("body"),
@@ -105,6 +111,7 @@ class Conversation:
             "step": "send",
             **_sending_json(before, after, turn, entry.envelope),
             "envelope": entry.envelope.hex(),
+            **({} if seed is None else {"rejected_secret": rejected_ratchet_secret(seed)}),
         }
 
     def _deliver(self, fields: Fields) -> JsonObject:
@@ -118,9 +125,11 @@ class Conversation:
 
     def _take_in(self, fields: Fields, encoded: bytes) -> JsonObject:
         ours, now = self._device(fields), fields.number("time")
-        messenger = ours.messenger(now, Script())
+        encapsulation = Encapsulation(fields.optional_hex("shared_secret"), fields.optional_hex("ciphertext"))
+        messenger = ours.messenger(now, Script(), encapsulation)
         before = {session.session_id: session for session in _sessions_of(ours, encoded)}
         reception = messenger.receive(encoded)
+        encapsulation.finish()
         if reception.error is not None:
             return {"step": "receive", "outcome": "refused", "fails_at": _layer(reception, encoded)}
         changed = [each for each in _sessions_of(ours, encoded) if before.get(each.session_id) != each]
@@ -211,6 +220,7 @@ def _receiving_json(session: Session) -> JsonObject:
         "associated_data": session.session_id.hex(),
         "root_key": session.ratchets.double.root_key.expose().hex(),
         "chain_key": receiving.key.hex(),
+        "pq_root_key": session.ratchets.pq.root_key.expose().hex(),
     }
 
 

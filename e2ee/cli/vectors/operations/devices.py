@@ -11,6 +11,7 @@ from e2ee.cli.vectors.model import Fields, JsonObject
 from e2ee.cli.vectors.operations.parts import ADDRESS, address_of
 from e2ee.cli.vectors.operations.primitives import rejected_secret
 from e2ee.cli.vectors.schema import Schema, array, hex_bytes, integer, one_of, record, timestamp
+from e2ee.cli.vectors.script import Encapsulation
 from e2ee.messenger import Messenger
 from e2ee.ports import Table
 from e2ee.primitives.rng import Rng
@@ -20,6 +21,7 @@ from e2ee.private_keys import (
     IdentityKeyPair,
     KemPreKeyPair,
     PreKeyPair,
+    RatchetEncapsulate,
     SeedBytes32,
     SeedBytes64,
 )
@@ -86,9 +88,11 @@ class VectorDevice:
     def user_id(self) -> UserId:
         return self.account.address.user_id
 
-    def messenger(self, now: int, rng: Rng) -> Messenger:
+    def messenger(self, now: int, rng: Rng, encapsulate: RatchetEncapsulate | None = None) -> Messenger:
         """Return the device at one moment. A Messenger holds no state, so one per step is as good as one for all."""
-        return Messenger(self.store, self.account, rng=rng, clock=lambda: now)
+        return Messenger(
+            self.store, self.account, rng=rng, clock=lambda: now, encapsulate=encapsulate or Encapsulation()
+        )
 
     def device_list(self) -> SignedDeviceList:
         return self.messenger(0, _no_randomness).own_device_list().signed

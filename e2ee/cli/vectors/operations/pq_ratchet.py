@@ -8,16 +8,15 @@ from typing import Final, final
 
 from e2ee.cli.vectors.model import Fields, JsonObject, Operation, VectorFile
 from e2ee.cli.vectors.schema import Schema, array, constant, either, hex_bytes, integer, one_of, record, timestamp
-from e2ee.cli.vectors.script import Script
+from e2ee.cli.vectors.script import Encapsulation, Script
 from e2ee.errors import E2EEError
 from e2ee.primitives import kem
-from e2ee.private_keys import SharedSecret, encapsulate_in_ratchet
+from e2ee.private_keys import SharedSecret
 from e2ee.ratchet import pq_ratchet, pq_turns
 from e2ee.ratchet.pq_ratchet import PqHeader
 from e2ee.ratchet.pq_turns import Arrived
 from e2ee.ratchet.skipped_keys import SkippedPosition
 from e2ee.ratchet.state import Answering, Offering, PqPhase, PqRatchetState, ProposeIdle, Waiting
-from e2ee.wire.public_keys import RatchetEncapsulationKey
 
 _PHASES: Final[dict[type[PqPhase], str]] = {
     ProposeIdle: "propose-idle",
@@ -51,7 +50,7 @@ class PqEnd:
             "chain_key": sent.state.sending.key.hex(),
             "message_key": sent.message_key.hex(),
             "phase": _PHASES[type(self.state.turn.phase)],
-            **({"rejected_secret": _rejected_secret(fields.hex("seed"))} if "seed" in fields else {}),
+            **({"rejected_secret": rejected_ratchet_secret(fields.hex("seed"))} if "seed" in fields else {}),
         }
 
     def receive(self, message: JsonObject, fields: Fields) -> JsonObject:
@@ -60,7 +59,7 @@ class PqEnd:
         received = pq_ratchet.receive(self.state, header, self._skipped.get)
         payload = bytes.fromhex(message["payload"])
         arrived = Arrived(header.epoch, message["payload_type"], payload, fields.number("time"), self._receives)
-        encapsulation = _Encapsulation(fields)
+        encapsulation = Encapsulation(fields.optional_hex("shared_secret"), fields.optional_hex("ciphertext"))
         self.state = pq_turns.after_authentication(received.state, arrived, encapsulation)
         encapsulation.finish()
         self._receives += 1
@@ -95,27 +94,7 @@ class PqEnd:
         }
 
 
-@final
-class _Encapsulation:
-    """Answers with the encapsulation that the vector prescribes, and notices one too many or too few."""
-
-    def __init__(self, fields: Fields) -> None:
-        secret, self._ciphertext = fields.optional_hex("shared_secret"), fields.optional_hex("ciphertext")
-        self._secret = SharedSecret(secret) if secret is not None else None
-
-    def __call__(self, theirs: RatchetEncapsulationKey) -> tuple[SharedSecret, bytes]:
-        encapsulate_in_ratchet(theirs)  # for its check of the key; its random outcome is dropped
-        if self._secret is None or self._ciphertext is None:
-            raise ValueError("the vector prescribes no encapsulation here")
-        secret, self._secret = self._secret, None
-        return secret, self._ciphertext
-
-    def finish(self) -> None:
-        if self._secret is not None:
-            raise ValueError("the prescribed encapsulation was not made")
-
-
-def _rejected_secret(seed: bytes) -> str:
+def rejected_ratchet_secret(seed: bytes) -> str:
     """Return what shows that a seed is right as a whole: its half z enters nothing else."""
     return kem.decapsulate_768(seed, b"\x5a" * 1088).hex()
 
@@ -186,7 +165,7 @@ def _run_conversation(fields: Fields) -> JsonObject:
     return {"steps": [conversation.step(each) for each in fields.records("steps")]}
 
 
-_ENCAPSULATED: Final[dict[str, Schema]] = {
+ENCAPSULATED: Final[dict[str, Schema]] = {
     "shared_secret": hex_bytes(32, "present where something is encapsulated"),
     "ciphertext": hex_bytes(1088),
 }
@@ -196,6 +175,7 @@ _MESSAGE: Final[dict[str, Schema]] = {
     "payload_type": integer(3),
     "payload": hex_bytes(),
 }
+REJECTED: Final = hex_bytes(32, "of the proposal's seed, Decaps of 1,088 bytes 0x5a")
 _SEED: Final = hex_bytes(64, "present where a proposal is made")
 _STATE: Final[dict[str, Schema]] = {
     "phase": one_of(*_PHASES.values()),
@@ -213,7 +193,7 @@ _SENT: Final = record(
     chain_key=hex_bytes(32),
     message_key=hex_bytes(32, "MK_pq"),
     phase=one_of(*_PHASES.values()),
-    rejected_secret=hex_bytes(32, "of the proposal's seed, Decaps of 1,088 bytes 0x5a"),
+    rejected_secret=REJECTED,
 )
 _RECEIVED: Final = record(
     step=constant("receive"), message_key=hex_bytes(32, "MK_pq"), skipped_keys=integer(), **_STATE
@@ -247,7 +227,7 @@ PQ_RATCHET: Final = Operation(
                     step=constant("receive"),
                     time=timestamp(),
                     **_MESSAGE,
-                    **_ENCAPSULATED,
+                    **ENCAPSULATED,
                 ),
                 record(step=constant("heal")),
                 record(step=constant("forget"), time=timestamp()),
@@ -282,7 +262,7 @@ PQ_CONVERSATION: Final = Operation(
                     end=_END,
                     time=timestamp(),
                     message_of=integer(description="number of the send step, from 0"),
-                    **_ENCAPSULATED,
+                    **ENCAPSULATED,
                 ),
                 record(step=constant("heal"), end=_END),
                 record(step=constant("forget"), end=_END, time=timestamp()),

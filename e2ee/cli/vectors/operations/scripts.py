@@ -10,6 +10,7 @@ from e2ee.cli.vectors.model import Fields, JsonObject, Operation, VectorFile
 from e2ee.cli.vectors.operations.conversation import Conversation
 from e2ee.cli.vectors.operations.devices import DEVICE, PUBLISHED
 from e2ee.cli.vectors.operations.parts import ADDRESS
+from e2ee.cli.vectors.operations.pq_ratchet import ENCAPSULATED, REJECTED
 from e2ee.cli.vectors.refusals import LAYERS, Refused
 from e2ee.cli.vectors.schema import Schema, array, constant, either, hex_bytes, integer, one_of, record, text, timestamp
 
@@ -47,7 +48,7 @@ _START: Final = record(
     kem_ciphertext=hex_bytes(1568),
 )
 _SEND: Final = record(
-    ("ratchet_private_key",),
+    ("ratchet_private_key", "seed"),
     step=constant("send"),
     device=text(),
     peer=text(),
@@ -59,18 +60,27 @@ _SEND: Final = record(
     ttl=integer(),
     message_id=hex_bytes(16),
     ratchet_private_key=hex_bytes(32, "present where the ratchet turns"),
+    seed=hex_bytes(64, "present where a post-quantum epoch is proposed"),
     nonce=hex_bytes(12),
     envelope_id=hex_bytes(16),
 )
 _DELIVER: Final = record(
-    ("complement_byte",),
+    ("complement_byte", "shared_secret", "ciphertext"),
     step=constant("deliver"),
     device=text(),
     time=timestamp(),
     envelope_of=integer(description="number of the send step, from 0"),
     complement_byte=integer(description="offset in the envelope of a byte that is complemented on the way"),
+    **ENCAPSULATED,
 )
-_RECEIVE: Final = record(step=constant("receive"), device=text(), time=timestamp(), envelope=hex_bytes())
+_RECEIVE: Final = record(
+    ("shared_secret", "ciphertext"),
+    step=constant("receive"),
+    device=text(),
+    time=timestamp(),
+    envelope=hex_bytes(),
+    **ENCAPSULATED,
+)
 _PRUNE: Final = record(step=constant("prune"), device=text(), peer=text(), time=timestamp())
 
 _STARTED: Final = record(
@@ -81,6 +91,7 @@ _STARTED: Final = record(
     pq_root_key=hex_bytes(32, "RK' of epoch 0"),
 )
 _SENT: Final = record(
+    ("rejected_secret",),
     step=constant("send"),
     associated_data=hex_bytes(32, "of the session that was chosen"),
     root_key=hex_bytes(32),
@@ -91,6 +102,7 @@ _SENT: Final = record(
     commitment=hex_bytes(32),
     plaintext=hex_bytes(None, "the padded content"),
     envelope=hex_bytes(),
+    rejected_secret=REJECTED,
 )
 _TAKEN_IN: Final[dict[str, Schema]] = {
     "envelope_id": hex_bytes(16),
@@ -100,6 +112,7 @@ _TAKEN_IN: Final[dict[str, Schema]] = {
     "associated_data": hex_bytes(32, "of the session that decrypted"),
     "root_key": hex_bytes(32),
     "chain_key": hex_bytes(32, "of the receiving chain, after the step"),
+    "pq_root_key": hex_bytes(32, "of the newest post-quantum epoch"),
     "skipped_keys": integer(description="stored on this device afterwards, of both ratchets and all sessions"),
 }
 _MESSAGE: Final = record(
@@ -123,6 +136,7 @@ _INTERMEDIATE: Final = (
     "commitment",
     "plaintext",
     "skipped_keys",
+    "rejected_secret",
 )
 
 CONVERSATION: Final = Operation(
@@ -144,7 +158,8 @@ RECEPTION: Final = Operation(
 
 _COMMON: Final = (
     "A device is a user's only one. `time` is its clock. Randomness is given by name and drawn in this order:",
-    "message_id, ratchet_private_key where the ratchet turns, nonce, envelope_id; one ephemeral key for a session.",
+    "message_id, ratchet_private_key where the ratchet turns, seed where an epoch is proposed, nonce, envelope_id; one",
+    "ephemeral key for a session.",
 )
 
 CONVERSATION_FILE: Final = VectorFile(
