@@ -44,7 +44,7 @@ fuzz: $(CAMPAIGNS) ## Fuzz decoders and conversations (SECONDS=20 for each targe
 	@$(BIN)/python -c 'import atheris' 2> /dev/null || { echo "make fuzz: atheris has wheels for Linux on x86-64 only"; exit 2; }
 	@$(BIN)/python -m tests.fuzz run --seconds $(or $(SECONDS),20) $(TARGETS)
 
-mutants: $(CAMPAIGNS) ## Break the protocol code line by line and see a test fail; resumes (MODULES="e2ee/wire/codec.py")
+mutants: $(CAMPAIGNS) ## Break the protocol code line by line and see a test fail; resumes (MODULES="e2ee.wire.codec")
 	@$(BIN)/python -m scripts.mutants $(MODULES)
 
 vectors: $(INSTALLED) ## Generate the test vectors again; a difference to the committed ones is a wire break

@@ -1,8 +1,8 @@
 """`python -m scripts.mutants [MODULE ...]`: does a test fail when a line of the protocol is changed?
 
-Runs mutmut over the modules that pyproject.toml names, or over those given as file patterns; goes on where the last run
-stopped, and tries survivors again, because tests may have changed. Ends with 1 if a survivor is not explained in
-docs/mutants.md.
+Runs mutmut over the modules that pyproject.toml names, goes on where the last run stopped, and tries survivors again,
+because tests may have changed. Named modules (e2ee.wire.codec) are run alone, and from the start. Ends with 1 if a
+survivor is not explained in docs/mutants.md.
 
 Owns: what is run again, the report.
 Does not know about: how mutants are made and run; that is mutmut's.
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mutmut import configuration
 from mutmut.__main__ import _run as run_mutmut, status_by_exit_code, walk_mutatable_files
 from mutmut.mutation.data import SourceFileMutationData
 from mutmut.mutation.diff_apply import get_diff_for_mutant
@@ -25,11 +24,10 @@ NOT_RUN: Final = "not checked"
 
 
 def main(modules: list[str]) -> int:
-    if modules:
-        configuration.config().only_mutate = modules
-    try_survivors_again()
+    if not modules:
+        try_survivors_again()
     # Half of the cores: the run takes long, and somebody works at this machine.
-    run_mutmut((), max(1, (os.cpu_count() or 1) // 2))
+    run_mutmut([f"{module}.x*" for module in modules], max(1, (os.cpu_count() or 1) // 2))
     return report()
 
 

@@ -30,6 +30,7 @@ from tests.wire_objects import seeded_rng
 from tests.world import Device, World, changed, content_from, talk, without
 
 TEXT = "a message"
+MAX_STEPS: Final = 60
 
 
 class Prepared:
@@ -170,7 +171,9 @@ def two_parties(data: bytes) -> None:
     """A script of two devices and their network; `TwoParties` holds the invariants."""
     script, parties = Script(data), TwoParties()
     parties.begin(seed=script.number())
-    while script:
+    for _ in range(MAX_STEPS):
+        if not script:
+            break
         script.pick(steps(parties))(parties, script)
         parties.nothing_was_shown_that_was_not_sent_and_nothing_twice()
     parties.teardown()

@@ -23,6 +23,7 @@ OWNERS: Final = (
 )
 LISTABLE: Final = (make_device("bob"), make_device("bob", 2), make_device("bob", 3))
 WITH_OTHER_KEYS: Final = replace(LISTABLE[0], identity=LISTABLE[1].identity)
+MAX_LISTS: Final = 12
 USER_ID: Final = OWNERS[0].address.user_id
 
 
@@ -33,7 +34,7 @@ def device_list_chain(data: bytes) -> None:
     """
     script, device = Script(data), World().device("alice")
     hashes = [NO_PREVIOUS_LIST, DeviceListHash(bytes([1]) * 32)]
-    while script:
+    while script and len(hashes) < MAX_LISTS:
         signed = next_list(script, hashes)
         hashes.append(signed.unverified.hash())
         before, stored = device.messenger.contact(USER_ID), device.snapshot()

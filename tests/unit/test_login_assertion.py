@@ -38,7 +38,7 @@ def test_the_device_key_verifies_its_own_assertion() -> None:
 )
 def test_a_signature_covers_every_field(other: LoginAssertion) -> None:
     pair = DeviceSigningKeyPair.generate(Random(1).randbytes)
-    with pytest.raises(InvalidSignatureError, match="login assertion"):
+    with pytest.raises(InvalidSignatureError, match="on login assertion"):
         other.verify(pair.public, pair.sign(ASSERTION.signed_bytes()))
 
 
