@@ -123,13 +123,16 @@ def hostile_turn(data: bytes) -> None:
             _save(honest, honest.sending_session(liar).ask_for_healing())
             honest.encrypt(liar, TEXT)
         for _ in range(1 + script.number() % 3):
+            # One message is lost, so that what is sealed below leaves no trace of the lie in the liar's own store.
+            liar.encrypt(honest, TEXT)
             session = liar.sending_session(honest)
             pq = session.ratchets.pq
             pq = pq._replace(epoch=pq.epoch + script.number() % 3)
             turn = pq.turn._replace(phase=_any_phase(pq, script), asked=True, healing=script.number() % 2 == 1)
             lie = session._replace(ratchets=session.ratchets._replace(pq=pq._replace(turn=turn)))
             content = content_from(liar, honest).encode()
-            assert_stored_or_unchanged(honest, liar.seal(honest, content, lie))
+            _, body = lie.encrypt(content, liar.world.now, liar.world.random.randbytes)
+            assert_stored_or_unchanged(honest, liar.wrap(honest, body))
 
 
 def _save(device: Device, session: Session) -> None:
