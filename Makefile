@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CAMPAIGNS := $(VENV)/.campaigns
 # One file stays on one worker, so that what its tests share is made once.
 PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench vectors docs lock clean
+.PHONY: help demo test check format bench fuzz mutants vectors docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s  %s\n", $$1, $$2}' Makefile
@@ -39,6 +40,13 @@ bench: $(INSTALLED) ## Measure against the references, write benchmarks/results/
 	@test -e benchmarks/__main__.py || { echo "make bench: there are no benchmarks yet"; exit 2; }
 	@$(BIN)/python -m benchmarks
 
+fuzz: $(CAMPAIGNS) ## Fuzz decoders and conversations (SECONDS=20 for each target, TARGETS="Envelope two_parties")
+	@$(BIN)/python -c 'import atheris' 2> /dev/null || { echo "make fuzz: atheris has wheels for Linux on x86-64 only"; exit 2; }
+	@$(BIN)/python -m tests.fuzz run --seconds $(or $(SECONDS),20) $(TARGETS)
+
+mutants: $(CAMPAIGNS) ## Break the protocol code line by line and see a test fail; resumes (MODULES="e2ee.wire.codec")
+	@$(BIN)/python -m scripts.mutants $(MODULES)
+
 vectors: $(INSTALLED) ## Generate the test vectors again; a difference to the committed ones is a wire break
 	@test -e e2ee/cli/vectors/__init__.py || { echo "make vectors: there is no generator yet"; exit 2; }
 	@$(BIN)/e2ee vectors generate
@@ -46,11 +54,11 @@ vectors: $(INSTALLED) ## Generate the test vectors again; a difference to the co
 docs: $(INSTALLED) ## Generate the reference pages in docs/api again, from the docstrings
 	@$(BIN)/python -m scripts.docs
 
-lock: ## Write constraints.txt again from pyproject.toml (UPGRADE=1: take the newest releases)
+lock: ## Write the constraints files again from pyproject.toml (UPGRADE=1: take the newest releases)
 	@scripts/lock $(if $(UPGRADE),--upgrade)
 
 clean: ## Remove the environment, caches and results
-	@rm -rf $(VENV) dist build benchmarks/results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) dist build mutants benchmarks/results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Wheels only, and only the pinned ones: nothing is compiled, and nothing that was not reviewed is installed.
@@ -60,4 +68,8 @@ $(INSTALLED): constraints.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r constraints.txt
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(CAMPAIGNS): $(INSTALLED) constraints-campaigns.txt
+	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r constraints-campaigns.txt
 	@touch $@

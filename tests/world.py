@@ -262,7 +262,10 @@ class Device:
         """Put the store back to a snapshot, as restoring an old copy of its file does."""
         with self.store.write() as tx:
             for table in Table:
-                for record in tx.scan(table):
+                present = tuple(tx.scan(table))
+                if present == snapshot[table]:
+                    continue
+                for record in present:
                     tx.delete(table, record.key)
                 for record in snapshot[table]:
                     tx.put(table, record.key, record.value, group=record.group, order=record.order)

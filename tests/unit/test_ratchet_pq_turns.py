@@ -107,15 +107,30 @@ def test_an_epoch_runs_from_proposal_to_the_first_message_of_the_new_epoch_and_t
 
 def test_ten_epochs_agree_and_each_has_other_keys() -> None:
     pair = due()
-    seen = {pair[0].state.root_key.expose()}
+    seen = {pair[0].state.root_key.expose(), pair[0].state.authentication_key.expose()}
     for number in range(10):
         proposer, answerer = pair[number % 2], pair[1 - number % 2]
         for end in pair:
             end.now += PQ_PROPOSAL_AGE_MS
         agree(proposer, answerer)
         assert same_keys(proposer, answerer)
-        seen.add(proposer.state.root_key.expose())
-    assert len(seen) == 11
+        seen |= {proposer.state.root_key.expose(), proposer.state.authentication_key.expose()}
+    assert len(seen) == 2 * 11
+
+
+def test_every_phase_knows_when_it_was_entered() -> None:
+    alice, bob = due()
+    offer = alice.send()
+    assert alice.state.turn.entered_at == alice.now
+    bob.now += 1
+    bob.receive(offer)
+    assert bob.state.turn.entered_at == bob.now
+    alice.now += 2
+    alice.receive(bob.send())
+    assert alice.state.turn.entered_at == alice.now
+    bob.now += 3
+    bob.receive(alice.send())
+    assert bob.state.turn.entered_at == bob.now
 
 
 def test_a_proposal_is_due_after_50_messages_sent_and_received() -> None:
@@ -307,6 +322,17 @@ def test_what_was_contributed_before_the_call_does_not_count_as_healing() -> Non
     assert not bob.state.turn.healing
 
 
+def test_a_second_call_means_that_the_offer_made_after_the_first_may_have_leaked_too() -> None:
+    alice, bob = ends()
+    alice.heal()
+    offer = alice.send()
+    alice.heal()
+    bob.receive(offer)
+    alice.receive(bob.send())
+    assert alice.state.epoch == 2
+    assert alice.state.turn.healing
+
+
 def test_a_waiting_side_that_heals_asks_with_every_message_and_the_asked_side_offers_with_every_message() -> None:
     alice, bob = ends()
     bob.heal()
@@ -335,6 +361,19 @@ def test_an_epoch_that_gets_no_further_is_reported_once() -> None:
         epoch, _, _ = bob.send()
         alice.receive((epoch, NONE, b""))
         assert alice.state.turn.reported is (number + 1 >= PQ_STALLED_RECEIVED)
+
+
+def test_an_epoch_in_which_we_sent_little_is_not_reported() -> None:
+    alice, bob = due()
+    epoch, _, _ = bob.send()
+    for _ in range(PQ_STALLED_SENT - 1):
+        alice.send()
+    for _ in range(PQ_STALLED_RECEIVED):
+        alice.receive((epoch, NONE, b""))
+    assert not alice.state.turn.reported
+    alice.send()
+    alice.receive((epoch, NONE, b""))
+    assert alice.state.turn.reported
 
 
 def test_a_peer_that_only_listens_is_not_reported() -> None:

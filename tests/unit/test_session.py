@@ -12,11 +12,12 @@ from e2ee.errors import (
     MalformedMessageError,
     TooManySkippedError,
 )
-from e2ee.limits import MAX_SKIP, UNANSWERED_SESSION_MS
+from e2ee.limits import CLOSED_EPOCH_LIFETIME_MS, MAX_SKIP, UNANSWERED_SESSION_MS
 from e2ee.pqxdh import Party, ResponderKeys
 from e2ee.primitives import aead, kdf
 from e2ee.ratchet import double_ratchet, pq_ratchet, triple_ratchet
 from e2ee.ratchet.skipped_keys import nothing_skipped
+from e2ee.ratchet.state import ClosedPqChain
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.session import Clock, DecryptedContent, Session, start_as_initiator, start_as_responder
 from e2ee.wire.message import PreKeyMessage, RatchetHeader, RatchetMessage, decode_body
@@ -217,6 +218,16 @@ def test_a_dead_session_still_receives() -> None:
     received = bob.decrypt(message, ARRIVAL)
     assert received.content == b"content"
     assert received.session.dead
+
+
+def test_closed_epochs_are_forgotten_after_7_days_and_nothing_else_changes() -> None:
+    session, _ = established()
+    pq = session.ratchets.pq
+    with_closed = pq._replace(closed=(ClosedPqChain(pq.receiving[0], NOW, 0),))
+    closed = session._replace(ratchets=session.ratchets._replace(pq=with_closed))
+
+    assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS - 1) is closed
+    assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS) == session
 
 
 def test_contents_of_all_sizes_come_back_as_they_were() -> None:

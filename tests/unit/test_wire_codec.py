@@ -106,9 +106,12 @@ def test_text_that_is_not_ascii_is_a_bug_of_the_caller() -> None:
         Writer().ascii8("é")
 
 
-@pytest.mark.parametrize(("data", "text"), [(b"", ""), (b"\xfb\xff", "-_8"), (b"f", "Zg"), (b"foobar", "Zm9vYmFy")])
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [(b"", ""), (b"\xfb\xff", "-_8"), (b"f", "Zg"), (b"foobar", "Zm9vYmFy"), (b"\0\0\x17", "AAAX")],
+)
 def test_base64url_known_answers(data: bytes, text: str) -> None:
-    # RFC 4648 section 10, and one that uses both characters of the URL-safe alphabet.
+    # RFC 4648 section 10, both characters of the URL-safe alphabet, and a last character that is not padding.
     assert to_base64url(data) == text
     assert from_base64url(text) == data
 

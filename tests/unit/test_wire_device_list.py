@@ -249,8 +249,9 @@ def test_the_same_seq_with_another_content_is_a_fork() -> None:
 
 
 def test_a_direct_successor_of_another_predecessor_is_a_fork() -> None:
-    with pytest.raises(DeviceListForkError):
+    with pytest.raises(DeviceListForkError) as fork:
         verified_list(ALICE, seq=2, previous=DeviceListHash(b"x" * 32)).follows(verified_list(ALICE))
+    assert fork.value.user_id == "alice"
 
 
 def test_a_direct_predecessor_that_the_known_list_does_not_name_is_a_fork() -> None:
@@ -259,6 +260,15 @@ def test_a_direct_predecessor_that_the_known_list_does_not_name_is_a_fork() -> N
 
     with pytest.raises(DeviceListForkError):
         verified_list(ALICE, ALICE_PHONE).follows(second)
+
+
+@pytest.mark.parametrize("other_key", ["signing", "identity"])
+def test_a_device_id_that_comes_back_with_another_key_is_a_fork(other_key: str) -> None:
+    changed = replace(ALICE, **{other_key: getattr(ALICE_PHONE, other_key)})
+
+    with pytest.raises(DeviceListForkError) as fork:
+        verified_list(changed, seq=5).follows(verified_list(ALICE))
+    assert fork.value.user_id == "alice"
 
 
 def test_the_first_list_of_a_new_account_key_follows_the_closing_list_of_the_old_one() -> None:

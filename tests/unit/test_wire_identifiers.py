@@ -1,5 +1,7 @@
 """Identifiers: what is valid, and that one kind is never taken for another."""
 
+import copy
+import pickle
 from itertools import combinations
 
 import pytest
@@ -102,6 +104,21 @@ def test_equal_values_of_one_kind_are_equal_and_sort_by_bytes() -> None:
     assert DeviceId(SIXTEEN) == DeviceId(SIXTEEN)
     assert hash(DeviceId(SIXTEEN)) == hash(DeviceId(SIXTEEN))
     assert sorted([DeviceId(b"\xff" * 16), DeviceId(SIXTEEN)])[0] == DeviceId(SIXTEEN)
+
+
+def test_different_values_and_different_kinds_have_different_hashes() -> None:
+    assert len({hash(DeviceId(SIXTEEN)), hash(DeviceId(bytes(16))), hash(EnvelopeId(SIXTEEN))}) == 3
+
+
+def test_one_value_does_not_sort_before_itself() -> None:
+    assert not DeviceId(SIXTEEN) < DeviceId(SIXTEEN)
+
+
+def test_an_identifier_survives_copying_and_pickling() -> None:
+    identifier = DeviceId(SIXTEEN)
+
+    assert copy.copy(identifier) == identifier
+    assert pickle.loads(pickle.dumps(identifier)) == identifier
 
 
 def test_an_identifier_cannot_be_changed() -> None:
