@@ -41,11 +41,12 @@ class PacketGate:
 
     def admits(self, data: object) -> bool:
         """Say whether a packet, or an attachment, may go on to the library. After False the session must end."""
-        if isinstance(data, bytes | bytearray):
-            self._missing -= 1
-            return self._missing >= 0
-        if self._missing or not isinstance(data, str):
-            return False
+        if self._packet_class.uses_binary_events:  # other serialisers put everything into one binary message
+            if isinstance(data, bytes | bytearray):
+                self._missing -= 1
+                return self._missing >= 0
+            if self._missing or not isinstance(data, str):
+                return False
         try:
             packet = self._packet_class(encoded_packet=data)
             packet.reconstruct_binary(packet.data, [b""] * min(packet.attachment_count, MAX_ATTACHMENTS))
@@ -70,6 +71,6 @@ class PacketGate:
 
 
 def _is_event(data: object, is_ours: bool) -> bool:
-    if not isinstance(data, list) or not data or not isinstance(data[0], str):
+    if not isinstance(data, list) or not data or not isinstance(data[0], str | int):  # some clients number theirs
         return False
     return not is_ours or data[0] not in _RESERVED
