@@ -209,6 +209,7 @@ async def test_many_polls_of_one_session_harm_nobody_and_end_with_it(site: Site,
 @pytest.mark.parametrize("said", [[], ["2probe"], ["2probe", "3"]], ids=["nothing", "a probe", "a probe, then a pong"])
 async def test_an_upgrade_that_is_never_finished_is_cut(site: Site, said: list[str]) -> None:
     async with polling(site) as mallory:
+        await mallory.post("40/")  # so the session carries something, and stays
         socket = await mallory.upgrade()
         for packet in said:
             await socket.send(packet)
