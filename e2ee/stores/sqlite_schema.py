@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID: Final = int.from_bytes(b"E2EE", "big")
 
+_HEADER_SQL: Final = "SELECT type, sql FROM sqlite_master WHERE name = 'store'"
 SELECT_HEADER: Final = "SELECT header FROM store WHERE one = 1"
 INSERT_HEADER: Final = "INSERT INTO store (one, header) VALUES (1, ?)"
 UPDATE_HEADER: Final = "UPDATE store SET header = ? WHERE one = 1"
@@ -133,6 +134,9 @@ def check_version(connection: "sqlite3.Connection") -> int:
         raise StoreVersionError(version, len(MIGRATIONS))
     if version < 1:
         raise CorruptStateError("the file has no schema version")
+    # The header is read before the rest of the schema can be judged: it must not be a view, whose query may never end.
+    if connection.execute(_HEADER_SQL).fetchall() != [(b"table", _HEADER_TABLE.encode())]:
+        raise CorruptStateError("the file has no header")
     return version
 
 
