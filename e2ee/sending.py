@@ -213,9 +213,14 @@ def _log(tx: Transaction, sender: Sender, session: Session, entry: OutboxEntry, 
     content = None
     if original == entry.envelope_id and sender.keeps_contents:
         content = SentContent(draft.kind, draft.conversation_id, draft.lane, draft.ttl, logged.sent_at, draft.body)
-    origin = session.origin
     sent = SentEnvelope(
-        entry.envelope_id, entry.message_id, entry.recipient, origin.associated_data, origin.established_at, original
+        envelope_id=entry.envelope_id,
+        message_id=entry.message_id,
+        number=entry.counter,
+        recipient=entry.recipient,
+        session_id=session.session_id,
+        established_at=session.origin.established_at,
+        original=original,
     )
     log_envelope(tx, sent, content, sender.now)
     trim(tx, entry.counter)

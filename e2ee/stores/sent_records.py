@@ -48,6 +48,8 @@ class SentEnvelope(NamedTuple):
 
     envelope_id: EnvelopeId
     message_id: MessageId
+    number: int
+    """n: this device's count of envelopes."""
     recipient: DeviceAddress
     session_id: bytes
     established_at: int
@@ -62,6 +64,8 @@ class Resend(NamedTuple):
     message_id: MessageId
     recipient: DeviceAddress
     original: EnvelopeId
+    number: int
+    """n of the envelope that could not be read; orders what is sent again."""
     times: int
     """How often it was sent again to this device."""
     due: bool
@@ -69,7 +73,7 @@ class Resend(NamedTuple):
 
 def log_envelope(tx: Transaction, sent: SentEnvelope, content: SentContent | None, now: int) -> None:
     """Log an envelope; `content` comes with the first one of a message that may be sent again."""
-    writer = Writer().raw(sent.message_id.raw).raw(sent.recipient.encode()).raw(sent.session_id)
+    writer = Writer().raw(sent.message_id.raw).u64(sent.number).raw(sent.recipient.encode()).raw(sent.session_id)
     writer.u64(sent.established_at).bytes8(sent.original.raw if sent.original else b"")
     if content is not None:
         writer.u8(content.kind).ascii8(content.conversation_id).u8(content.lane).u32(content.ttl)
@@ -112,7 +116,7 @@ def request_resend(tx: Transaction, sent: SentEnvelope, recipient: DeviceAddress
         return False
     resend = _load_resend(tx, sent.message_id, recipient)
     if resend is None:
-        resend = Resend(sent.message_id, recipient, sent.original, 0, due=False)
+        resend = Resend(sent.message_id, recipient, sent.original, sent.number, 0, due=False)
     if resend.due:
         return True
     if resend.times >= MAX_RESENDS:
@@ -122,8 +126,9 @@ def request_resend(tx: Transaction, sent: SentEnvelope, recipient: DeviceAddress
 
 
 def due_resends(tx: ReadTransaction) -> list[Resend]:
-    """Return what is to be sent again, oldest request first."""
-    return [_decode_resend(record.value) for record in tx.scan(Table.RESENDS, _DUE)]
+    """Return what is to be sent again, in the order in which it was sent first."""
+    due = [_decode_resend(record.value) for record in tx.scan(Table.RESENDS, _DUE)]
+    return sorted(due, key=lambda resend: resend.number)
 
 
 def settle_resend(tx: Transaction, resend: Resend, now: int) -> None:
@@ -139,10 +144,10 @@ def _load(tx: ReadTransaction, envelope_id: EnvelopeId) -> tuple[SentEnvelope, S
 def _decode(envelope_id: EnvelopeId, data: bytes) -> tuple[SentEnvelope, SentContent | None]:
     reader = Reader(data)
     try:
-        message_id, recipient, session_id = MessageId.decode(reader), DeviceAddress.decode(reader), reader.fixed(32)
-        established_at, original = reader.u64(), reader.bytes8()
+        message_id, number, recipient = MessageId.decode(reader), reader.u64(), DeviceAddress.decode(reader)
+        session_id, established_at, original = reader.fixed(32), reader.u64(), reader.bytes8()
         named = EnvelopeId(original) if original else None
-        sent = SentEnvelope(envelope_id, message_id, recipient, session_id, established_at, named)
+        sent = SentEnvelope(envelope_id, message_id, number, recipient, session_id, established_at, named)
         content = _read_content(reader) if reader.position() < len(data) else None
         reader.finish()
     except (ProtocolError, ValueError):
@@ -171,7 +176,7 @@ def _resend_key(message_id: MessageId, recipient: DeviceAddress) -> bytes:
 
 def _put_resend(tx: Transaction, resend: Resend, now: int) -> None:
     writer = Writer().raw(resend.message_id.raw).raw(resend.recipient.encode())
-    value = writer.raw(resend.original.raw).u8(resend.times).u8(resend.due).finish()
+    value = writer.raw(resend.original.raw).u64(resend.number).u8(resend.times).u8(resend.due).finish()
     group = _DUE if resend.due else _DONE
     tx.put(Table.RESENDS, _resend_key(resend.message_id, resend.recipient), value, group=group, order=now)
 
@@ -185,6 +190,7 @@ def _decode_resend(data: bytes) -> Resend:
     reader = Reader(data)
     try:
         message_id, recipient = MessageId.decode(reader), DeviceAddress.decode(reader)
-        return Resend(message_id, recipient, EnvelopeId.decode(reader), reader.u8(), reader.flag())
+        original, number = EnvelopeId.decode(reader), reader.u64()
+        return Resend(message_id, recipient, original, number, reader.u8(), reader.flag())
     except ProtocolError:
         raise CorruptStateError("resend does not decode") from None
