@@ -15,6 +15,7 @@ from e2ee.errors import (
     E2EEError,
     EpochUnknownError,
     KeyEvictedError,
+    ReplayedHandshakeError,
     SessionNotFoundError,
     TooManySkippedError,
     UnknownPreKeyError,
@@ -26,7 +27,7 @@ from e2ee.session import Session
 from e2ee.stores import message_records, session_records
 from e2ee.stores.healing_records import Healing, Wanted, load_healing, save_healing
 from e2ee.stores.records import Contact, load_contact
-from e2ee.stores.sent_records import SentEnvelope, request_resend, sent_envelope
+from e2ee.stores.sent_records import request_resend, sent_envelope
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import DeviceAddress, EnvelopeId
 
@@ -34,6 +35,7 @@ _SESSION_LOSS = (
     AuthenticationError,
     EpochUnknownError,
     KeyEvictedError,
+    ReplayedHandshakeError,
     SessionNotFoundError,
     TooManySkippedError,
     UnknownPreKeyError,
@@ -73,7 +75,8 @@ def plan(healing: Healing, sending_session: Session | None, now: int) -> Plan:
     established_at = sending_session.origin.established_at if sending_session else 0
     ask = tuple(each.envelope_id for each in healing.wanted if each.after < established_at)
     # What was asked for once waits for a session that comes to be for another reason.
-    lacks_session = any(each.asks == 0 and each.after >= established_at for each in healing.wanted)
+    unasked = any(each.asks == 0 and each.after >= established_at for each in healing.wanted)
+    lacks_session = unasked or healing.outranked
     ask_wait = _wait(healing.asked_at, RETRY_REQUEST_MS, now) if ask else 0
     fresh_wait = _wait(healing.fresh_at, FRESH_SESSION_MS, now) if lacks_session else 0
     waits = [wait for wait in (ask_wait, fresh_wait) if wait]
@@ -93,15 +96,15 @@ def note_asked(tx: Transaction, healing: Healing, session: Session, now: int) ->
 
 
 def note_fresh_session(tx: Transaction, peer: DeviceAddress, now: int) -> None:
-    """Note that a session was started; counts if something was wanted of this device."""
+    """Note that a session was started; counts if it was to heal."""
     healing = load_healing(tx, peer)
-    if healing.wanted:
-        save_healing(tx, healing._replace(fresh_at=now), now)
+    if healing.wanted or healing.outranked:
+        save_healing(tx, healing._replace(fresh_at=now, outranked=False), now)
 
 
 def give_up(tx: Transaction, healing: Healing, now: int) -> None:
     """Ask for nothing more: the device has left its user's list."""
-    save_healing(tx, healing._replace(wanted=()), now)
+    save_healing(tx, healing._replace(wanted=(), outranked=False), now)
 
 
 def next_established_at(known: list[Session], now: int) -> int:
@@ -123,15 +126,17 @@ def honour(
     if not _is_listed(contact, session.peer):
         return []
     notices: list[Notice] = []
+    given_up = set()
     for envelope_id in envelope_ids:
         sent = sent_envelope(tx, envelope_id)
         if sent is None or sent.recipient != session.peer:
             continue
         if session.origin.established_at <= sent.established_at:
             continue
-        _end_sending(tx, sent)
+        given_up.add(sent.session_id)
         if sent.original is not None and not request_resend(tx, sent, sent.recipient, now):
             notices.append(MessageNotResent(sent.message_id, sent.recipient))
+    _give_up_sessions(tx, session.peer, given_up, now)
     return notices
 
 
@@ -150,10 +155,18 @@ def note_new_devices(tx: Transaction, before: Contact | None, after: Contact, no
                 request_resend(tx, sent, address, now)
 
 
-def _end_sending(tx: Transaction, sent: SentEnvelope) -> None:
-    for session in session_records.sessions_with(tx, sent.recipient):
-        if session.session_id == sent.session_id and not session.dead:
+def _give_up_sessions(tx: Transaction, peer: DeviceAddress, session_ids: set[bytes], now: int) -> None:
+    """End sending on sessions that the peer cannot read. If one of them outranks what remains, both ends would send on
+    different sessions from then on, and neither would heal: then a fresh session is due, which outranks them all.
+    """
+    outranked = True
+    for session in session_records.sessions_with(tx, peer):
+        if session.session_id in session_ids:
             session_records.save_session(tx, session.mark_dead())
+            if outranked:
+                save_healing(tx, load_healing(tx, peer)._replace(outranked=True), now)
+        elif session.may_send(now):
+            outranked = False
 
 
 def _is_listed(contact: Contact | None, device: DeviceAddress) -> bool:

@@ -114,7 +114,8 @@ def _resend(tx: Transaction, sender: Sender, resend: Resend, agenda: _Agenda) ->
     session = session_records.sending_session(tx, device, sender.now)
     if session is None:
         agenda.sessions_wanted.add(device)
-        return
+    if session is None or device in agenda.sessions_wanted:
+        return  # it goes out on the fresh session
     draft = Draft(content.kind, content.body, content.conversation_id, content.lane, content.ttl)
     queue_to(tx, sender, session, draft, Repeated(resend.message_id, content.sent_at, resend.original))
     sent_records.settle_resend(tx, resend, sender.now)

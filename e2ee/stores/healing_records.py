@@ -33,6 +33,8 @@ class Healing(NamedTuple):
     """When we last started a session to heal."""
     asked_at: int = 0
     """When we last sent a retry request."""
+    outranked: bool = False
+    """A session that we gave up outranks the one that we send on, so that the peer may go on with it: start anew."""
     wanted: tuple[Wanted, ...] = ()
     """Oldest first; at most 256."""
 
@@ -50,15 +52,16 @@ def load_healing(tx: ReadTransaction, peer: DeviceAddress) -> Healing:
 
 
 def open_healings(tx: ReadTransaction) -> list[Healing]:
-    """Return the records of all devices of which an envelope is wanted."""
+    """Return the records of all devices for which something is to be done."""
     return [_decode(record.value) for record in tx.scan(Table.HEALING, _OPEN)]
 
 
 def save_healing(tx: Transaction, healing: Healing, now: int) -> None:
-    writer = Writer().raw(healing.peer.encode()).u64(healing.fresh_at).u64(healing.asked_at).u16(len(healing.wanted))
+    writer = Writer().raw(healing.peer.encode()).u64(healing.fresh_at).u64(healing.asked_at)
+    writer.u8(healing.outranked).u16(len(healing.wanted))
     for each in healing.wanted:
         writer.raw(each.envelope_id.raw).u64(each.after).u8(each.asks)
-    group = _OPEN if healing.wanted else _IDLE
+    group = _OPEN if healing.wanted or healing.outranked else _IDLE
     tx.put(Table.HEALING, healing.peer.encode(), writer.finish(), group=group, order=now)
 
 
@@ -91,8 +94,9 @@ def _decode(data: bytes) -> Healing:
     reader = Reader(data)
     try:
         peer, fresh_at, asked_at = DeviceAddress.decode(reader), reader.u64(), reader.u64()
+        outranked = reader.flag()
         wanted = tuple(Wanted(EnvelopeId.decode(reader), reader.u64(), reader.u8()) for _ in range(reader.u16()))
         reader.finish()
     except ProtocolError:
         raise CorruptStateError("healing record does not decode") from None
-    return Healing(peer, fresh_at, asked_at, wanted)
+    return Healing(peer, fresh_at, asked_at, outranked, wanted)
