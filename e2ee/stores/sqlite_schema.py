@@ -7,7 +7,7 @@ A migration must leave the very statements of `CANONICAL` behind; where ALTER TA
 the old table away, creates the new one, copies and drops.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from e2ee.errors import CorruptStateError, StoreVersionError
@@ -103,13 +103,24 @@ STATEMENTS: Final = {
 }
 
 
+_TABLES_OF_VERSION_2: Final = ("sent", "resends", "healing", "dropped")
+
+
 def _to_version_1(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
-    for statement in CANONICAL.values():
-        if statement != _HEADER_TABLE:
-            connection.execute(statement)
+    _create(connection, [table.label for table in Table if table.label not in _TABLES_OF_VERSION_2])
 
 
-MIGRATIONS: "tuple[Migration, ...]" = (_to_version_1,)
+def _to_version_2(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
+    _create(connection, _TABLES_OF_VERSION_2)
+
+
+def _create(connection: "sqlite3.Connection", labels: Sequence[str]) -> None:
+    for statement in (_TABLE, _INDEX):
+        for label in labels:
+            connection.execute(statement.format(label=label))
+
+
+MIGRATIONS: "tuple[Migration, ...]" = (_to_version_1, _to_version_2)
 """The step at position n leads from version n to n + 1. A released step never changes."""
 
 
