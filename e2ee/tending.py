@@ -116,8 +116,8 @@ def _resend(tx: Transaction, sender: Sender, resend: Resend, agenda: _Agenda) ->
     if reach is _Reach.LATER:
         return
     session = session_records.sending_session(tx, device, sender.now)
-    if session is None:
-        agenda.sessions_wanted.add(device)
+    if session is None and not healing_records.load_healing(tx, device).outranked:
+        agenda.sessions_wanted.add(device)  # else `_heal` has said when: a peer that asks could cause one each time
     if session is None or device in agenda.sessions_wanted:
         return  # it goes out on the fresh session
     draft = Draft(content.kind, content.body, content.conversation_id, content.lane, content.ttl)
