@@ -156,8 +156,8 @@ def note_new_devices(tx: Transaction, before: Contact | None, after: Contact, no
 
 
 def _give_up_sessions(tx: Transaction, peer: DeviceAddress, session_ids: set[bytes], now: int) -> None:
-    """End sending on sessions that the peer cannot read. If one of them outranks what remains, nothing may be sent on that
-    (`session_records.sending_session`), and the peer may go on with the dead one: then a fresh session is due.
+    """End sending on sessions that the peer cannot read. If one of them outranks what remains, nothing may be sent on
+    what remains (`session_records.sending_session`), and the peer may go on with the dead one: a fresh session is due.
     """
     outranked = True
     for session in session_records.sessions_with(tx, peer):

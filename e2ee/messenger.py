@@ -184,14 +184,15 @@ class Messenger:
         """Open the account of a store.
 
         With `sent_log` the store keeps what was sent for 14 days, so that it can be sent again to a device that could
-        not read it. Without, nothing can be sent again, and `prune` forgets what was kept before.
+        not read it. Without, nothing can be sent again, and what was kept before is forgotten now.
 
         Raises:
             AccountNotFoundError: the store holds none.
         """
-        with store.read() as tx:
-            account = records.load_account(tx)
-        return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
+        with store.write() as tx:
+            messenger = cls(store, records.load_account(tx), rng=rng, clock=clock, sent_log=sent_log)
+            messenger._forget_contents(tx)
+        return messenger
 
     # --- this device -----------------------------------------------------------------------------------------
 
@@ -431,6 +432,7 @@ class Messenger:
         and when the time is up that the result names.
         """
         with self._store.write() as tx:
+            self._forget_contents(tx)
             return tending.tend(tx, self._sender())
 
     # --- housekeeping ----------------------------------------------------------------------------------------
@@ -453,7 +455,7 @@ class Messenger:
         with self._store.write() as tx:
             for table in _KEPT_FOR_LATE_ENVELOPES:
                 tx.delete_before(table, now - LATE_ENVELOPE_MS)
-            sent_records.forget_contents(tx, now - SENT_CONTENT_MS if self._keeps_contents else MAX_TIMESTAMP)
+            self._forget_contents(tx)
             tx.delete_before(Table.PENDING_TRUST, now - PENDING_TRUST_MS)
             session_records.delete_superseded(tx, now)
             session_records.evict_old_skipped(tx, now)
@@ -474,6 +476,10 @@ class Messenger:
             )
 
     # --- inside ----------------------------------------------------------------------------------------------
+
+    def _forget_contents(self, tx: Transaction) -> None:
+        """Forget what was said too long ago to be said again. Nothing that the server does or omits puts this off."""
+        sent_records.forget_contents(tx, self._clock() - SENT_CONTENT_MS if self._keeps_contents else MAX_TIMESTAMP)
 
     def _sender(self) -> Sender:
         return Sender(self._account, self._clock(), self._rng, self._keeps_contents)
