@@ -145,8 +145,9 @@ def receive(state: PqRatchetState, header: Header, find: FindSkipped, max_skip: 
         TooManySkippedError: the header skips more than `max_skip`.
     """
     epoch, index = header.pq_epoch, header.pq_index
-    newest = state.receiving[-1]
-    chain = newest if newest.epoch == epoch else _older_chain(state, epoch)
+    open_chains = state.receiving
+    newest, oldest = open_chains[-1], open_chains[0]
+    chain = newest if newest.epoch == epoch else oldest if oldest.epoch == epoch else _closed_chain(state, epoch)
     if chain is None or index < chain.next_index:
         position = SkippedPosition(Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"), index)
         key = _skipped(find, position, gone=chain is None)
@@ -158,10 +159,13 @@ def receive(state: PqRatchetState, header: Header, find: FindSkipped, max_skip: 
         at_index, skipped = chains.skip(at_index, chain.next_index, index, origin, max_skip)
     chain_key, message_key = kdf.kdf_pair(at_index, chains.PQ_CHAIN + index.to_bytes(4, "big"))
     advanced = new_record(PqReceivingChain, (epoch, chain_key, index + 1))
-    if len(state.receiving) == 1 and chain is newest:
-        counted = new_record(PqRatchetState, (state.sent, state.received + 1, state.sending, (advanced,), *state[4:]))
+    if chain is oldest:
+        open_chains = (advanced, *open_chains[1:])
+    elif chain is newest:
+        open_chains = (*open_chains[:-1], advanced)
     else:
-        counted = _replace_chain(state, advanced)
+        state = _advance_closed(state, advanced)
+    counted = new_record(PqRatchetState, (state.sent, state.received + 1, state.sending, open_chains, *state[4:]))
     return new_record(PqReceiving, (counted, message_key, skipped, None))
 
 
@@ -186,22 +190,17 @@ def forget_closed(state: PqRatchetState, now: int) -> PqRatchetState:
     return state if kept == state.closed else state._replace(closed=kept)
 
 
-def _older_chain(state: PqRatchetState, epoch: int) -> PqReceivingChain | None:
-    """Return the chain of an epoch that is not the newest; None if it is gone."""
+def _closed_chain(state: PqRatchetState, epoch: int) -> PqReceivingChain | None:
+    """Return the closed chain of an epoch; None if it is gone."""
     if epoch > state.receiving[-1].epoch:
         raise EpochUnknownError(epoch)
-    chains_held = (*state.receiving, *(each.chain for each in state.closed))
-    return next((each for each in chains_held if each.epoch == epoch), None)
+    return next((each.chain for each in state.closed if each.chain.epoch == epoch), None)
 
 
-def _replace_chain(state: PqRatchetState, advanced: PqReceivingChain) -> PqRatchetState:
-    """Return the state after a message of any chain."""
-    epoch, received = advanced.epoch, state.received + 1
-    if epoch < state.receiving[0].epoch:
-        closed = [each._replace(chain=advanced) if each.chain.epoch == epoch else each for each in state.closed]
-        return state._replace(received=received, closed=tuple(closed))
-    receiving = tuple(advanced if each.epoch == epoch else each for each in state.receiving)
-    return state._replace(received=received, receiving=receiving)
+def _advance_closed(state: PqRatchetState, advanced: PqReceivingChain) -> PqRatchetState:
+    epoch = advanced.epoch
+    closed = (each._replace(chain=advanced) if each.chain.epoch == epoch else each for each in state.closed)
+    return state._replace(closed=tuple(closed))
 
 
 def _skipped(find: FindSkipped, position: SkippedPosition, *, gone: bool) -> bytes:
