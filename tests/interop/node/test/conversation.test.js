@@ -2,9 +2,11 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { peer } from '../converse.js';
+import { unhex } from '../src/bytes.js';
 import {
   addPrekey, claimBundle, createDevice, heal, learnList, receiveEnvelope, sendTo, start,
 } from '../src/device.js';
+import { decodeEnvelope } from '../src/envelope.js';
 import { randomNumbers } from './support/ends.js';
 
 const NOW = 1800000000000;
@@ -127,6 +129,7 @@ test('healing on demand goes through in three round trips, from the first messag
   const heal = (from, to) => from('heal', { to: to.address });
   for (const [from, to, write] of [[a, b, heal], [b, a, heal], [a, b, say], [b, a, say], [a, b, say], [b, a, say]]) {
     const sent = write(from, to, 'text');
+    if (write === heal) assert.equal(decodeEnvelope(unhex(sent.envelope)).lane, 2);
     assert.equal(to('receive', { envelope: sent.envelope }).fate, write === heal ? 'accepted' : 'delivered');
   }
   for (const [me, other] of [[a, b], [b, a]]) {
