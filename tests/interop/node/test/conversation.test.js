@@ -150,23 +150,35 @@ test('who got a payload and sends nothing for five seconds owes an empty message
   assert.equal(sessionOf(b, a, NOW + 9000).owes_empty, false);
 });
 
-test('a refused payload refuses its message; the session goes on', () => {
+/** Alice has sent Bob a first message, and he has read it. */
+function afterFirst() {
   const [alice, bob] = ['alice', 'bob'].map((user) => createDevice(user, BigInt(NOW)));
-  let b = addPrekey(addPrekey(bob, 'signed', BigInt(NOW)).device, 'kem last-resort', BigInt(NOW)).device;
-  const started = start(learnList(alice, 'bob', bob.list), claimBundle(b).bundle, BigInt(NOW));
-  const to = bob.party.address;
-  const sent = sendTo(started.device, to, { kind: 8, body: new Uint8Array() }, BigInt(NOW));
-  b = receiveEnvelope(b, sent.envelope, BigInt(NOW)).device;
-  const [name] = Object.keys(sent.device.sessions);
-  const [session] = sent.device.sessions[name];
-  const knowsNoSecret = { ...session, pq: { ...session.pq, authentication: new Uint8Array(32) } };
-  const forger = { ...sent.device, sessions: { [name]: [knowsNoSecret] } };
-  const forged = heal(forger, to, BigInt(NOW));
-  const before = structuredClone(b);
-  assert.throws(() => receiveEnvelope(b, forged.envelope, BigInt(NOW)), { code: 'authentication_failed' });
-  assert.deepEqual(structuredClone(b), before);
-  const good = heal(sent.device, to, BigInt(NOW));
-  assert.equal(receiveEnvelope(b, good.envelope, BigInt(NOW)).session.pq.phase.name, 'answering');
+  const ready = addPrekey(addPrekey(bob, 'signed', BigInt(NOW)).device, 'kem last-resort', BigInt(NOW)).device;
+  const started = start(learnList(alice, 'bob', bob.list), claimBundle(ready).bundle, BigInt(NOW));
+  const sent = sendTo(started.device, bob.party.address, { kind: 8, body: new Uint8Array() }, BigInt(NOW));
+  const read = receiveEnvelope(ready, sent.envelope, BigInt(NOW)).device;
+  return { from: sent.device, before: started.session, read, to: bob.party.address };
+}
+
+/** What is made with another post-quantum state is refused; what is made with the right one is not. */
+function refusesPq({ from, read, to }, change) {
+  const [[name, [session]]] = Object.entries(from.sessions);
+  const changed = { ...from, sessions: { [name]: [{ ...session, pq: change(session.pq) }] } };
+  const kept = structuredClone(read);
+  const wrong = heal(changed, to, BigInt(NOW)).envelope;
+  assert.throws(() => receiveEnvelope(read, wrong, BigInt(NOW)), { code: 'authentication_failed' });
+  assert.deepEqual(structuredClone(read), kept);
+  const good = heal(from, to, BigInt(NOW)).envelope;
+  assert.equal(receiveEnvelope(read, good, BigInt(NOW)).session.pq.phase.name, 'answering');
+}
+
+test('a refused payload refuses its message; the session goes on', () => {
+  refusesPq(afterFirst(), (pq) => ({ ...pq, authentication: new Uint8Array(32) }));
+});
+
+test('a new index beside a post-quantum one that was used is no duplicate, but does not authenticate', () => {
+  const state = afterFirst();
+  refusesPq(state, () => state.before.pq);
 });
 
 test('two lists that contradict each other stop sending', () => {
