@@ -120,7 +120,7 @@ def receive(state: DoubleRatchetState, header: Header, find: FindSkipped, max_sk
 
 def knows(state: DoubleRatchetState, header: Header, find: FindSkipped) -> bool:
     """Whether the header's chain belongs to this state, so that no other session can have sent it."""
-    if state.receiving is not None and header.ratchet_key == state.receiving.ratchet_key:
+    if state.receiving is not None and header.ratchet_key.raw == state.receiving.ratchet_key.raw:
         return True
     position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
     return header.ratchet_key.raw in state.closed_ratchet_keys or find(position) is not None

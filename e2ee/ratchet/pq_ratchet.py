@@ -145,7 +145,9 @@ def receive(state: PqRatchetState, header: Header, find: FindSkipped, max_skip: 
         TooManySkippedError: the header skips more than `max_skip`.
     """
     epoch, index = header.pq_epoch, header.pq_index
-    chain = _chain_of(state, epoch)
+    open_chains = state.receiving
+    newest, oldest = open_chains[-1], open_chains[0]
+    chain = newest if newest.epoch == epoch else oldest if oldest.epoch == epoch else _closed_chain(state, epoch)
     if chain is None or index < chain.next_index:
         position = SkippedPosition(Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"), index)
         key = _skipped(find, position, gone=chain is None)
@@ -157,7 +159,14 @@ def receive(state: PqRatchetState, header: Header, find: FindSkipped, max_skip: 
         at_index, skipped = chains.skip(at_index, chain.next_index, index, origin, max_skip)
     chain_key, message_key = kdf.kdf_pair(at_index, chains.PQ_CHAIN + index.to_bytes(4, "big"))
     advanced = new_record(PqReceivingChain, (epoch, chain_key, index + 1))
-    return new_record(PqReceiving, (_counted(state, advanced), message_key, skipped, None))
+    if chain is oldest:
+        open_chains = (advanced, *open_chains[1:])
+    elif chain is newest:
+        open_chains = (*open_chains[:-1], advanced)
+    else:
+        state = _advance_closed(state, advanced)
+    counted = new_record(PqRatchetState, (state.sent, state.received + 1, state.sending, open_chains, *state[4:]))
+    return new_record(PqReceiving, (counted, message_key, skipped, None))
 
 
 def close_chains(state: PqRatchetState, epoch: int, now: int, receives: int) -> PqRatchetState:
@@ -181,30 +190,17 @@ def forget_closed(state: PqRatchetState, now: int) -> PqRatchetState:
     return state if kept == state.closed else state._replace(closed=kept)
 
 
-def _chain_of(state: PqRatchetState, epoch: int) -> PqReceivingChain | None:
-    """Return an epoch's chain; None if it is gone."""
-    for chain in reversed(state.receiving):
-        if chain.epoch == epoch:
-            return chain
+def _closed_chain(state: PqRatchetState, epoch: int) -> PqReceivingChain | None:
+    """Return the closed chain of an epoch; None if it is gone."""
     if epoch > state.receiving[-1].epoch:
         raise EpochUnknownError(epoch)
-    for closed in state.closed:
-        if closed.chain.epoch == epoch:
-            return closed.chain
-    return None
+    return next((each.chain for each in state.closed if each.chain.epoch == epoch), None)
 
 
-def _counted(state: PqRatchetState, advanced: PqReceivingChain) -> PqRatchetState:
-    """Return the state after a message of this chain."""
-    epoch, received, open_chains = advanced.epoch, state.received + 1, state.receiving
-    if epoch < open_chains[0].epoch:
-        closed = [each._replace(chain=advanced) if each.chain.epoch == epoch else each for each in state.closed]
-        return state._replace(received=received, closed=tuple(closed))
-    if len(open_chains) == 1:
-        open_chains = (advanced,)
-    else:
-        open_chains = tuple([advanced if each.epoch == epoch else each for each in open_chains])
-    return new_record(PqRatchetState, (state.sent, received, state.sending, open_chains, *state[4:]))
+def _advance_closed(state: PqRatchetState, advanced: PqReceivingChain) -> PqRatchetState:
+    epoch = advanced.epoch
+    closed = (each._replace(chain=advanced) if each.chain.epoch == epoch else each for each in state.closed)
+    return state._replace(closed=tuple(closed))
 
 
 def _skipped(find: FindSkipped, position: SkippedPosition, *, gone: bool) -> bytes:

@@ -103,7 +103,7 @@ STATEMENTS: Final = {
 }
 
 
-_TABLES_OF_VERSION_2: Final = ("sent", "resends", "healing", "dropped")
+_TABLES_OF_VERSION_2: Final = ("sent", "resends", "healing", "dropped", "owed_answers")
 
 
 def _to_version_1(connection: "sqlite3.Connection", _data_key: DataKey) -> None:

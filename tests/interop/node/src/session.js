@@ -9,7 +9,7 @@ import { healPq, prunePq, receivePq, sendPq, startPq } from './pqratchet.js';
 import { accept } from './pqturns.js';
 import { kdf, open, random, seal } from './primitives.js';
 import { knows, receive, send, startInitiator, startResponder } from './ratchet.js';
-import { evict, settle } from './skipped.js';
+import { evictAged, settle } from './skipped.js';
 
 /**
  * @typedef {{id: Uint8Array, created: bigint, storedAt: bigint, answered: boolean, dead: boolean,
@@ -97,7 +97,7 @@ export function decrypt(s, m, now, { kem } = {}) {
   const { padded } = openMessage(s.id, dr.message, pq.message, m);
   const received = s.received + 1;
   const carried = { epoch: m.pq.epoch, type: m.payloadType, payload: m.payload };
-  const turned = accept(pq.state, carried, { now, received, kem });
+  const turned = accept(pq.state, carried, { now, received: s.received, kem });
   const content = unpad(padded);
   const session = {
     ...s, received, answered: true, ratchet: dr.state, pq: turned,
@@ -129,12 +129,11 @@ export const withSession = (sessions, s) =>
 /** What goes for age: lower sessions, chains, and skipped keys. @param {Session[]} sessions @param {bigint} now */
 export function pruneSessions(sessions, now) {
   const sending = sendingSession(sessions, now);
-  const gone = sending && now - sending.storedAt >= KEPT_FOR;
+  const gone = sending && now - sending.storedAt > KEPT_FOR;
   const kept = gone ? inOrder(sessions).slice(0, inOrder(sessions).indexOf(sending) + 1) : sessions;
   const at = Number(now);
-  const young = (map, s) => evict(map, at, s.received);
   return kept.map((s) => ({
-    ...s, skipped: young(s.skipped, s), skippedPq: young(s.skippedPq, s), pq: prunePq(s.pq, at),
+    ...s, skipped: evictAged(s.skipped, at), skippedPq: evictAged(s.skippedPq, at), pq: prunePq(s.pq, at),
   }));
 }
 
