@@ -75,13 +75,17 @@ class PqReceiving(NamedTuple):
 
     state: PqRatchetState
     message_key: bytes
-    skipped: tuple[SkippedKey, ...]
-    """Keys to add to the map."""
+    gaps: tuple[chains.Gap, ...]
     used: SkippedPosition | None
     """The entry of the map that this message used up."""
 
+    @property
+    def skipped(self) -> tuple[SkippedKey, ...]:
+        """Keys to add to the map; derived here, after the message authenticated."""
+        return chains.skipped_keys(self.gaps) if self.gaps else ()
+
     def __repr__(self) -> str:
-        return f"PqReceiving(key redacted, {len(self.skipped)} skipped, used {self.used!r})"
+        return f"PqReceiving(key redacted, {len(self.gaps)} gaps, used {self.used!r})"
 
 
 class EpochKeys(NamedTuple):
@@ -152,11 +156,11 @@ def receive(state: PqRatchetState, header: Header, find: FindSkipped, max_skip: 
         position = SkippedPosition(Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"), index)
         key = _skipped(find, position, gone=chain is None)
         return PqReceiving(state._replace(received=state.received + 1), key, (), position)
-    skipped: tuple[SkippedKey, ...] = ()
+    gaps: tuple[chains.Gap, ...] = ()
     at_index: bytes = chain.key
     if index != chain.next_index:
         origin = (Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"))
-        at_index, skipped = chains.skip(at_index, chain.next_index, index, origin, max_skip)
+        at_index, gaps = chains.skip(at_index, chain.next_index, index, origin, max_skip)
     chain_key, message_key = kdf.kdf_pair(at_index, chains.PQ_CHAIN + index.to_bytes(4, "big"))
     advanced = new_record(PqReceivingChain, (epoch, chain_key, index + 1))
     if chain is oldest:
@@ -166,7 +170,7 @@ def receive(state: PqRatchetState, header: Header, find: FindSkipped, max_skip: 
     else:
         state = _advance_closed(state, advanced)
     counted = new_record(PqRatchetState, (state.sent, state.received + 1, state.sending, open_chains, *state[4:]))
-    return new_record(PqReceiving, (counted, message_key, skipped, None))
+    return new_record(PqReceiving, (counted, message_key, gaps, None))
 
 
 def close_chains(state: PqRatchetState, epoch: int, now: int, receives: int) -> PqRatchetState:
