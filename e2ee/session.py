@@ -113,7 +113,7 @@ class Session(NamedTuple):
             self.ratchets, self.origin.associated_data, message, arrival
         )
         content = unpad(plaintext)
-        owes_answer = self.owes_answer or message.header.pq_type != PqPayloadType.NONE
+        owes_answer = self.owes_answer or message.header.pq_type != PqPayloadType.NONE or pq_turns.is_to_heal(state.pq)
         # Any authentic message of the peer proves that it has the session, so the handshake need not be sent again.
         session = new_record(Session, (self.origin, state, None, owes_answer, self.dead))
         stalled = state.pq.turn.reported and not self.ratchets.pq.turn.reported

@@ -95,6 +95,11 @@ def ask_for_healing(state: PqRatchetState) -> PqRatchetState:
     return state._replace(turn=state.turn._replace(healing=True, fresh=False))
 
 
+def is_to_heal(state: PqRatchetState) -> bool:
+    """Whether the turn is ours with healing still to come: what was under way at the call has just completed."""
+    return state.turn.healing and type(state.turn.phase) is ProposeIdle
+
+
 def _is_due(state: PqRatchetState, now: int) -> bool:
     turn = state.turn
     by_number = state.sent + state.received >= PQ_PROPOSAL_MESSAGES

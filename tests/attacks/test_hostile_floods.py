@@ -6,7 +6,7 @@ from e2ee.errors import KeyEvictedError
 from e2ee.limits import MAX_PENDING_TRUST, MAX_SKIP, MAX_SKIPPED_KEYS, MAX_UNREADABLE
 from e2ee.messenger import Outcome
 from e2ee.ports import Table
-from e2ee.ratchet import chains
+from e2ee.primitives.kdf import kdf_pair
 from e2ee.stores import message_records
 from e2ee.wire.envelope import Envelope
 from tests.world import Device, World, changed, flip, talk, unchanged
@@ -34,13 +34,12 @@ def test_more_skipped_messages_than_are_kept_lose_the_oldest_with_an_error_of_it
 def test_a_forged_header_costs_at_most_the_skip_limit_in_each_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     alice, bob = established()
     steps: list[bytes] = []
-    kdf_pair = chains.kdf_pair
 
     def counted(chain_key: bytes, step: bytes) -> tuple[bytes, bytes]:
         steps.append(step)
         return kdf_pair(chain_key, step)
 
-    monkeypatch.setattr(chains, "kdf_pair", counted)
+    monkeypatch.setattr("e2ee.ratchet.chains.kdf_pair", counted)
     envelope = alice.encrypt(bob, "hello")
     body = Envelope.decode(envelope).body
     for index in (MAX_SKIP - 1, MAX_SKIP, 0xFFFFFFFF):

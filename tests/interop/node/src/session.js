@@ -16,7 +16,7 @@ import { evictAged, settle } from './skipped.js';
  *   header: Uint8Array, repeat: string, peer: import('./handshake.js').Party, received: number,
  *   ratchet: import('./ratchet.js').Ratchet, pq: import('./pqratchet.js').PqRatchet,
  *   skipped: import('./skipped.js').Skipped, skippedPq: import('./skipped.js').Skipped, owing: ?number}} Session
- *   `answered` also in a session that the peer started; `repeat` is H; `owing` since when a payload came in and nothing
+ *   `answered` also in a session that the peer started; `repeat` is H; `owing` since when a payload came in (or healing is ours to go on with) and nothing
  *   was sent
  */
 
@@ -99,9 +99,10 @@ export function decrypt(s, m, now, { kem } = {}) {
   const carried = { epoch: m.pq.epoch, type: m.payloadType, payload: m.payload };
   const turned = accept(pq.state, carried, { now, received: s.received, kem });
   const content = unpad(padded);
+  const owes = carried.type !== NONE || (turned.healing && turned.phase.name === 'propose-idle');
   const session = {
     ...s, received, answered: true, ratchet: dr.state, pq: turned,
-    owing: carried.type === NONE ? s.owing : s.owing ?? now,
+    owing: owes ? s.owing ?? now : s.owing,
     skipped: settle(s.skipped, dr.add, dr.used, now, received),
     skippedPq: settle(s.skippedPq, pq.add, pq.used, now, received),
   };
