@@ -16,8 +16,8 @@ import { evictAged, settle } from './skipped.js';
  *   header: Uint8Array, repeat: string, peer: import('./handshake.js').Party, received: number,
  *   ratchet: import('./ratchet.js').Ratchet, pq: import('./pqratchet.js').PqRatchet,
  *   skipped: import('./skipped.js').Skipped, skippedPq: import('./skipped.js').Skipped, owing: ?number}} Session
- *   `answered` also in a session that the peer started; `repeat` is H; `owing` since when a payload came in (or healing is ours to go on with) and nothing
- *   was sent
+ *   `answered` also in a session that the peer started; `repeat` is H; `owing` since when a payload came in, or healing
+ *   is ours to go on with, and nothing was sent
  */
 
 const UNANSWERED = 30n * 86_400_000n;

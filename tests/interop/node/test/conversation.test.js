@@ -150,6 +150,16 @@ test('who got a payload and sends nothing for five seconds owes an empty message
   assert.equal(sessionOf(b, a, NOW + 9000).owes_empty, false);
 });
 
+test('who asked for healing while answering owes an empty message once that epoch has completed', () => {
+  const [a, b] = pair();
+  a('start', { bundle: b('bundle').bundle });
+  b('receive', { envelope: a('heal', { to: b.address }).envelope });
+  a('receive', { envelope: b('heal', { to: a.address }).envelope });
+  b('receive', { envelope: say(a, b, 'of the new epoch').envelope });
+  const { phase, healing, owes_empty: owes } = sessionOf(b, a, NOW + 5000);
+  assert.deepEqual([phase, healing, owes], ['propose-idle', true, true]);
+});
+
 /** Alice has sent Bob a first message, and he has read it. */
 function afterFirst() {
   const [alice, bob] = ['alice', 'bob'].map((user) => createDevice(user, BigInt(NOW)));
