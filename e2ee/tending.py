@@ -151,7 +151,7 @@ class _Reach(Enum):
 
     NOW = 1
     LATER = 2
-    """Its user's list must be fetched, or a human must look."""
+    """Its user's list must be fetched, or a human must look, or we never wrote to the user."""
     NEVER = 3
     """It has left its user's list."""
 
@@ -164,4 +164,8 @@ def _reach(tx: Transaction, device: DeviceAddress, agenda: _Agenda) -> _Reach:
         return _Reach.LATER
     except DeviceListForkError:
         return _Reach.LATER
-    return _Reach.NEVER if contact.device_list.content.device(device.device_id) is None else _Reach.NOW
+    devices = contact.device_list.content.addresses()
+    if device not in devices:
+        return _Reach.NEVER
+    # Whoever writes to us must not learn from what we do by ourselves that we are there.
+    return _Reach.LATER if session_records.is_stranger(tx, devices) else _Reach.NOW

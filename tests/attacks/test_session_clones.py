@@ -2,6 +2,7 @@
 
 from e2ee.limits import FRESH_SESSION_MS, MAX_SESSIONS_PER_DEVICE
 from e2ee.messenger import Outcome
+from e2ee.notices import SessionReplaced
 from e2ee.rollback import RelayStatement
 from e2ee.session import Session
 from e2ee.wire.content import ContentKind, encode_retry_request
@@ -60,6 +61,15 @@ def test_a_new_session_needs_the_same_pinned_account_key() -> None:
         envelope = impostor.encrypt(bob, str(number))
         assert bob.receive(envelope).outcome is Outcome.WAITING_FOR_TRUST
     assert bob.sessions(impostor) == []
+
+
+def test_a_second_session_of_a_known_device_is_told_and_a_first_one_is_not() -> None:
+    world = World("told")
+    alice, bob = (world.device(name, one_time_prekeys=False) for name in ("alice", "bob"))
+    assert bob.receive(alice.encrypt(bob, "first contact")).notices == ()
+    world.wait(1)
+    alice.start_session(bob)  # alice's device lost its state, or a thief of its identity keys is at work
+    assert bob.receive(alice.encrypt(bob, "anew")).notices == (SessionReplaced(alice.address),)
 
 
 # --- a session that leaked before its first message was delivered ---------------------------------------------
