@@ -1,14 +1,15 @@
 """`python -m scripts.mutants [MODULE ...]`: does a test fail when a line of the protocol is changed?
 
 Runs mutmut over the modules that pyproject.toml names, goes on where the last run stopped, and tries survivors again,
-because tests may have changed. Named modules (e2ee.wire.codec) are run alone, and from the start. Ends with 1 if a
-survivor is not explained in docs/mutants.md.
+because tests may have changed. Named modules (e2ee.wire.codec) are run alone, and from the start. What survives the
+fast tests meets slower ones, each time in a new process. Ends with 1 if a survivor is not explained in docs/mutants.md.
 
-Owns: what is run again, the report.
+Owns: what is run again, the slower tests, the report.
 Does not know about: how mutants are made and run; that is mutmut's.
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,17 @@ from mutmut.mutation.diff_apply import get_diff_for_mutant
 EXPLANATIONS: Final = Path("docs/mutants.md")
 SURVIVED: Final = ("survived", "no tests")
 NOT_RUN: Final = "not checked"
+KILLED: Final = 1
+"""Exit status of a test run that failed."""
+
+SLOWER_TESTS: Final = (
+    "tests/unit/test_ratchet_state.py",
+    "tests/unit/test_persist.py",
+    "tests/unit/test_messenger_first_contact.py",
+    "tests/unit/test_messenger_sessions.py",
+    "tests/vectors/test_vectors_runner.py::test_our_vectors_hold",
+)
+"""For survivors alone. A new process also sees what runs when a module is imported."""
 
 
 def main(modules: list[str]) -> int:
@@ -28,6 +40,7 @@ def main(modules: list[str]) -> int:
         try_survivors_again()
     # Half of the cores: the run takes long, and somebody works at this machine.
     run_mutmut([f"{module}.x*" for module in modules], max(1, (os.cpu_count() or 1) // 2))
+    run_slower_tests()
     return report()
 
 
@@ -37,6 +50,20 @@ def try_survivors_again() -> None:
             if status_by_exit_code[code] in SURVIVED:
                 results.exit_code_by_key[name] = None
         results.save()
+
+
+def run_slower_tests() -> None:
+    for results in all_results():
+        for name, code in results.exit_code_by_key.items():
+            if status_by_exit_code[code] in SURVIVED and fails_slower_tests(name):
+                results.exit_code_by_key[name] = KILLED
+                results.save()
+
+
+def fails_slower_tests(name: str) -> bool:
+    command = (sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *SLOWER_TESTS)
+    environment = os.environ | {"MUTANT_UNDER_TEST": name, "PYTHONPATH": "."}
+    return subprocess.run(command, cwd="mutants", env=environment, capture_output=True, check=False).returncode == 1
 
 
 def report() -> int:

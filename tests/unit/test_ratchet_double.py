@@ -63,6 +63,19 @@ def pass_on(sender: End, recipient: End) -> None:
     assert recipient.receive(header) == key
 
 
+def test_a_chain_is_known_while_it_is_open_and_after_it_was_closed_and_no_other_is() -> None:
+    alice, bob = ends()
+    pass_on(alice, bob)
+    first, _ = alice.send()
+    assert double_ratchet.knows(bob.state, first, nothing_skipped)
+    pass_on(bob, alice)
+    second, _ = alice.send()
+    assert not double_ratchet.knows(bob.state, second, nothing_skipped)
+    bob.receive(second)
+    assert double_ratchet.knows(bob.state, second, nothing_skipped)
+    assert double_ratchet.knows(bob.state, first, nothing_skipped)
+
+
 def test_ping_pong_agrees_on_every_key_and_turns_the_ratchet_each_time() -> None:
     alice, bob = ends()
     ratchet_keys = set()

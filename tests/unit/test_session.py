@@ -78,6 +78,20 @@ def test_the_first_message_establishes_the_session_on_both_ends() -> None:
     assert alice.precedence == received.session.precedence
 
 
+def test_both_ends_know_who_initiated_and_when_they_did_so_themselves() -> None:
+    alice, bob = established()
+    assert (alice.origin.we_initiated, alice.origin.established_at) == (True, NOW)
+    assert (bob.origin.we_initiated, bob.origin.established_at) == (False, NOW + 1)
+
+
+def test_any_message_of_ours_settles_the_answer_that_is_owed() -> None:
+    alice, bob = established()
+    _, offer = sent(alice.ask_for_healing())
+    owing = bob.decrypt(offer, ARRIVAL).session
+    assert owing.owes_answer
+    assert not sent(owing)[0].owes_answer
+
+
 def test_the_handshake_is_repeated_until_the_first_reply_authenticates() -> None:
     alice, body = initiator().encrypt(b"unanswered", NOW, RNG)
     alice, again = alice.encrypt(b"unanswered too", NOW, RNG)
