@@ -30,7 +30,6 @@ SLOWER_TESTS: Final = (
     "tests/unit/test_persist.py",
     "tests/unit/test_messenger_first_contact.py",
     "tests/unit/test_messenger_sessions.py",
-    "tests/vectors/test_vectors_runner.py::test_our_vectors_hold",
 )
 """For survivors alone. A new process also sees what runs when a module is imported."""
 

@@ -63,6 +63,18 @@ def pass_on(sender: End, recipient: End) -> None:
     assert recipient.receive(header) == key
 
 
+def test_headers_count_from_zero_and_name_the_length_of_the_sending_chain_before() -> None:
+    alice, bob = ends()
+    first, _ = alice.send()
+    second, _ = alice.send()
+    bob.receive(first)
+    reply, _ = bob.send()
+    alice.receive(reply)
+    third, _ = alice.send()
+    numbers = [(each.previous_chain_length, each.chain_index) for each in (first, second, reply, third)]
+    assert numbers == [(0, 0), (0, 1), (0, 0), (2, 0)]
+
+
 def test_a_chain_is_known_while_it_is_open_and_after_it_was_closed_and_no_other_is() -> None:
     alice, bob = ends()
     pass_on(alice, bob)

@@ -113,6 +113,18 @@ def test_a_late_message_of_a_closed_epoch_is_read_and_advances_its_chain() -> No
     assert (closed.chain.epoch, closed.chain.next_index, closed.closed_at) == (3, 3, NOW)
 
 
+def test_a_message_advances_the_chain_of_its_epoch_and_no_other() -> None:
+    older, newer = ClosedPqChain(chain(2), NOW, 5), ClosedPqChain(chain(3), NOW, 7)
+    state = at_epoch(4, older, newer)._replace(receiving=(chain(4), chain(5)))
+
+    of_receiving = pq_ratchet.receive(state, PqHeader(5, 0), nothing_skipped).state
+    assert (of_receiving.receiving[0], of_receiving.closed) == (chain(4), state.closed)
+    assert (of_receiving.receiving[1].epoch, of_receiving.receiving[1].next_index) == (5, 1)
+    of_closed = pq_ratchet.receive(state, PqHeader(3, 0), nothing_skipped).state
+    assert (of_closed.receiving, of_closed.closed[0]) == (state.receiving, older)
+    assert (of_closed.closed[1].chain.epoch, of_closed.closed[1].chain.next_index) == (3, 1)
+
+
 def test_at_most_64_closed_epochs_are_kept_and_the_oldest_goes() -> None:
     closed = tuple(ClosedPqChain(chain(each), NOW, 0) for each in range(MAX_CLOSED_EPOCHS))
     state = at_epoch(64, *closed)._replace(receiving=(chain(64), chain(65)))

@@ -130,7 +130,7 @@ def test_every_phase_knows_when_it_was_entered() -> None:
     assert alice.state.turn.entered_at == alice.now
     bob.now += 3
     bob.receive(alice.send())
-    assert bob.state.turn.entered_at == bob.now
+    assert bob.state.turn.entered_at == bob.state.closed[-1].closed_at == bob.now
 
 
 def test_a_proposal_is_due_after_50_messages_sent_and_received() -> None:
@@ -337,7 +337,7 @@ def test_a_waiting_side_that_heals_asks_with_every_message_and_the_asked_side_of
     alice, bob = ends()
     bob.heal()
     asked = [bob.send() for _ in range(3)]
-    assert [each[1] for each in asked] == [REQUEST] * 3
+    assert asked == [(0, REQUEST, b"")] * 3
     alice.receive(asked[2])
     assert [alice.send()[1] for _ in range(5)] == [EK] * 5
 

@@ -15,6 +15,7 @@ from e2ee.errors import (
 from e2ee.limits import CLOSED_EPOCH_LIFETIME_MS, MAX_SKIP, UNANSWERED_SESSION_MS
 from e2ee.pqxdh import Party, ResponderKeys
 from e2ee.primitives import aead, kdf
+from e2ee.private_keys import encapsulate
 from e2ee.ratchet import double_ratchet, pq_ratchet, triple_ratchet
 from e2ee.ratchet.skipped_keys import nothing_skipped
 from e2ee.ratchet.state import ClosedPqChain
@@ -78,6 +79,16 @@ def test_the_first_message_establishes_the_session_on_both_ends() -> None:
     assert alice.precedence == received.session.precedence
 
 
+def test_a_recorded_encapsulation_takes_the_place_of_a_fresh_one() -> None:
+    bundle = BOB.bundle().verify(verified_list(BOB), NOW)
+    recorded = encapsulate(bundle.kem_prekey.public_key)
+    session = start_as_initiator(
+        ALICE_PARTY, ALICE.identity, bundle, Clock(NOW, NOW), RNG, encapsulate=lambda _theirs: recorded
+    )
+    assert session.pending_handshake is not None
+    assert session.pending_handshake.kem_ciphertext == recorded[1]
+
+
 def test_both_ends_know_who_initiated_and_when_they_did_so_themselves() -> None:
     alice, bob = established()
     assert (alice.origin.we_initiated, alice.origin.established_at) == (True, NOW)
@@ -86,9 +97,17 @@ def test_both_ends_know_who_initiated_and_when_they_did_so_themselves() -> None:
 
 def test_any_message_of_ours_settles_the_answer_that_is_owed() -> None:
     alice, bob = established()
-    _, offer = sent(alice.ask_for_healing())
+    alice, plain = sent(alice)
+    bob = bob.decrypt(plain, ARRIVAL).session
+    assert not bob.owes_answer
+    alice, offer = sent(alice.ask_for_healing()._replace(owes_answer=True))
+    assert not alice.owes_answer
     owing = bob.decrypt(offer, ARRIVAL).session
     assert owing.owes_answer
+    turn = alice.ratchets.pq.turn._replace(healing=False)
+    without_payload = alice.ratchets._replace(pq=alice.ratchets.pq._replace(turn=turn))
+    _, plain = sent(alice._replace(ratchets=without_payload))
+    assert owing.decrypt(plain, ARRIVAL).session.owes_answer
     assert not sent(owing)[0].owes_answer
 
 
