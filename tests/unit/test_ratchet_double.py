@@ -75,6 +75,18 @@ def test_headers_count_from_zero_and_name_the_length_of_the_sending_chain_before
     assert numbers == [(0, 0), (0, 1), (0, 0), (2, 0)]
 
 
+def test_a_turn_with_gaps_in_both_chains_keeps_the_keys_of_both() -> None:
+    alice, bob = ends()
+    pass_on(alice, bob)
+    late = [alice.send()]
+    pass_on(bob, alice)
+    late.append(alice.send())
+    pass_on(alice, bob)
+    assert len(bob.skipped) == 2
+    for header, key in late:
+        assert bob.receive(header) == key
+
+
 def test_a_chain_is_known_while_it_is_open_and_after_it_was_closed_and_no_other_is() -> None:
     alice, bob = ends()
     pass_on(alice, bob)
