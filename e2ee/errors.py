@@ -13,7 +13,7 @@ never plaintext, keys or ciphertext.
     │  ├─ EpochUnknownError           ├─ UnknownPreKeyError
     │  ├─ PreKeyExpiredError          ├─ UnlistedDeviceError
     │  ├─ ReplayedHandshakeError      ├─ WrongRecipientError
-    │  └─ DeviceListForkError
+    │  ├─ ForbiddenContentError       └─ DeviceListForkError
     ├─ TrustError                     a human must decide
     │  └─ AccountKeyChangedError
     └─ StateError                     our own stored state cannot serve the call
@@ -165,7 +165,7 @@ class KeyEvictedError(ProtocolError):
 
 @final
 class EpochUnknownError(ProtocolError):
-    """A message names a post-quantum epoch that this session has not reached or no longer keeps."""
+    """A message names a post-quantum epoch that this session has not reached."""
 
     code = "epoch_unknown"
     remedy = "If it recurs, the store was restored from an old copy: start a new session"
@@ -221,6 +221,18 @@ class WrongRecipientError(ProtocolError):
     def __init__(self, address: str) -> None:
         super().__init__(f"The envelope is addressed to {address}")
         self.address = address
+
+
+@final
+class ForbiddenContentError(ProtocolError):
+    """A content of a kind that its sender may not send to us."""
+
+    code = "forbidden_content"
+    remedy = "Drop it; only our own devices may send it, or only for their own user"
+
+    def __init__(self, kind: int) -> None:
+        super().__init__(f"Content of kind {kind} is not accepted from this sender")
+        self.kind = kind
 
 
 @final

@@ -87,6 +87,22 @@ MAX_UNREADABLE: Final = 10_000
 """Unreadable envelopes remembered; beyond it the oldest go, because strangers can cause them."""
 
 OUTBOX_LIFETIME_MS: Final = 14 * DAY_MS
+MAX_SENT_CONTENTS: Final = 1_000
+"""Messages whose contents the sent log keeps, so that they can be sent again; looked at every 64 envelopes."""
+
+SENT_CONTENT_MS: Final = 14 * DAY_MS
+MAX_RESENDS: Final = 3
+"""How often one message is sent again to one device, so that a retry request is no amplifier."""
+
+FRESH_SESSION_MS: Final = HOUR_MS
+"""At most one session per device is started for healing in this time, and at most one reset after a rollback made."""
+
+RETRY_REQUEST_MS: Final = MINUTE_MS
+"""At most one retry request per device is sent in this time."""
+
+MAX_RETRY_ASKS: Final = 3
+"""How often we ask for one unreadable envelope, each time on a newer session."""
+
 ONE_TIME_PREKEY_BATCH: Final = 100
 ONE_TIME_PREKEY_LOW: Final = 25
 MAX_ONE_TIME_PREKEYS: Final = 200

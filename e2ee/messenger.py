@@ -8,6 +8,7 @@ It performs no I/O but on its store, so it works the same under asyncio, in thre
     messenger.send(bob, "hello")          # queues ciphertext; DeviceListStaleError, SessionNotFoundError say what lacks
     for entry in messenger.outbox(): ...  # hand to a transport, then messenger.outbox_settled([entry.envelope_id])
     messenger.receive(envelope, position) # decrypts and commits; then acknowledge
+    messenger.tend()                      # asks again for what was unreadable, sends again what others ask for
     for message in messenger.inbound(): ...; messenger.confirm(message.number)
 """
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, final
 
-from e2ee import prekey_supply, receiving, sending
+from e2ee import healing, prekey_supply, receiving, rollback, sending, tending
 from e2ee.account import Account
 from e2ee.errors import (
     AccountKeyChangedError,
@@ -29,16 +30,26 @@ from e2ee.errors import (
     SessionNotFoundError,
     TrustError,
 )
-from e2ee.limits import LATE_ENVELOPE_MS, MAX_TTL_SECONDS, OUTBOX_LIFETIME_MS, PENDING_TRUST_MS
+from e2ee.limits import (
+    LATE_ENVELOPE_MS,
+    MAX_TIMESTAMP,
+    MAX_TTL_SECONDS,
+    OUTBOX_LIFETIME_MS,
+    PENDING_TRUST_MS,
+    SENT_CONTENT_MS,
+)
+from e2ee.notices import Notice, StoreRolledBack
 from e2ee.ports import Store, Table, Transaction
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
+from e2ee.rollback import RelayStatement
 from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
-from e2ee.stores import message_records, records, session_records
+from e2ee.stores import healing_records, message_records, records, sent_records, session_records
 from e2ee.stores.message_records import InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
+from e2ee.tending import Tended
 from e2ee.trust import learn_device_list, mark_forked, sendable_contact
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
 from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
@@ -50,6 +61,15 @@ DEFAULT_TTL = MAX_TTL_SECONDS
 _DEFAULT_CONVERSATION = ConversationId("")
 _ASSERTION_COUNTER = b"assertion"
 _REGISTERED = b"registered"
+_KEPT_FOR_LATE_ENVELOPES = (
+    Table.BODY_HASHES,
+    Table.MESSAGE_IDS,
+    Table.UNREADABLE,
+    Table.SENT,
+    Table.RESENDS,
+    Table.HEALING,
+    Table.DROPPED,
+)
 
 Clock = Callable[[], int]
 """Returns Unix milliseconds."""
@@ -96,6 +116,9 @@ class Reception:
     """Of the inbound row, for STORED."""
     error: E2EEError | None = None
     """Why, for WAITING_FOR_TRUST and UNREADABLE."""
+    notices: tuple[Notice, ...] = ()
+    tend: bool = False
+    """Whether something may be due by itself now: call `Messenger.tend`, at once or when more has come in."""
 
 
 @final
@@ -124,16 +147,24 @@ class Messenger:
         rng: Rng = system_rng,
         clock: Clock = system_clock,
         encapsulate: RatchetEncapsulate = encapsulate_in_ratchet,
+        sent_log: bool = True,
     ) -> None:
         """Use `create` or `open`. Vectors put recorded values in the place of `encapsulate`; nothing else is safe."""
         self._store, self._account, self._rng, self._clock = store, account, rng, clock
         self._encapsulate = encapsulate
+        self._keeps_contents = sent_log
 
     @classmethod
     def create(
-        cls, store: Store, user_id: UserId, *, rng: Rng = system_rng, clock: Clock = system_clock
+        cls,
+        store: Store,
+        user_id: UserId,
+        *,
+        rng: Rng = system_rng,
+        clock: Clock = system_clock,
+        sent_log: bool = True,
     ) -> "Messenger":
-        """Make an account with this device alone, in an empty store.
+        """Make an account with this device alone, in an empty store. `sent_log`: see `open`.
 
         Raises:
             ValueError: the store holds an account already.
@@ -144,18 +175,23 @@ class Messenger:
                 raise ValueError("the store holds an account already")
             records.save_account(tx, account)
             records.save_own_device_list(tx, account.first_device_list(clock()))
-        return cls(store, account, rng=rng, clock=clock)
+        return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
-    def open(cls, store: Store, *, rng: Rng = system_rng, clock: Clock = system_clock) -> "Messenger":
+    def open(
+        cls, store: Store, *, rng: Rng = system_rng, clock: Clock = system_clock, sent_log: bool = True
+    ) -> "Messenger":
         """Open the account of a store.
+
+        With `sent_log` the store keeps what was sent for 14 days, so that it can be sent again to a device that could
+        not read it. Without, nothing can be sent again, and `prune` forgets what was kept before.
 
         Raises:
             AccountNotFoundError: the store holds none.
         """
         with store.read() as tx:
             account = records.load_account(tx)
-        return cls(store, account, rng=rng, clock=clock)
+        return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
 
     # --- this device -----------------------------------------------------------------------------------------
 
@@ -223,8 +259,11 @@ class Messenger:
         """
         try:
             with self._store.write() as tx:
+                before, now = records.load_contact(tx, user_id), self._clock()
                 for signed in lists:
-                    learn_device_list(tx, user_id, signed, self._clock())
+                    contact = learn_device_list(tx, user_id, signed, now)
+                    healing.note_new_devices(tx, before, contact, now)
+                    before = contact
         except DeviceListForkError:
             with self._store.write() as tx:
                 mark_forked(tx, user_id)
@@ -342,18 +381,20 @@ class Messenger:
             return Reception(Outcome.UNREADABLE, None, None, error=error)
         try:
             with self._store.write() as tx:
-                number = receiving.receive(
-                    tx, receiving.Receiver(self._account, self._clock(), self._encapsulate), envelope
-                )
+                number, notices, tend = receiving.receive(tx, self._receiver(), envelope)
                 _commit_position(tx, position)
         except (ProtocolError, TrustError, SessionNotFoundError) as error:
             return self._refuse(envelope, error, position)
         outcome = Outcome.CONSUMED if number is None else Outcome.STORED
-        return Reception(outcome, envelope.sender, envelope.envelope_id, number)
+        return Reception(outcome, envelope.sender, envelope.envelope_id, number, notices=notices, tend=tend)
 
-    def note_dropped(self, position: DeliveryPosition) -> None:
-        """Commit the position of an envelope that expired at the relay."""
-        self._commit_position(position)
+    def note_dropped(self, position: DeliveryPosition, sender: DeviceAddress | None = None) -> None:
+        """Commit the position of an envelope that expired at the relay, and whose it was, as the relay says."""
+        with self._store.write() as tx:
+            known = message_records.is_committed(tx, position.epoch, position.seq)
+            if sender is not None and not known and records.load_contact(tx, sender.user_id) is not None:
+                healing_records.count_dropped(tx, sender, self._clock())
+            _commit_position(tx, position)
 
     def inbound(self, limit: int | None = None) -> list[InboundMessage]:
         """Return decrypted contents that the application has not confirmed, in the order of their arrival."""
@@ -365,15 +406,32 @@ class Messenger:
         with self._store.write() as tx:
             message_records.remove_inbound(tx, number)
 
-    def note_connected(self, epoch: int, settled_through: int) -> None:
-        """Take note of the inbox's epoch, and of the seq up to which the relay holds no more than it will deliver."""
+    def note_connected(self, statement: RelayStatement) -> tuple[Notice, ...]:
+        """Take note of what the relay states at the beginning of a connection; call it before anything is sent.
+
+        If the relay has seen more of this device than the store knows, the store was rolled back: all sessions only
+        receive from now on, and `StoreRolledBack` is returned, at most once an hour.
+        """
         with self._store.write() as tx:
-            message_records.start_epoch(tx, epoch, settled_through)
+            rolled_back = rollback.shows_rollback(tx, statement) and rollback.reset(tx, self._clock())
+            message_records.start_epoch(tx, statement.epoch, statement.settled_through)
+        return (StoreRolledBack(),) if rolled_back else ()
 
     def cursor(self) -> tuple[int, int]:
         """Return (epoch, watermark) of the inbox."""
         with self._store.read() as tx:
             return message_records.cursor(tx)
+
+    # --- what is due by itself -------------------------------------------------------------------------------
+
+    def tend(self) -> Tended:
+        """Do what is due: ask again for what could not be read, send again what others ask for, answer payloads.
+
+        The result says what lacks: device lists to fetch, devices with which to start a session. After that call again,
+        and when the time is up that the result names.
+        """
+        with self._store.write() as tx:
+            return tending.tend(tx, self._sender())
 
     # --- housekeeping ----------------------------------------------------------------------------------------
 
@@ -393,8 +451,9 @@ class Messenger:
         """
         now = self._clock()
         with self._store.write() as tx:
-            for table in (Table.BODY_HASHES, Table.MESSAGE_IDS, Table.UNREADABLE):
+            for table in _KEPT_FOR_LATE_ENVELOPES:
                 tx.delete_before(table, now - LATE_ENVELOPE_MS)
+            sent_records.forget_contents(tx, now - SENT_CONTENT_MS if self._keeps_contents else MAX_TIMESTAMP)
             tx.delete_before(Table.PENDING_TRUST, now - PENDING_TRUST_MS)
             session_records.delete_superseded(tx, now)
             session_records.evict_old_skipped(tx, now)
@@ -417,7 +476,10 @@ class Messenger:
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _sender(self) -> Sender:
-        return Sender(self._account, self._clock(), self._rng)
+        return Sender(self._account, self._clock(), self._rng, self._keeps_contents)
+
+    def _receiver(self) -> receiving.Receiver:
+        return receiving.Receiver(self._account, self._clock(), self._encapsulate)
 
     def _commit_position(self, position: DeliveryPosition | None) -> None:
         with self._store.write() as tx:
@@ -425,7 +487,7 @@ class Messenger:
 
     def _refuse(self, envelope: Envelope, error: E2EEError, position: DeliveryPosition | None) -> Reception:
         """Commit that an envelope was refused, so that acknowledging it loses no record of it."""
-        outcome = Outcome.UNREADABLE
+        outcome, tend = Outcome.UNREADABLE, False
         with self._store.write() as tx:
             now = self._clock()
             if isinstance(error, DuplicateMessageError):
@@ -434,10 +496,11 @@ class Messenger:
                 outcome = Outcome.WAITING_FOR_TRUST
             else:
                 message_records.remember_unreadable(tx, envelope, error.code, now)
+                tend = healing.note_unreadable(tx, envelope, error, now)
             if isinstance(error, DeviceListForkError):
                 mark_forked(tx, envelope.sender.user_id)
             _commit_position(tx, position)
-        return Reception(outcome, envelope.sender, envelope.envelope_id, error=error)
+        return Reception(outcome, envelope.sender, envelope.envelope_id, error=error, tend=tend)
 
 
 def _commit_position(tx: Transaction, position: DeliveryPosition | None) -> None:

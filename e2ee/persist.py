@@ -213,7 +213,7 @@ def _write_pq(writer: Writer, state: PqRatchetState) -> None:
     for closed in state.closed:
         _write_pq_chain(writer, closed.chain)
         writer.u64(closed.closed_at).u64(closed.closed_receives)
-    writer.u32(turn.sent).u32(turn.received).u64(turn.entered_at).u64(turn.attached_at)
+    writer.u32(state.sent).u32(state.received).u64(turn.entered_at).u64(turn.attached_at)
     writer.u8(turn.asked).u8(turn.again).u8(turn.healing).u8(turn.fresh).u8(turn.reported)
     _write_pq_phase(writer, turn.phase)
 
@@ -245,10 +245,11 @@ def _read_pq(reader: Reader) -> PqRatchetState:
     sent, received, entered_at, attached_at = reader.u32(), reader.u32(), reader.u64(), reader.u64()
     asked, again, healing, fresh, reported = (reader.flag() for _ in range(5))
     phase = _read_pq_phase(reader)
-    turn = PqTurn(sent, received, phase, entered_at, attached_at, asked, again, healing, fresh, reported)
+    turn = PqTurn(phase, entered_at, attached_at, asked, again, healing, fresh, reported)
     if not receiving:
         raise CorruptStateError("session has no open post-quantum chain")
-    return PqRatchetState(turn, sending, receiving, closed, epoch, root_key, authentication_key, initiator)
+    keys = root_key, authentication_key
+    return PqRatchetState(sent, received, sending, receiving, closed, turn, epoch, *keys, initiator)
 
 
 def _read_pq_chain(reader: Reader) -> PqReceivingChain:

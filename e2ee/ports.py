@@ -32,6 +32,11 @@ class Table(Enum):
     PENDING_TRUST = ("pending_trust", 1)
     DELIVERIES = ("deliveries", 1)
     COUNTERS = ("counters", 1)
+    SENT = ("sent", 1)
+    RESENDS = ("resends", 1)
+    HEALING = ("healing", 1)
+    DROPPED = ("dropped", 1)
+    OWED_ANSWERS = ("owed_answers", 1)
 
     def __init__(self, label: str, version: int) -> None:
         self.label: Final = label

@@ -78,6 +78,13 @@ def mark_published(tx: Transaction, prekey_ids: tuple[PreKeyId, ...]) -> None:
             save_prekey(tx, replace(prekey, published=True))
 
 
+def replace_all(tx: Transaction, now: int) -> None:
+    """Let the next supply make and publish new signed and last-resort prekeys, whatever the age of the present ones."""
+    for kind in (PreKeyKind.SIGNED, PreKeyKind.LAST_RESORT_KEM):
+        for prekey in [prekey for prekey in prekeys(tx, kind) if prekey.replaced_at is None]:
+            save_prekey(tx, replace(prekey, replaced_at=now))
+
+
 def retire(tx: Transaction, now: int) -> None:
     """Delete private halves that no late first message can need any more.
 

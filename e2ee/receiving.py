@@ -8,12 +8,13 @@ changed nothing.
 from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
-from e2ee import session as sessions
+from e2ee import healing, session as sessions
 from e2ee.account import Account, OwnPreKey, PreKeyKind
 from e2ee.errors import (
     AuthenticationError,
     DuplicateMessageError,
     EpochUnknownError,
+    ForbiddenContentError,
     InvalidSignatureError,
     KeyEvictedError,
     MalformedMessageError,
@@ -25,20 +26,28 @@ from e2ee.errors import (
     UnlistedDeviceError,
     WrongRecipientError,
 )
+from e2ee.notices import EpochStalled, Notice, SessionReplaced
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import ResponderKeys
 from e2ee.primitives import kdf
 from e2ee.private_keys import KemPreKeyPair, PreKeyPair, RatchetEncapsulate
-from e2ee.ratchet.skipped_keys import nothing_skipped
+from e2ee.ratchet.skipped_keys import FindSkipped, nothing_skipped
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.session import DecryptedContent, Session
-from e2ee.stores import message_records, records, session_records
+from e2ee.stores import healing_records, message_records, records, session_records
 from e2ee.stores.records import Contact
 from e2ee.trust import check_listed, hear_of_list, judge_device_list
-from e2ee.wire.content import Content, ContentKind, Receipt, decode_application
+from e2ee.wire.content import (
+    Content,
+    ContentKind,
+    Receipt,
+    decode_application,
+    decode_device_lists,
+    decode_retry_request,
+)
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.envelope import Envelope
-from e2ee.wire.identifiers import DeviceAddress, PreKeyId
+from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
 from e2ee.wire.message import HandshakeHeader, PreKeyMessage, RatchetMessage, decode_body
 
 _NOT_FOR_THE_APPLICATION = frozenset(
@@ -52,7 +61,7 @@ _NOT_FOR_THE_APPLICATION = frozenset(
         ContentKind.SESSION_RESET,
     }
 )
-"""Known kinds that this release does not act on. Unknown kinds are kept for the application, as unsupported."""
+"""Known kinds that the application is not shown. Unknown kinds are kept for it, as unsupported."""
 
 
 _BEFORE_AUTHENTICATION = (AuthenticationError, EpochUnknownError, KeyEvictedError, TooManySkippedError)
@@ -94,8 +103,19 @@ class NewSession:
         return not self.used_one_time
 
 
-def receive(tx: Transaction, receiver: Receiver, envelope: Envelope) -> int | None:
-    """Decrypt an envelope and commit everything that follows; return the number of the inbound row, if it made one.
+@final
+class Received(NamedTuple):
+    """What a committed envelope led to."""
+
+    number: int | None
+    """Of the inbound row, if it made one."""
+    notices: tuple[Notice, ...]
+    tend: bool
+    """Whether something may be due by itself now (tending.py)."""
+
+
+def receive(tx: Transaction, receiver: Receiver, envelope: Envelope) -> Received:
+    """Decrypt an envelope and commit everything that follows.
 
     Raises:
         WrongRecipientError: addressed to another device.
@@ -118,15 +138,13 @@ def _open(tx: ReadTransaction, receiver: Receiver, envelope: Envelope, body_hash
         session = _session_of_handshake(tx, envelope.sender, body.handshake)
         if session is None:
             new = _respond(tx, receiver, envelope.sender, body.handshake)
-            decrypted = new.session.decrypt(
-                body.message, Arrival(nothing_skipped, receiver.now, encapsulate=receiver.encapsulate)
-            )
+            decrypted = _decrypt(tx, receiver, new.session, body.message, nothing_skipped)
         else:
-            decrypted = session.decrypt(body.message, _arrival(tx, receiver, session))
+            decrypted = _decrypt(tx, receiver, session, body.message, session_records.skipped_lookup(tx, session))
     else:
         decrypted = _decrypt_established(tx, receiver, envelope.sender, body)
     content = Content.decode(decrypted.content)
-    _check_body(content)
+    _check_body(content, envelope.sender.user_id)
     contact = _judge_sender(tx, receiver, content, decrypted.session, new is not None)
     return Opened(envelope, body_hash, decrypted, content, contact, new)
 
@@ -162,7 +180,8 @@ def _respond(tx: ReadTransaction, receiver: Receiver, sender: DeviceAddress, hea
         _x25519(one_time) if one_time else None,
         _kem(kem_prekey),
     )
-    session = sessions.start_as_responder(receiver.account.party, keys, sender, header, receiver.now)
+    established_at = healing.next_established_at(session_records.sessions_with(tx, sender), receiver.now)
+    session = sessions.start_as_responder(receiver.account.party, keys, sender, header, established_at)
     return NewSession(session, header, used)
 
 
@@ -197,30 +216,60 @@ def _decrypt_established(
     if not candidates:
         raise SessionNotFoundError(str(sender))
     for session in candidates:
-        arrival = _arrival(tx, receiver, session)
-        if session.knows(message, arrival.find):
-            return session.decrypt(message, arrival)
+        find = session_records.skipped_lookup(tx, session)
+        if session.knows(message, find):
+            return _decrypt(tx, receiver, session, message, find)
     failures: list[ProtocolError] = []
     for session in (session for session in candidates if session.can_turn()):
         try:
-            return session.decrypt(message, _arrival(tx, receiver, session))
+            return _decrypt(tx, receiver, session, message, session_records.skipped_lookup(tx, session))
         except _BEFORE_AUTHENTICATION as failure:
             # The header counts in the chains of the session that sent it; to another one it may look like any nonsense.
             failures.append(failure)
     raise failures[0] if failures else AuthenticationError()
 
 
-def _arrival(tx: ReadTransaction, receiver: Receiver, session: Session) -> Arrival:
-    find = session_records.skipped_lookup(tx, session)
-    return Arrival(find, receiver.now, encapsulate=receiver.encapsulate)
+def _decrypt(
+    tx: ReadTransaction, receiver: Receiver, session: Session, message: RatchetMessage, find: FindSkipped
+) -> DecryptedContent:
+    """Decrypt with one session. What the relay dropped of this device widens the gap that is allowed.
+
+    Raises:
+        See `Session.decrypt`.
+    """
+    arrival = Arrival(find, receiver.now, encapsulate=receiver.encapsulate)
+    try:
+        return session.decrypt(message, arrival)
+    except TooManySkippedError as error:
+        # Looked up only now: hardly any message skips so much.
+        allowance = healing_records.skip_allowance(tx, session.peer)
+        if error.gap > allowance:
+            raise
+    return session.decrypt(message, arrival._replace(max_skip=allowance))
 
 
-def _check_body(content: Content) -> None:
-    """Decode the bodies that will be acted on, so that a malformed one is refused while nothing has changed."""
-    if content.kind == ContentKind.APPLICATION:
-        decode_application(content.body)
-    elif content.kind == ContentKind.RECEIPT:
-        Receipt.decode(content.body)
+def _check_body(content: Content, sender: UserId) -> None:
+    """Decode the bodies that will be acted on, so that a malformed one is refused while nothing has changed.
+
+    Raises:
+        MalformedMessageError, InvalidPublicKeyError: it does not decode.
+        ForbiddenContentError: this sender may not send it.
+    """
+    match content.kind:
+        case ContentKind.APPLICATION:
+            decode_application(content.body)
+        case ContentKind.RECEIPT:
+            Receipt.decode(content.body)
+        case ContentKind.RETRY_REQUEST:
+            decode_retry_request(content.body)
+        case ContentKind.DEVICE_LIST_UPDATE:
+            if any(each.unverified.user_id != sender for each in decode_device_lists(content.body)):
+                raise ForbiddenContentError(content.kind)
+        case ContentKind.SYNC | ContentKind.LINK:
+            # Only from devices of our own account, and there are none until linking exists.
+            raise ForbiddenContentError(content.kind)
+        case _:
+            pass
 
 
 def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, session: Session, is_new: bool) -> Contact:
@@ -251,22 +300,35 @@ def _judge_carried_list(tx: ReadTransaction, receiver: Receiver, signed: SignedD
     return judge_device_list(tx, peer.address.user_id, signed, receiver.now)
 
 
-def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> int | None:
+def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
     """Write all that follows from an authenticated message. One transaction with the caller's delivery position."""
     session, now = opened.decrypted.session, receiver.now
-    session_records.add_skipped(tx, session, opened.decrypted.skipped, now)
+    notices: list[Notice] = []
+    if opened.decrypted.skipped:
+        session_records.add_skipped(tx, session, opened.decrypted.skipped, now)
+        healing_records.forget_dropped(tx, session.peer)
     for position in opened.decrypted.used:
         session_records.use_skipped(tx, session, position)
     if opened.handshake is not None:
+        if session_records.sessions_with(tx, session.peer):
+            notices.append(SessionReplaced(session.peer))
         _commit_handshake(tx, opened.handshake, now)
         # Last, because it deletes the session that exceeds the limit, perhaps this one, with its skipped keys.
         session_records.add_session(tx, session)
     else:
         session_records.save_session(tx, session)
-    if opened.contact != records.load_contact(tx, opened.contact.user_id):
+    if session.owes_answer:
+        session_records.owe_answer(tx, session, now)
+    if opened.decrypted.epoch_stalled:
+        notices.append(EpochStalled(session.peer))
+    known = records.load_contact(tx, opened.contact.user_id)
+    if opened.contact != known:
         records.save_contact(tx, opened.contact)
+        healing.note_new_devices(tx, known, opened.contact, now)
     message_records.remember_body(tx, opened.body_hash, now)
-    return _commit_content(tx, receiver, opened)
+    number, more = _commit_content(tx, receiver, opened)
+    is_request = opened.content.kind == ContentKind.RETRY_REQUEST
+    return Received(number, (*notices, *more), tend=opened.handshake is not None or is_request or session.owes_answer)
 
 
 def _commit_handshake(tx: Transaction, new: NewSession, now: int) -> None:
@@ -276,13 +338,16 @@ def _commit_handshake(tx: Transaction, new: NewSession, now: int) -> None:
         session_records.remember_handshake(tx, new.header.kem_prekey_id, new.header.hash(), now)
 
 
-def _commit_content(tx: Transaction, receiver: Receiver, opened: Opened) -> int | None:
-    content, sender = opened.content, opened.envelope.sender
+def _commit_content(tx: Transaction, receiver: Receiver, opened: Opened) -> tuple[int | None, list[Notice]]:
+    content, sender, now = opened.content, opened.envelope.sender, receiver.now
     if message_records.is_known_message(tx, sender.user_id, content.message_id):
         # The same message in a second ciphertext: the session has moved on, the application saw it already.
-        return None
-    message_records.remember_message(tx, sender.user_id, content.message_id, receiver.now)
+        return None, []
+    message_records.remember_message(tx, sender.user_id, content.message_id, now)
+    if content.kind == ContentKind.RETRY_REQUEST:
+        envelope_ids = decode_retry_request(content.body)
+        return None, healing.honour(tx, opened.decrypted.session, opened.contact, envelope_ids, now)
     if content.kind in _NOT_FOR_THE_APPLICATION:
-        return None
+        return None, []
     stored = replace(content, device_list=None).encode()
-    return message_records.add_inbound(tx, sender, stored, receiver.now)
+    return message_records.add_inbound(tx, sender, stored, now), []

@@ -1,6 +1,6 @@
-"""From a content to envelopes in the outbox, one for each device of the recipient.
+"""From a content to envelopes in the outbox, one for each device of the recipient, or for one device alone.
 
-Owns: session start from bundles, fan-out, what every outgoing content carries.
+Owns: session start from bundles, fan-out, what every outgoing content carries, what of it is logged.
 Does not know about: the network, when the outbox is emptied.
 """
 
@@ -10,19 +10,23 @@ from typing import Final, NamedTuple, final
 from e2ee import session as sessions
 from e2ee.account import Account
 from e2ee.errors import SessionNotFoundError, UnlistedDeviceError
+from e2ee.healing import next_established_at, note_fresh_session
 from e2ee.limits import MAX_TIMESTAMP, MAX_TTL_SECONDS
 from e2ee.ports import Transaction
 from e2ee.primitives.rng import Rng
 from e2ee.session import Session
 from e2ee.stores.message_records import OutboxEntry, add_outbox
 from e2ee.stores.records import own_device_list
-from e2ee.stores.session_records import add_session, save_session, sending_session, sessions_with
+from e2ee.stores.sent_records import SentContent, SentEnvelope, log_envelope, trim
+from e2ee.stores.session_records import add_session, save_session, sending_session, sessions_with, settle_answer
 from e2ee.trust import sendable_contact
 from e2ee.wire.content import Content, ContentKind
 from e2ee.wire.device_list import VerifiedDeviceList
 from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId
 from e2ee.wire.prekey_bundle import PreKeyBundle
+
+_NEVER_REPEATED = frozenset({ContentKind.RETRY_REQUEST, ContentKind.EMPTY, ContentKind.SESSION_RESET})
 
 
 @final
@@ -38,6 +42,11 @@ class Draft:
     lane: Lane
     ttl: int
     """Seconds."""
+
+    @property
+    def is_worth_repeating(self) -> bool:
+        """Whether a device that could not read it would miss it; a call is over by then."""
+        return self.lane is not Lane.CONTROL and self.kind not in _NEVER_REPEATED
 
 
 EMPTY: Final = Draft(ContentKind.EMPTY, b"", ConversationId(""), Lane.RECEIPT, MAX_TTL_SECONDS)
@@ -61,6 +70,25 @@ class Sender(NamedTuple):
     account: Account
     now: int
     rng: Rng
+    keeps_contents: bool = True
+    """Whether the sent log keeps what was said, so that it can be sent again."""
+
+
+class Repeated(NamedTuple):
+    """What a further envelope of a message has in common with the first."""
+
+    message_id: MessageId
+    sent_at: int
+    original: EnvelopeId
+    """The envelope under which the sent log keeps the content."""
+
+
+class _Logged(NamedTuple):
+    """What the sent log is told beside the envelope."""
+
+    draft: Draft
+    sent_at: int
+    original: EnvelopeId | None
 
 
 def start_session(tx: Transaction, sender: Sender, bundle: PreKeyBundle) -> Session:
@@ -76,12 +104,17 @@ def start_session(tx: Transaction, sender: Sender, bundle: PreKeyBundle) -> Sess
         raise UnlistedDeviceError(str(bundle.address))
     verified = bundle.verify(contact.device_list, sender.now)
     known = sessions_with(tx, bundle.address)
-    # A peer may have used the highest time there is; then the order among equals, by T, decides.
     created = min(max([sender.now, *(1 + session.origin.created for session in known)]), MAX_TIMESTAMP)
     account = sender.account
-    clock = sessions.Clock(created, sender.now)
+    clock = sessions.Clock(created, next_established_at(known, sender.now))
     session = sessions.start_as_initiator(account.party, account.identity_key_pair, verified, clock, sender.rng)
+    for higher in known:
+        # A peer may have used the highest time there is, so that the order among equals, by T, would decide. Whoever
+        # starts a session means to send on it.
+        if higher.precedence > session.precedence and not higher.dead:
+            save_session(tx, higher.mark_dead())
     add_session(tx, session)
+    note_fresh_session(tx, session.peer, sender.now)
     return session
 
 
@@ -96,14 +129,17 @@ def queue(tx: Transaction, sender: Sender, user_id: UserId, draft: Draft) -> Que
     """
     contact, own_list = sendable_contact(tx, user_id), own_device_list(tx)
     message_id = MessageId(sender.rng(16))
-    entries, without_session = [], []
+    entries: list[OutboxEntry] = []
+    without_session = []
     for address in contact.device_list.content.addresses():
         session = sending_session(tx, address, sender.now)
         if session is None:
             without_session.append(address)
             continue
         content = _content(draft, message_id, sender.now, own_list, contact.device_list)
-        entries.append(_encrypt(tx, sender, session, _for_session(content, session, own_list), draft))
+        entry = _encrypt(tx, sender, session, _for_session(content, session, own_list), draft)
+        entries.append(entry)
+        _log(tx, sender, session, entry, _Logged(draft, sender.now, entries[0].envelope_id))
     if not entries:
         raise SessionNotFoundError(user_id)
     return Queued(message_id, tuple(entries), tuple(without_session))
@@ -120,6 +156,26 @@ def heal(tx: Transaction, sender: Sender, user_id: UserId) -> Queued:
         if session is not None:
             save_session(tx, session.ask_for_healing())
     return queue(tx, sender, user_id, EMPTY)
+
+
+def queue_to(
+    tx: Transaction, sender: Sender, session: Session, draft: Draft, repeated: Repeated | None = None
+) -> OutboxEntry:
+    """Encrypt a draft to one device, on a session that may send, and queue the envelope.
+
+    `repeated` makes it one more envelope of a message that was sent before. Without it, the content is one that the
+    device would not miss, and the log keeps what names the session, no more.
+
+    Raises:
+        DeviceListStaleError, DeviceListForkError: see `trust.sendable_contact`.
+    """
+    contact, own_list = sendable_contact(tx, session.peer.user_id), own_device_list(tx)
+    message_id = repeated.message_id if repeated else MessageId(sender.rng(16))
+    sent_at = repeated.sent_at if repeated else sender.now
+    content = _content(draft, message_id, sent_at, own_list, contact.device_list)
+    entry = _encrypt(tx, sender, session, _for_session(content, session, own_list), draft)
+    _log(tx, sender, session, entry, _Logged(draft, sent_at, repeated.original if repeated else None))
+    return entry
 
 
 def _content(
@@ -155,6 +211,8 @@ def _for_session(content: Content, session: Session, own_list: VerifiedDeviceLis
 def _encrypt(tx: Transaction, sender: Sender, session: Session, content: Content, draft: Draft) -> OutboxEntry:
     advanced, body = session.encrypt(content.encode(), sender.now, sender.rng)
     save_session(tx, advanced)
+    if session.owes_answer:
+        settle_answer(tx, session.session_id)
     envelope = Envelope(
         envelope_id=EnvelopeId(sender.rng(16)),
         sender=sender.account.address,
@@ -164,3 +222,24 @@ def _encrypt(tx: Transaction, sender: Sender, session: Session, content: Content
         body=body,
     )
     return add_outbox(tx, envelope, content.message_id, sender.now)
+
+
+def _log(tx: Transaction, sender: Sender, session: Session, entry: OutboxEntry, logged: _Logged) -> None:
+    """Note the envelope in the sent log, and with the first of a message what was said."""
+    draft, original = logged.draft, logged.original
+    if not draft.is_worth_repeating:
+        original = None
+    content = None
+    if original == entry.envelope_id and sender.keeps_contents:
+        content = SentContent(draft.kind, draft.conversation_id, draft.lane, draft.ttl, logged.sent_at, draft.body)
+    sent = SentEnvelope(
+        envelope_id=entry.envelope_id,
+        message_id=entry.message_id,
+        number=entry.counter,
+        recipient=entry.recipient,
+        session_id=session.session_id,
+        established_at=session.origin.established_at,
+        original=original,
+    )
+    log_envelope(tx, sent, content, sender.now)
+    trim(tx, entry.counter)

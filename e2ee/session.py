@@ -45,6 +45,8 @@ class DecryptedContent(NamedTuple):
     content: bytes
     skipped: tuple[SkippedKey, ...]
     used: tuple[SkippedPosition, ...]
+    epoch_stalled: bool
+    """With this message it is to be reported that the post-quantum epoch does not progress."""
 
     def __repr__(self) -> str:
         return f"DecryptedContent({self.session!r}, {len(self.content)} bytes redacted)"
@@ -114,7 +116,8 @@ class Session(NamedTuple):
         owes_answer = self.owes_answer or message.header.pq_type != PqPayloadType.NONE
         # Any authentic message of the peer proves that it has the session, so the handshake need not be sent again.
         session = new_record(Session, (self.origin, state, None, owes_answer, self.dead))
-        return new_record(DecryptedContent, (session, content, skipped, used))
+        stalled = state.pq.turn.reported and not self.ratchets.pq.turn.reported
+        return new_record(DecryptedContent, (session, content, skipped, used, stalled))
 
     def knows(self, message: RatchetMessage, find: FindSkipped) -> bool:
         """Whether the message's chain belongs to this session, so that only this one can decrypt it."""

@@ -25,6 +25,7 @@ from keyserver.problems import TokenExpiredProblem, TokenInvalidProblem
 from keyserver.settings import Settings
 from transport_adapters.server.guard import AsgiApp, guard
 from transport_adapters.server.socketio import attach
+from transport_adapters.server.websocket_protocol import BoundedWebSocket
 
 CHAT_SECRET = secrets.token_urlsafe(32)  # in your application: from its configuration
 TOKEN_SECRET = SecretStr(secrets.token_urlsafe(32))  # added: another one, which stays the same over restarts
@@ -72,4 +73,5 @@ def make_chat(origin: str, database: str) -> AsgiApp:
 if __name__ == "__main__":
     port = int(sys.argv[1])
     chat = make_chat(f"http://127.0.0.1:{port}", sys.argv[2])
-    uvicorn.run(chat, port=port, access_log=False)  # the access log would name who asks for whom
+    # The access log would name who asks for whom.
+    uvicorn.run(chat, port=port, access_log=False, ws=BoundedWebSocket)

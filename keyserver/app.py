@@ -103,7 +103,7 @@ def build_services(
         devices=DeviceService(database, now, settings.registrations, relay.mailbox.create_inbox),
         device_lists=DeviceListService(database, now, policy, settings.lists, cut),
         logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
-        prekeys=PreKeyService(database, now),
+        prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)

@@ -9,7 +9,6 @@ import logging
 from typing import Final
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from e2ee.limits import DAY_MS
 from keyserver.auth import Clock
@@ -44,6 +43,6 @@ async def keep_house(database: Database, now: Clock) -> None:
     while True:
         try:
             await database.write(lambda connection: clean(connection, now()))
-        except SQLAlchemyError as error:
+        except Exception as error:  # noqa: BLE001 - of any driver; retention must not end with one failure
             _log.error("housekeeping failed and is tried again later: %s", type(error).__name__)  # not its text: values
         await asyncio.sleep(_INTERVAL_SECONDS)

@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     list_burst: Positive = 60
     list_seconds: Positive = 120
     """New device lists of one user."""
+    upload_burst: Positive = 30
+    upload_seconds: Positive = 60
+    """Uploads of new prekeys by one device."""
     register_burst: Positive = 20
     register_seconds: Positive = 600
     """New devices of one user."""
@@ -132,6 +135,11 @@ class Settings(BaseSettings):
     def lists(self) -> RateLimit:
         """Limit on new device lists of one user."""
         return RateLimit(self.list_burst, self.list_seconds * SECOND_MS)
+
+    @property
+    def uploads(self) -> RateLimit:
+        """Limit on uploads of new prekeys by one device."""
+        return RateLimit(self.upload_burst, self.upload_seconds * SECOND_MS)
 
     @property
     def registrations(self) -> RateLimit:

@@ -1,12 +1,14 @@
 """What a client tells its application beside the messages themselves.
 
-Owns: the event values. Text for people is the application's matter.
+Owns: the event values that come of the network; those that come of the cryptography are `e2ee.notices`. Text for people
+is the application's matter.
 Does not know about: who causes them.
 """
 
 from dataclasses import dataclass
 from typing import final
 
+from e2ee.notices import Notice
 from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
 
 
@@ -118,4 +120,5 @@ Event = (
     | TrustNeeded
     | Trouble
     | Ended
+    | Notice
 )

@@ -10,6 +10,7 @@ import sys
 from datetime import datetime
 from typing import Final, final
 
+from e2ee import notices
 from e2ee.cli.settings import UsageError
 from transport_adapters import events
 from transport_adapters.secure_client.client import Message
@@ -68,6 +69,16 @@ class Printer:
                 self.remark(f"a message from {event.sender.user_id} expired before this device came online")
             case events.DeviceSkipped():
                 self.remark(f"device {event.device} was skipped: {event.code}")
+            case notices.SessionReplaced():
+                self.remark(f"device {event.peer} started anew: it lost its state, or somebody has a copy of it")
+            case notices.AskedAgain():
+                self.remark(f"{len(event.envelope_ids)} messages of {event.peer.user_id} were unreadable; asked again")
+            case notices.MessageNotResent():
+                self.remark(f"{event.recipient.user_id} could not read a message, and it cannot be sent again")
+            case notices.EpochStalled():
+                self.remark(f"post-quantum secrets with {event.peer} are not renewed: messages of some size get lost")
+            case notices.StoreRolledBack():
+                self.remark("the store is older than what this device did: it was restored from a copy")
             case _:
                 pass
 

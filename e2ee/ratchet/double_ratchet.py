@@ -47,15 +47,9 @@ class Sending(NamedTuple):
     """The outcome of a send step."""
 
     state: DoubleRatchetState
+    header: DoubleRatchetHeader
     message_key: bytes
     """32 bytes, secret; `repr` redacts."""
-
-    @property
-    def header(self) -> DoubleRatchetHeader:
-        """The header of the message; all of it stands in the state after the step."""
-        pair, sending = self.state.our_ratchet_key_pair, self.state.sending
-        assert pair is not None and sending is not None  # noqa: S101 - the step left both
-        return DoubleRatchetHeader(pair.public, self.state.previous_chain_length, sending.next_index - 1)
 
     def __repr__(self) -> str:
         return f"Sending({self.header!r}, key redacted)"
@@ -99,7 +93,9 @@ def send(state: DoubleRatchetState, rng: Rng) -> Sending:
     key, index = sending
     chain_key, message_key = kdf.kdf_pair(key, chains.CHAIN)
     advanced = new_record(SendingChain, (chain_key, index + 1))
-    return new_record(Sending, (new_record(DoubleRatchetState, (state[0], pair, advanced, *state[3:])), message_key))
+    header = new_record(DoubleRatchetHeader, (pair.public, state.previous_chain_length, index))
+    state = new_record(DoubleRatchetState, (state[0], pair, advanced, *state[3:]))
+    return new_record(Sending, (state, header, message_key))
 
 
 def receive(state: DoubleRatchetState, header: Header, find: FindSkipped, max_skip: int = MAX_SKIP) -> Receiving:
@@ -112,7 +108,7 @@ def receive(state: DoubleRatchetState, header: Header, find: FindSkipped, max_sk
         InvalidPublicKeyError: the ratchet key is of low order.
     """
     chain = state.receiving
-    if chain is not None and header.ratchet_key == chain.ratchet_key:
+    if chain is not None and header.ratchet_key.raw == chain.ratchet_key.raw:
         if header.chain_index >= chain.next_index:
             return _receive_on(state, chain, header.chain_index, (), max_skip)
         return _receive_skipped(state, header, find)
@@ -124,7 +120,7 @@ def receive(state: DoubleRatchetState, header: Header, find: FindSkipped, max_sk
 
 def knows(state: DoubleRatchetState, header: Header, find: FindSkipped) -> bool:
     """Whether the header's chain belongs to this state, so that no other session can have sent it."""
-    if state.receiving is not None and header.ratchet_key == state.receiving.ratchet_key:
+    if state.receiving is not None and header.ratchet_key.raw == state.receiving.ratchet_key.raw:
         return True
     position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
     return header.ratchet_key.raw in state.closed_ratchet_keys or find(position) is not None

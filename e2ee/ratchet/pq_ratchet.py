@@ -10,7 +10,8 @@ Does not know about: how epochs are agreed on (pq_turns.py), the Double Ratchet,
 Each function takes a state and returns the next; a call that raises has changed nothing.
 """
 
-from typing import Final, NamedTuple
+from itertools import dropwhile
+from typing import Final, NamedTuple, Protocol
 
 from e2ee.errors import EpochUnknownError, KeyEvictedError
 from e2ee.limits import CLOSED_EPOCH_LIFETIME_MS, CLOSED_EPOCH_RECEIVES, MAX_CLOSED_EPOCHS, MAX_SKIP
@@ -35,26 +36,39 @@ PQ_ROOT_INFO: Final = b"E2EE/1 PQ root"
 
 
 class PqHeader(NamedTuple):
-    """The part of a message's header that names its key."""
+    """The post-quantum part of a message's header."""
 
-    epoch: int
-    chain_index: int
+    pq_epoch: int
+    pq_index: int
+    pq_type: int = 0
+    pq_payload: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"PqHeader({self.pq_epoch}/{self.pq_index}, payload type {self.pq_type})"
+
+
+class Header(Protocol):
+    """What both receive steps read of a header: `PqHeader`, or the header of a whole message."""
+
+    @property
+    def pq_epoch(self) -> int: ...
+    @property
+    def pq_index(self) -> int: ...
+    @property
+    def pq_type(self) -> int: ...
+    @property
+    def pq_payload(self) -> bytes: ...
 
 
 class PqSending(NamedTuple):
-    """The outcome of a send step."""
+    """The outcome of a send step: the message has epoch e - 1 and the index before the sending chain's next one."""
 
     state: PqRatchetState
     message_key: bytes
     """32 bytes, secret; `repr` redacts."""
 
-    @property
-    def header(self) -> PqHeader:
-        """Epoch and index of the message; both stand in the state after the step."""
-        return PqHeader(self.state.epoch - 1, self.state.sending.next_index - 1)
-
     def __repr__(self) -> str:
-        return f"PqSending({self.header!r}, key redacted)"
+        return "PqSending(key redacted)"
 
 
 class PqReceiving(NamedTuple):
@@ -85,10 +99,12 @@ def start(pq_secret: SharedSecret, *, initiator: bool, now: int) -> PqRatchetSta
     keys = derive_epoch(0, (PqRootKey(bytes(32)), pq_secret), b"", initiator=initiator)
     phase = ProposeIdle() if initiator else Waiting()
     return PqRatchetState(
-        turn=PqTurn(0, 0, phase, now, 0, asked=False, again=False, healing=False, fresh=False, reported=False),
+        sent=0,
+        received=0,
         sending=keys.sending,
         receiving=(keys.receiving,),
         closed=(),
+        turn=PqTurn(phase, now, 0, asked=False, again=False, healing=False, fresh=False, reported=False),
         epoch=1,
         root_key=keys.root_key,
         authentication_key=keys.authentication_key,
@@ -112,30 +128,31 @@ def derive_epoch(epoch: int, secrets: tuple[PqRootKey, SharedSecret], bind: byte
     )
 
 
-def send(state: PqRatchetState, turn: PqTurn) -> PqSending:
-    """Return the key of the next message, which has epoch e - 1 and the sending chain's next index.
-
-    `turn` is the state's, after it counted the message (pq_turns.py).
-    """
+def send(state: PqRatchetState) -> PqSending:
+    """Count the next message and return its key."""
     key, index = state.sending
     chain_key, message_key = kdf.kdf_pair(key, chains.PQ_CHAIN + index.to_bytes(4, "big"))
     sending = new_record(PqChain, (chain_key, index + 1))
-    return new_record(PqSending, (new_record(PqRatchetState, (turn, sending, *state[2:])), message_key))
+    counted = new_record(PqRatchetState, (state.sent + 1, state.received, sending, *state[3:]))
+    return new_record(PqSending, (counted, message_key))
 
 
-def receive(state: PqRatchetState, header: PqHeader, find: FindSkipped, max_skip: int = MAX_SKIP) -> PqReceiving:
-    """Return the key of a received message.
+def receive(state: PqRatchetState, header: Header, find: FindSkipped, max_skip: int = MAX_SKIP) -> PqReceiving:
+    """Count a received message and return its key.
 
     Raises:
         EpochUnknownError: an epoch above the newest chain's.
         DuplicateMessageError, KeyEvictedError: an earlier index whose key is used up or was dropped.
         TooManySkippedError: the header skips more than `max_skip`.
     """
-    epoch, index = header
-    chain = _chain_of(state, epoch)
+    epoch, index = header.pq_epoch, header.pq_index
+    open_chains = state.receiving
+    newest, oldest = open_chains[-1], open_chains[0]
+    chain = newest if newest.epoch == epoch else oldest if oldest.epoch == epoch else _closed_chain(state, epoch)
     if chain is None or index < chain.next_index:
         position = SkippedPosition(Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"), index)
-        return PqReceiving(state, _skipped(find, position, gone=chain is None), (), position)
+        key = _skipped(find, position, gone=chain is None)
+        return PqReceiving(state._replace(received=state.received + 1), key, (), position)
     skipped: tuple[SkippedKey, ...] = ()
     at_index: bytes = chain.key
     if index != chain.next_index:
@@ -143,7 +160,14 @@ def receive(state: PqRatchetState, header: PqHeader, find: FindSkipped, max_skip
         at_index, skipped = chains.skip(at_index, chain.next_index, index, origin, max_skip)
     chain_key, message_key = kdf.kdf_pair(at_index, chains.PQ_CHAIN + index.to_bytes(4, "big"))
     advanced = new_record(PqReceivingChain, (epoch, chain_key, index + 1))
-    return new_record(PqReceiving, (_replace_chain(state, advanced), message_key, skipped, None))
+    if chain is oldest:
+        open_chains = (advanced, *open_chains[1:])
+    elif chain is newest:
+        open_chains = (*open_chains[:-1], advanced)
+    else:
+        state = _advance_closed(state, advanced)
+    counted = new_record(PqRatchetState, (state.sent, state.received + 1, state.sending, open_chains, *state[4:]))
+    return new_record(PqReceiving, (counted, message_key, skipped, None))
 
 
 def close_chains(state: PqRatchetState, epoch: int, now: int, receives: int) -> PqRatchetState:
@@ -151,7 +175,7 @@ def close_chains(state: PqRatchetState, epoch: int, now: int, receives: int) -> 
     if state.receiving[0].epoch >= epoch:
         return state
     closing = tuple(ClosedPqChain(each, now, receives) for each in state.receiving if each.epoch < epoch)
-    kept = [each for each in state.closed if receives - each.closed_receives < CLOSED_EPOCH_RECEIVES]
+    kept = [each for each in state.closed if receives - each.closed_receives <= CLOSED_EPOCH_RECEIVES]
     return state._replace(
         receiving=tuple(each for each in state.receiving if each.epoch >= epoch),
         closed=(*kept, *closing)[-MAX_CLOSED_EPOCHS:],
@@ -159,34 +183,25 @@ def close_chains(state: PqRatchetState, epoch: int, now: int, receives: int) -> 
 
 
 def forget_closed(state: PqRatchetState, now: int) -> PqRatchetState:
-    """Drop the chains that were closed more than 7 days before `now`.
+    """Drop the chains that were closed more than 7 days before `now`, from the oldest on.
 
     Call it only after the inbox was drained once since coming online: their messages may be waiting there.
     """
-    kept = tuple(each for each in state.closed if now - each.closed_at < CLOSED_EPOCH_LIFETIME_MS)
+    kept = tuple(dropwhile(lambda each: now - each.closed_at > CLOSED_EPOCH_LIFETIME_MS, state.closed))
     return state if kept == state.closed else state._replace(closed=kept)
 
 
-def _chain_of(state: PqRatchetState, epoch: int) -> PqReceivingChain | None:
-    """Return an epoch's chain; None if it is gone."""
-    for chain in reversed(state.receiving):
-        if chain.epoch == epoch:
-            return chain
+def _closed_chain(state: PqRatchetState, epoch: int) -> PqReceivingChain | None:
+    """Return the closed chain of an epoch; None if it is gone."""
     if epoch > state.receiving[-1].epoch:
         raise EpochUnknownError(epoch)
-    for closed in state.closed:
-        if closed.chain.epoch == epoch:
-            return closed.chain
-    return None
+    return next((each.chain for each in state.closed if each.chain.epoch == epoch), None)
 
 
-def _replace_chain(state: PqRatchetState, advanced: PqReceivingChain) -> PqRatchetState:
+def _advance_closed(state: PqRatchetState, advanced: PqReceivingChain) -> PqRatchetState:
     epoch = advanced.epoch
-    if epoch >= state.receiving[0].epoch:
-        receiving = tuple([advanced if each.epoch == epoch else each for each in state.receiving])
-        return new_record(PqRatchetState, (state[0], state[1], receiving, *state[3:]))
-    closed = tuple([each._replace(chain=advanced) if each.chain.epoch == epoch else each for each in state.closed])
-    return state._replace(closed=closed)
+    closed = (each._replace(chain=advanced) if each.chain.epoch == epoch else each for each in state.closed)
+    return state._replace(closed=tuple(closed))
 
 
 def _skipped(find: FindSkipped, position: SkippedPosition, *, gone: bool) -> bytes:

@@ -21,7 +21,7 @@ from e2ee.limits import PQ_ATTACH_AGE_MS, PQ_PROPOSAL_AGE_MS, PQ_PROPOSAL_MESSAG
 from e2ee.primitives.kdf import mac, sha256
 from e2ee.primitives.rng import Rng
 from e2ee.private_keys import PqAuthenticationKey, RatchetEncapsulate, RatchetKemSeed, SharedSecret
-from e2ee.ratchet.pq_ratchet import EpochKeys, close_chains, derive_epoch
+from e2ee.ratchet.pq_ratchet import EpochKeys, Header, close_chains, derive_epoch
 from e2ee.ratchet.state import (
     Answering,
     Offering,
@@ -31,7 +31,6 @@ from e2ee.ratchet.state import (
     PqTurn,
     ProposeIdle,
     Waiting,
-    new_record,
 )
 from e2ee.wire.message import PqPayloadType
 from e2ee.wire.public_keys import RatchetEncapsulationKey
@@ -43,54 +42,52 @@ CT_LABEL: Final = b"E2EE/1 PQ ct"
 MAC_LENGTH: Final = 32
 _ATTACHED: Final = frozenset({1, 8, 16, 32, 64, 128})
 _ATTACHED_EVERY: Final = 256
-_NO_PAYLOAD: Final = (int(PqPayloadType.NONE), b"")
 
 
-class Arrived(NamedTuple):
-    """What a message that has authenticated says to the post-quantum ratchet, and when it came."""
+class Moment(NamedTuple):
+    """When a message came."""
 
-    epoch: int
-    payload_type: int
-    payload: bytes
     now: int
     """Unix milliseconds."""
     receives: int
     """Messages authenticated on the session before it."""
 
 
-def before_sending(state: PqRatchetState, now: int, rng: Rng) -> tuple[PqTurn, int, bytes]:
-    """Count a message that is about to be sent; return the turn, and the type and bytes of the payload to attach."""
-    turn = state.turn
-    if type(turn.phase) is ProposeIdle and _is_due(turn, now):
-        turn = _enter(turn, _propose(state, rng), now)._replace(asked=turn.asked, fresh=turn.healing)
-    turn = new_record(PqTurn, (turn[0] + 1, *turn[1:]))
-    payload_type, payload = _payload(turn, now)
-    if payload:
-        turn = turn._replace(attached_at=now, again=False)
-    return turn, payload_type, payload
+def before_sending(state: PqRatchetState, now: int, rng: Rng) -> tuple[PqRatchetState, int, bytes]:
+    """Prepare the state for sending a message, which `pq_ratchet.send` counts; return it with the payload to attach."""
+    phase = type(state.turn.phase)
+    if phase is Waiting:
+        return state, PqPayloadType.REQUEST if state.turn.healing else 0, b""
+    if phase is ProposeIdle:
+        if not _is_due(state, now):
+            return state, 0, b""
+        state = _propose(state, now, rng)
+    if not _is_attached(state, now):
+        return state, 0, b""
+    return state._replace(turn=state.turn._replace(attached_at=now, again=False)), *_payload(state.turn.phase)
 
 
-def after_authentication(state: PqRatchetState, arrived: Arrived, encapsulate: RatchetEncapsulate) -> PqRatchetState:
-    """Count a message that has authenticated, and take the steps that its epoch and its payload cause.
+def after_authentication(
+    state: PqRatchetState, header: Header, moment: Moment, encapsulate: RatchetEncapsulate
+) -> PqRatchetState:
+    """Take the steps that follow from a message which `pq_ratchet.receive` counted and which has authenticated.
 
     Raises:
         AuthenticationError: the payload has no place in this phase, its mac is wrong, or ek is no encapsulation key.
     """
-    turn = state.turn
-    turn = new_record(PqTurn, (turn[0], turn[1] + 1, *turn[2:]))
-    if turn.received >= PQ_STALLED_RECEIVED and _has_stalled(turn):
-        turn = turn._replace(reported=True)
-    state = new_record(PqRatchetState, (turn, *state[1:]))
-    if arrived.epoch > state.receiving[0].epoch:
-        state = close_chains(state, arrived.epoch, arrived.now, arrived.receives)
-    if type(turn.phase) is Answering and arrived.epoch == state.epoch:
-        state = _complete(state, turn.phase.sending, ProposeIdle(), arrived.now)
-    payload_epoch = arrived.epoch + 1
-    if arrived.payload_type == PqPayloadType.NONE or payload_epoch < state.epoch:
+    epoch = header.pq_epoch
+    if state.received >= PQ_STALLED_RECEIVED and state.sent >= PQ_STALLED_SENT:
+        state = _report(state)
+    if epoch > state.receiving[0].epoch:
+        state = close_chains(state, epoch, *moment)
+    phase = state.turn.phase
+    if type(phase) is Answering and epoch == state.epoch:
+        state = _complete(state, phase.sending, ProposeIdle(), moment.now)
+    if header.pq_type == PqPayloadType.NONE or epoch + 1 < state.epoch:
         return state  # late repetitions of a payload are honest and frequent
-    if payload_epoch > state.epoch:
+    if epoch + 1 > state.epoch:
         raise AuthenticationError
-    return _judge(state, arrived, encapsulate)
+    return _judge(state, header, moment.now, encapsulate)
 
 
 def ask_for_healing(state: PqRatchetState) -> PqRatchetState:
@@ -98,78 +95,82 @@ def ask_for_healing(state: PqRatchetState) -> PqRatchetState:
     return state._replace(turn=state.turn._replace(healing=True, fresh=False))
 
 
-def _is_due(turn: PqTurn, now: int) -> bool:
-    by_number = turn.sent + turn.received >= PQ_PROPOSAL_MESSAGES
+def _is_due(state: PqRatchetState, now: int) -> bool:
+    turn = state.turn
+    by_number = state.sent + state.received >= PQ_PROPOSAL_MESSAGES
     return by_number or turn.asked or turn.healing or now - turn.entered_at >= PQ_PROPOSAL_AGE_MS
 
 
-def _has_stalled(turn: PqTurn) -> bool:
-    return turn.sent >= PQ_STALLED_SENT and type(turn.phase) is not ProposeIdle
-
-
-def _payload(turn: PqTurn, now: int) -> tuple[int, bytes]:
-    match turn.phase:
-        case ProposeIdle():
-            return _NO_PAYLOAD
-        case Waiting():
-            return (PqPayloadType.REQUEST, b"") if turn.healing else _NO_PAYLOAD
-        case Offering(payload=payload) if _is_attached(turn, now):
-            return PqPayloadType.ENCAPSULATION_KEY, payload
-        case Answering(payload=payload) if _is_attached(turn, now):
-            return PqPayloadType.CIPHERTEXT, payload
-        case Offering() | Answering():
-            return _NO_PAYLOAD
-        case _:
-            assert_never(turn.phase)
-
-
-def _is_attached(turn: PqTurn, now: int) -> bool:
-    by_number = turn.sent in _ATTACHED or turn.sent % _ATTACHED_EVERY == 0
+def _is_attached(state: PqRatchetState, now: int) -> bool:
+    turn, count = state.turn, state.sent + 1
+    by_number = count in _ATTACHED or count % _ATTACHED_EVERY == 0
     return by_number or turn.asked or turn.again or turn.healing or now - turn.attached_at >= PQ_ATTACH_AGE_MS
 
 
-def _propose(state: PqRatchetState, rng: Rng) -> Offering:
+def _report(state: PqRatchetState) -> PqRatchetState:
+    """Return the state once the application is to be told that the epoch does not progress."""
+    if state.turn.reported or type(state.turn.phase) is ProposeIdle:
+        return state
+    return state._replace(turn=state.turn._replace(reported=True))
+
+
+def _payload(phase: PqPhase) -> tuple[int, bytes]:
+    """Return the type and the payload of a phase that attaches one."""
+    match phase:
+        case Offering(payload=payload):
+            return PqPayloadType.ENCAPSULATION_KEY, payload
+        case Answering(payload=payload):
+            return PqPayloadType.CIPHERTEXT, payload
+        case ProposeIdle() | Waiting():
+            return PqPayloadType.NONE, b""
+        case _:
+            assert_never(phase)
+
+
+def _propose(state: PqRatchetState, now: int, rng: Rng) -> PqRatchetState:
     """ProposeIdle -> Offering: make an encapsulation key."""
     seed = RatchetKemSeed.generate(rng)
     ek = seed.encapsulation_key().raw
-    return Offering(seed, ek + _mac(state.authentication_key, EK_LABEL, state.epoch, ek))
+    offering = Offering(seed, ek + _mac(state.authentication_key, EK_LABEL, state.epoch, ek))
+    return _enter(state, offering, now, asked=state.turn.asked, fresh=state.turn.healing)
 
 
-def _judge(state: PqRatchetState, arrived: Arrived, encapsulate: RatchetEncapsulate) -> PqRatchetState:
+def _judge(state: PqRatchetState, header: Header, now: int, encapsulate: RatchetEncapsulate) -> PqRatchetState:
     """Take the step that a payload of the current epoch causes. Whatever is not named here no honest peer sends."""
-    match arrived.payload_type, state.turn.phase:
+    payload = header.pq_payload
+    match header.pq_type, state.turn.phase:
         case PqPayloadType.ENCAPSULATION_KEY, Waiting():
-            return _answer(state, arrived, encapsulate)
-        case PqPayloadType.ENCAPSULATION_KEY, Answering(accepted=accepted) if accepted == sha256(arrived.payload):
+            return _answer(state, payload, now, encapsulate)
+        case PqPayloadType.ENCAPSULATION_KEY, Answering(accepted=accepted) if accepted == sha256(payload):
             return state._replace(turn=state.turn._replace(again=True))
         case PqPayloadType.CIPHERTEXT, Offering() as offering:
-            return _conclude(state, arrived, offering)
+            return _conclude(state, payload, now, offering)
         case PqPayloadType.REQUEST, ProposeIdle() | Offering():
             return state._replace(turn=state.turn._replace(asked=True))
         case _:
             raise AuthenticationError
 
 
-def _answer(state: PqRatchetState, arrived: Arrived, encapsulate: RatchetEncapsulate) -> PqRatchetState:
+def _answer(state: PqRatchetState, payload: bytes, now: int, encapsulate: RatchetEncapsulate) -> PqRatchetState:
     """Waiting -> Answering: encapsulate to the peer's key."""
-    ek, tag = arrived.payload[:-MAC_LENGTH], arrived.payload[-MAC_LENGTH:]
+    ek, tag = payload[:-MAC_LENGTH], payload[-MAC_LENGTH:]
     _check(tag, _mac(state.authentication_key, EK_LABEL, state.epoch, ek))
     try:
         shared_secret, ct = encapsulate(RatchetEncapsulationKey.from_bytes(ek))
     except InvalidPublicKeyError:
         raise AuthenticationError from None
     keys = _derive(state, shared_secret, ek, ct)
-    payload = ct + _mac(keys.authentication_key, CT_LABEL, state.epoch, ct)
-    turn = _enter(state.turn, Answering(payload, sha256(arrived.payload), keys.sending), arrived.now)
-    return _with_keys(state, keys)._replace(turn=turn._replace(fresh=turn.healing))
+    answer = ct + _mac(keys.authentication_key, CT_LABEL, state.epoch, ct)
+    answering = Answering(answer, sha256(payload), keys.sending)
+    return _enter(_with_keys(state, keys), answering, now, fresh=state.turn.healing)
 
 
-def _conclude(state: PqRatchetState, arrived: Arrived, offering: Offering) -> PqRatchetState:
+def _conclude(state: PqRatchetState, payload: bytes, now: int, offering: Offering) -> PqRatchetState:
     """Offering -> Waiting: decapsulate the peer's answer."""
-    ct, tag = arrived.payload[:-MAC_LENGTH], arrived.payload[-MAC_LENGTH:]
+    ct, tag = payload[:-MAC_LENGTH], payload[-MAC_LENGTH:]
     keys = _derive(state, offering.seed.decapsulate(ct), offering.payload[:-MAC_LENGTH], ct)
     _check(tag, _mac(keys.authentication_key, CT_LABEL, state.epoch, ct))
-    return _complete(_with_keys(state, keys), keys.sending, Waiting(), arrived.now)
+    return _complete(_with_keys(state, keys), keys.sending, Waiting(), now)
 
 
 def _derive(state: PqRatchetState, shared_secret: SharedSecret, ek: bytes, ct: bytes) -> EpochKeys:
@@ -190,12 +191,15 @@ def _complete(state: PqRatchetState, sending: PqChain, phase: PqPhase, now: int)
     """End the epoch: send in it from now on, and let the other side have its turn. The old sending chain is dropped."""
     turn = state.turn
     healed = turn.healing and turn.fresh
-    turn = _enter(turn, phase, now)._replace(healing=turn.healing and not healed)
-    return state._replace(turn=turn, sending=sending, epoch=state.epoch + 1)
+    state = state._replace(turn=turn._replace(healing=turn.healing and not healed))
+    return _enter(state, phase, now)._replace(sending=sending, epoch=state.epoch + 1)
 
 
-def _enter(turn: PqTurn, phase: PqPhase, now: int) -> PqTurn:
-    return PqTurn(0, 0, phase, now, 0, asked=False, again=False, healing=turn.healing, fresh=False, reported=False)
+def _enter(
+    state: PqRatchetState, phase: PqPhase, now: int, *, asked: bool = False, fresh: bool = False
+) -> PqRatchetState:
+    turn = PqTurn(phase, now, 0, asked, again=False, healing=state.turn.healing, fresh=fresh, reported=False)
+    return state._replace(sent=0, received=0, turn=turn)
 
 
 def _mac(key: PqAuthenticationKey, label: bytes, epoch: int, data: bytes) -> bytes:

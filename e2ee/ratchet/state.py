@@ -152,10 +152,6 @@ PqPhase = ProposeIdle | Offering | Waiting | Answering
 class PqTurn(NamedTuple):
     """Where the agreement on the next epoch stands."""
 
-    sent: int
-    """Messages encrypted in this phase."""
-    received: int
-    """Messages authenticated in this phase."""
     phase: PqPhase
     entered_at: int
     """Unix milliseconds."""
@@ -176,13 +172,17 @@ class PqTurn(NamedTuple):
 class PqRatchetState(NamedTuple):
     """The post-quantum ratchet."""
 
-    turn: PqTurn
+    sent: int
+    """Messages encrypted in this phase. This and the next are here and not in the turn because every message counts."""
+    received: int
+    """Messages authenticated in this phase."""
     sending: PqChain
     """Of epoch e - 1."""
     receiving: tuple[PqReceivingChain, ...]
     """The open ones, one or two, oldest epoch first."""
     closed: tuple[ClosedPqChain, ...]
     """Oldest epoch first; with the open ones no epoch is missing between."""
+    turn: PqTurn
     epoch: int
     """e: the epoch being agreed on."""
     root_key: PqRootKey

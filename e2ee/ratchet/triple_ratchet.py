@@ -2,6 +2,8 @@
 
     message key = kdf(MK_pq, "E2EE/1 message", MK_dr) -> AES-256-GCM key 32 || commitment 32
 
+Whoever breaks one ratchet still lacks the other's key.
+
 Owns: the combination, the key-committing AEAD.
 Does not know about: what the plaintext is, sessions, storage.
 """
@@ -58,13 +60,14 @@ def encrypt(
     The associated data of the AEAD is T (`associated_data`, 32 bytes) and the message's bytes before the ciphertext.
     """
     double = double_ratchet.send(state.double, rng)
-    turn, payload_type, payload = pq_turns.before_sending(state.pq, now, rng)
-    pq = pq_ratchet.send(state.pq, turn)
-    key, commitment = _message_key(double.message_key, pq.message_key)
+    before, payload_type, payload = pq_turns.before_sending(state.pq, now, rng)
+    pq = pq_ratchet.send(before)
+    key, commitment = kdf_pair(pq.message_key, _MESSAGE + double.message_key)
     # Each key seals one message, and yet the nonce is random: if a store is ever rolled back or cloned, no (key,
     # nonce) repeats.
     nonce = rng(NONCE_LENGTH)
-    prefix = encode_header((*double.header, *pq.header, payload_type, payload)) + commitment + nonce
+    header = (*double.header, before.epoch - 1, before.sending.next_index, payload_type, payload)
+    prefix = encode_header(header) + commitment + nonce
     ciphertext = aead.seal(key, nonce, plaintext, associated_data + prefix)
     return new_record(RatchetState, (double.state, pq.state, state.receives)), prefix + ciphertext
 
@@ -82,24 +85,19 @@ def decrypt(state: RatchetState, associated_data: bytes, message: RatchetMessage
     header = message.header
     double = double_ratchet.receive(state.double, header, find, max_skip)
     try:
-        pq = pq_ratchet.receive(state.pq, pq_ratchet.PqHeader(header.pq_epoch, header.pq_index), find, max_skip)
+        pq = pq_ratchet.receive(state.pq, header, find, max_skip)
     except DuplicateMessageError:
         # The Double Ratchet had a key, so the message is no duplicate: the two halves of the header belong to different
         # messages, or to another session.
         raise AuthenticationError from None
-    key, commitment = _message_key(double.message_key, pq.message_key)
+    key, commitment = kdf_pair(pq.message_key, _MESSAGE + double.message_key)
     if not hmac.compare_digest(commitment, message.commitment):
         raise AuthenticationError
     plaintext = aead.unseal(key, message.nonce, message.ciphertext, associated_data + message.prefix)
-    arrived = new_record(pq_turns.Arrived, (header.pq_epoch, header.pq_type, header.pq_payload, now, state.receives))
-    pq_state = pq_turns.after_authentication(pq.state, arrived, encapsulate)
+    moment = new_record(pq_turns.Moment, (now, state.receives))
+    pq_state = pq_turns.after_authentication(pq.state, header, moment, encapsulate)
     used: tuple[SkippedPosition, ...] = ()
     if double.used is not None or pq.used is not None:
         used = tuple(position for position in (double.used, pq.used) if position is not None)
     advanced = new_record(RatchetState, (double.state, pq_state, state.receives + 1))
     return new_record(Decrypted, (advanced, plaintext, double.skipped + pq.skipped, used))
-
-
-def _message_key(double: bytes, pq: bytes) -> tuple[bytes, bytes]:
-    """Return (AES-256-GCM key, commitment): whoever breaks one ratchet still lacks the other's key."""
-    return kdf_pair(pq, _MESSAGE + double)

@@ -21,6 +21,8 @@ _SEND_COUNTER = b"send"
 _INBOUND_NUMBER = b"inbound"
 _EPOCH = b"inbox epoch"
 _WATERMARK = b"inbox watermark"
+_ACKED_EPOCH = b"acked epoch"
+_ACKED_SEQ = b"acked seq"
 _COMMITTED = b"committed"
 _ONE_GROUP = b""
 """Naming the group lets a store take the first rows from its index; across groups it must sort them all."""
@@ -76,6 +78,11 @@ def remove_outbox(tx: Transaction, envelope_id: EnvelopeId) -> bool:
 def send_counter(tx: ReadTransaction) -> int:
     """Return the highest n used."""
     return counter(tx, _SEND_COUNTER)
+
+
+def raise_send_counter(tx: Transaction, least: int) -> None:
+    """Let the next n be above `least`. Clamped, so that no stated number exhausts the counter."""
+    set_counter(tx, _SEND_COUNTER, max(send_counter(tx), min(least, MAX_TIMESTAMP // 2)))
 
 
 def add_inbound(tx: Transaction, sender: DeviceAddress, content: bytes, now: int) -> int:
@@ -160,6 +167,28 @@ def commit_delivery(tx: Transaction, epoch: int, seq: int) -> None:
     elif seq > watermark:
         tx.put(Table.DELIVERIES, seq.to_bytes(8, "big"), b"", group=_COMMITTED, order=seq)
         _close_gap(tx)
+
+
+def highest_committed(tx: ReadTransaction) -> tuple[int, int]:
+    """Return the highest position, (epoch, seq), that this device can have acknowledged, as far as the store knows."""
+    epoch, watermark = cursor(tx)
+    newest = tx.scan(Table.DELIVERIES, _COMMITTED, limit=1, newest_first=True)
+    committed = epoch, max(watermark, newest[0].order if newest else 0)
+    return max(committed, (counter(tx, _ACKED_EPOCH), counter(tx, _ACKED_SEQ)))
+
+
+def note_acked(tx: Transaction, epoch: int, seq: int) -> None:
+    """Take over a position that this device acknowledged before its store was rolled back."""
+    set_counter(tx, _ACKED_EPOCH, epoch)
+    set_counter(tx, _ACKED_SEQ, seq)
+
+
+def is_committed(tx: ReadTransaction, epoch: int, seq: int) -> bool:
+    """Whether a delivery was committed before."""
+    known_epoch, watermark = cursor(tx)
+    if epoch != known_epoch:
+        return False
+    return seq <= watermark or tx.get(Table.DELIVERIES, seq.to_bytes(8, "big")) is not None
 
 
 def _close_gap(tx: Transaction) -> None:

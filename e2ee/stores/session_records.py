@@ -53,9 +53,39 @@ def add_session(tx: Transaction, session: Session) -> None:
         delete_session(tx, surplus)
 
 
+def end_sending(tx: Transaction) -> None:
+    """Mark all sessions dead: they only receive from now on."""
+    for record in tx.scan(Table.SESSIONS):
+        session = persist.decode_session(record.value)
+        if not session.dead:
+            save_session(tx, session.mark_dead())
+
+
+def load_session(tx: ReadTransaction, session_id: bytes) -> Session | None:
+    data = tx.get(Table.SESSIONS, session_id)
+    return persist.decode_session(data) if data is not None else None
+
+
+def owe_answer(tx: Transaction, session: Session, now: int) -> None:
+    """Note that a post-quantum payload came on a session, unless an earlier one waits for an answer already."""
+    if tx.get(Table.OWED_ANSWERS, session.session_id) is None:
+        tx.put(Table.OWED_ANSWERS, session.session_id, b"", order=now)
+
+
+def settle_answer(tx: Transaction, session_id: bytes) -> None:
+    """Note that something was sent on a session since, or that nothing will be."""
+    tx.delete(Table.OWED_ANSWERS, session_id)
+
+
+def owed_answers(tx: ReadTransaction) -> list[tuple[bytes, int]]:
+    """Return the ids of sessions on which an answer is owed, and since when, Unix milliseconds."""
+    return [(record.key, record.order) for record in tx.scan(Table.OWED_ANSWERS)]
+
+
 def delete_session(tx: Transaction, session: Session) -> None:
     """Delete a session with all its skipped keys."""
     tx.delete(Table.SESSIONS, session.session_id)
+    settle_answer(tx, session.session_id)
     for ratchet in Ratchet:
         for state in (_LIVE, _EVICTED):
             tx.delete_group(Table.SKIPPED_KEYS, _group(session, ratchet, state))
@@ -89,13 +119,24 @@ def add_skipped(tx: Transaction, session: Session, keys: Sequence[SkippedKey], n
     overtaken by 2,000 others are evicted. Age waits for `evict_old_skipped`.
     """
     stored_at = now.to_bytes(8, "big")
-    for each in keys:
-        group = _group(session, each.position.ratchet, _LIVE)
-        value = each.key + stored_at
-        tx.put(Table.SKIPPED_KEYS, _key(session, each.position), value, group=group, order=session.receives)
     for ratchet in {each.position.ratchet for each in keys}:
-        surplus = tx.count(Table.SKIPPED_KEYS, _group(session, ratchet, _LIVE)) - MAX_SKIPPED_KEYS
-        _evict(tx, session, ratchet, surplus, 0)
+        of_ratchet = [each for each in keys if each.position.ratchet is ratchet]
+        _mark_evicted(tx, session, ratchet, of_ratchet[:-MAX_SKIPPED_KEYS])
+        group = _group(session, ratchet, _LIVE)
+        for each in of_ratchet[-MAX_SKIPPED_KEYS:]:
+            value = each.key + stored_at
+            tx.put(Table.SKIPPED_KEYS, _key(session, each.position), value, group=group, order=session.receives)
+        _evict(tx, session, ratchet, tx.count(Table.SKIPPED_KEYS, group) - MAX_SKIPPED_KEYS, 0)
+
+
+def _mark_evicted(tx: Transaction, session: Session, ratchet: Ratchet, keys: Sequence[SkippedKey]) -> None:
+    """Leave marks of keys that would be evicted at once: a gap of dropped rows may be wider than the map."""
+    if not keys:
+        return
+    evicted = _group(session, ratchet, _EVICTED)
+    for each in keys[-MAX_EVICTED_MARKS:]:
+        tx.put(Table.SKIPPED_KEYS, _key(session, each.position), b"", group=evicted, order=session.receives)
+    _forget_marks(tx, evicted)
 
 
 def use_skipped(tx: Transaction, session: Session, position: SkippedPosition) -> None:
@@ -136,7 +177,13 @@ def _evict(tx: Transaction, session: Session, ratchet: Ratchet, surplus: int, st
             break
         tx.put(Table.SKIPPED_KEYS, record.key, b"", group=evicted, order=record.order)
         dropped += 1
-    excess = tx.count(Table.SKIPPED_KEYS, evicted) - MAX_EVICTED_MARKS if dropped else 0
+    if dropped:
+        _forget_marks(tx, evicted)
+
+
+def _forget_marks(tx: Transaction, evicted: bytes) -> None:
+    """Keep the newest 4,000 marks."""
+    excess = tx.count(Table.SKIPPED_KEYS, evicted) - MAX_EVICTED_MARKS
     if excess > 0:
         for record in tx.scan(Table.SKIPPED_KEYS, evicted, limit=excess):
             tx.delete(Table.SKIPPED_KEYS, record.key)

@@ -7,7 +7,7 @@ A migration must leave the very statements of `CANONICAL` behind; where ALTER TA
 the old table away, creates the new one, copies and drops.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from e2ee.errors import CorruptStateError, StoreVersionError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID: Final = int.from_bytes(b"E2EE", "big")
 
+_HEADER_SQL: Final = "SELECT type, sql FROM sqlite_master WHERE name = 'store'"
 SELECT_HEADER: Final = "SELECT header FROM store WHERE one = 1"
 INSERT_HEADER: Final = "INSERT INTO store (one, header) VALUES (1, ?)"
 UPDATE_HEADER: Final = "UPDATE store SET header = ? WHERE one = 1"
@@ -102,13 +103,24 @@ STATEMENTS: Final = {
 }
 
 
+_TABLES_OF_VERSION_2: Final = ("sent", "resends", "healing", "dropped", "owed_answers")
+
+
 def _to_version_1(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
-    for statement in CANONICAL.values():
-        if statement != _HEADER_TABLE:
-            connection.execute(statement)
+    _create(connection, [table.label for table in Table if table.label not in _TABLES_OF_VERSION_2])
 
 
-MIGRATIONS: "tuple[Migration, ...]" = (_to_version_1,)
+def _to_version_2(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
+    _create(connection, _TABLES_OF_VERSION_2)
+
+
+def _create(connection: "sqlite3.Connection", labels: Sequence[str]) -> None:
+    for statement in (_TABLE, _INDEX):
+        for label in labels:
+            connection.execute(statement.format(label=label))
+
+
+MIGRATIONS: "tuple[Migration, ...]" = (_to_version_1, _to_version_2)
 """The step at position n leads from version n to n + 1. A released step never changes."""
 
 
@@ -133,6 +145,9 @@ def check_version(connection: "sqlite3.Connection") -> int:
         raise StoreVersionError(version, len(MIGRATIONS))
     if version < 1:
         raise CorruptStateError("the file has no schema version")
+    # The header is read before the rest of the schema can be judged: it must not be a view, whose query may never end.
+    if connection.execute(_HEADER_SQL).fetchall() != [(b"table", _HEADER_TABLE.encode())]:
+        raise CorruptStateError("the file has no header")
     return version
 
 

@@ -28,7 +28,7 @@ def add_upload_route(router: APIRouter) -> None:
         publish_prekeys,
         methods=["PUT"],
         operation_id="publishPreKeys",
-        responses={**problem_responses(401, 409, 422)},
+        responses={**problem_responses(401, 409, 422, 429)},
     )
 
 

@@ -79,7 +79,7 @@ class ClaimService:
         def work(connection: Connection) -> Answer:
             earlier = claims.begin(connection, request, self.now())
             if earlier is None:
-                self._limit(connection, claimer.user_id, question.user_id)
+                self._limit(connection, claimer.user_id, question.user_id, allowed)
                 self._claim(connection, request, asked)
             elif earlier != request.question:
                 raise RequestIdReusedProblem
@@ -87,12 +87,14 @@ class ClaimService:
 
         return await self.database.write(work)
 
-    def _limit(self, connection: Connection, claimer: UserId, target: UserId) -> None:
+    def _limit(self, connection: Connection, claimer: UserId, target: UserId, allowed: bool) -> None:
         # User ids hold no space, so no two names are equal. The bucket that most requests share is locked last.
+        # Who is refused has one of their own: strangers must not use up the one of a user's contacts.
+        everybody = f"claim {target}" if allowed else f"claim refused {target}"
         for name, limit in (
             (f"claim {target} by {claimer}", self.limits.per_pair),
             (f"claim by {claimer}", self.limits.per_claimer),
-            (f"claim {target}", self.limits.per_target),
+            (everybody, self.limits.per_target),
         ):
             wait = rate_limits.take(connection, name, limit, self.now())
             if wait:

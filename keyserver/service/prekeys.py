@@ -22,10 +22,12 @@ from keyserver.problems import (
     DeviceRevokedProblem,
     PreKeyConflictProblem,
     PreKeyExpiredProblem,
+    RateLimitedProblem,
     TooManyPreKeysProblem,
 )
-from keyserver.repository import devices, prekeys
+from keyserver.repository import devices, prekeys, rate_limits
 from keyserver.repository.prekeys import NewPreKey
+from keyserver.repository.rate_limits import RateLimit
 from keyserver.tables import DeviceStatus, PreKeyKind
 
 PublishedPreKey = SignedPreKey | OneTimePreKey | KemPreKey
@@ -52,6 +54,7 @@ class PreKeyService:
 
     database: Database
     now: Clock
+    limit: RateLimit
 
     async def publish(self, address: DeviceAddress, upload: Sequence[PublishedPreKey]) -> Counts:
         """Publish prekeys; return what is offered then. What was published before with the same bytes changes nothing.
@@ -60,6 +63,7 @@ class PreKeyService:
             InvalidSignatureError: a prekey is not signed by this device.
             PreKeyConflictProblem: an id was published before with other bytes. Nothing of the upload is stored.
             PreKeyExpiredProblem, TooManyPreKeysProblem: nobody could use them.
+            RateLimitedProblem: too often; what changes nothing is not counted.
         """
         device = await self.database.read(lambda connection: devices.find_device(connection, address))
         if device is None:
@@ -79,6 +83,10 @@ class PreKeyService:
         if device is None or device.status is DeviceStatus.RETIRED:
             raise DeviceRevokedProblem
         fresh = _unknown(connection, address, upload)
+        # Every id stays for as long as the device exists, so how many there are is a matter of time.
+        wait = rate_limits.take(connection, f"publish {address}", self.limit, now) if fresh else 0
+        if wait:
+            raise RateLimitedProblem(wait)
         for each in fresh:
             if each.expires_at is not None and each.expires_at <= now:
                 raise PreKeyExpiredProblem(each.prekey_id)

@@ -26,6 +26,7 @@ class Page(NamedTuple):
 
 
 _OF_THE_INTERFACE: Final = "send receive ack aclose"
+_OF_UVICORN: Final = "pause_writing resume_writing receive on_task_complete"
 
 PAGES: Final = (
     Page(
@@ -89,7 +90,9 @@ PAGES: Final = (
             Selection("transport_adapters.socketio", "SocketIoOptions SocketIoTransport", omit=_OF_THE_INTERFACE),
             Selection("transport_adapters.memory", "MemoryTransport", omit=_OF_THE_INTERFACE),
             Selection("transport_adapters.server.socketio", "attach"),
-            Selection("transport_adapters.server.guard", "guard AsgiApp"),
+            Selection("transport_adapters.server.guard", "guard"),
+            Selection("transport_adapters.server.raw_sockets", "AsgiApp"),
+            Selection("transport_adapters.server.websocket_protocol", "BoundedWebSocket", omit=_OF_UVICORN),
             Selection("transport_adapters.server.relay"),
             Selection("transport_adapters.server.channel", "Channel"),
             Selection("transport_adapters.server.connection", "Connection"),

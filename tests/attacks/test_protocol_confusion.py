@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from e2ee.errors import InvalidSignatureError, ProtocolError
+from e2ee.errors import ForbiddenContentError, InvalidSignatureError, ProtocolError
 from e2ee.messenger import Outcome
 from e2ee.ports import Table
-from e2ee.wire.content import ContentKind
+from e2ee.wire.content import ContentKind, encode_device_lists
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.message import PreKeyMessage
 from e2ee.wire.prekey_bundle import KemPreKeyKind
@@ -107,14 +107,30 @@ def test_prekey_ids_of_one_kind_do_not_serve_as_another() -> None:
         assert error.code == "unknown_prekey"
 
 
-@pytest.mark.parametrize("kind", [ContentKind.SYNC, ContentKind.LINK, ContentKind.RETRY_REQUEST])
-def test_contents_reserved_for_own_devices_are_never_acted_on_from_others(kind: ContentKind) -> None:
+@pytest.mark.parametrize("kind", [ContentKind.SYNC, ContentKind.LINK])
+def test_a_content_reserved_for_own_devices_is_refused_from_another_account(kind: ContentKind) -> None:
     alice, bob = pair()
     talk(alice, bob)
     contents = alice.seal(bob, content_from(alice, bob, kind=kind, body=b"keys, take them").encode())
-    with unchanged(bob, Table.SESSIONS, Table.BODY_HASHES, Table.MESSAGE_IDS):
-        assert bob.receive(contents).outcome is Outcome.CONSUMED
+    with unchanged(bob, Table.UNREADABLE):
+        assert isinstance(bob.receive(contents).error, ForbiddenContentError)
     assert bob.messenger.inbound() == []
+    assert bob.receive(alice.encrypt(bob, "next")).outcome is Outcome.STORED
+
+
+def test_a_device_list_update_about_somebody_else_is_refused() -> None:
+    alice, bob = pair()
+    carol = bob.world.device("carol", one_time_prekeys=False)
+    talk(alice, bob)
+    for device, refused in ((carol, True), (bob, True), (alice, False)):
+        body = encode_device_lists((device.messenger.own_device_list().signed,))
+        update = alice.seal(bob, content_from(alice, bob, kind=ContentKind.DEVICE_LIST_UPDATE, body=body).encode())
+        if not refused:
+            assert bob.receive(update).outcome is Outcome.CONSUMED
+            continue
+        with unchanged(bob, Table.UNREADABLE):
+            assert isinstance(bob.receive(update).error, ForbiddenContentError)
+    assert bob.messenger.contact(carol.user_id) is None
 
 
 def test_a_message_of_the_one_direction_is_nothing_in_the_other() -> None:

@@ -250,3 +250,11 @@ def test_no_secret_is_in_a_text_an_error_or_a_log(tmp_path: Path, caplog: pytest
     texts.append(caplog.text)
     # The lines of this test that a traceback quotes hold the names of variables, not their values.
     assert not any(secret in text for text in texts for secret in ("needle-passphrase", "needle-value", "6e6565646c65"))
+
+
+@pytest.mark.timeout(60)
+def test_a_view_planted_in_place_of_the_header_is_refused_before_it_is_asked(path: Path) -> None:
+    endless = "WITH RECURSIVE r(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM r) SELECT n AS one, x'00' AS header FROM r"
+    tamper(path, "ALTER TABLE store RENAME TO moved", f"CREATE VIEW store AS {endless}")
+    with pytest.raises(CorruptStateError):
+        SqliteStore.open(path, key=KEY)

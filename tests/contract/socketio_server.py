@@ -8,6 +8,8 @@ from typing import Any
 
 import uvicorn
 
+from transport_adapters.server.websocket_protocol import BoundedWebSocket
+
 
 @asynccontextmanager
 async def served(app: Any, port: int = 0, **options: Any) -> AsyncIterator[tuple[str, uvicorn.Server]]:
@@ -19,6 +21,7 @@ async def served(app: Any, port: int = 0, **options: Any) -> AsyncIterator[tuple
         log_config=None,
         log_level="info",
         lifespan="off",
+        ws=BoundedWebSocket,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
         **options,

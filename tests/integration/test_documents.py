@@ -265,6 +265,7 @@ def assert_users_talk(directory: Path, url: str, token: Callable[[str], str]) ->
 
 _README: Final = "README.md"
 _QUICKSTART: Final = "docs/quickstart.md"
+_BOUNDED = "transport_adapters.server.websocket_protocol:BoundedWebSocket"
 TABLE: Final[dict[tuple[str, str, str], Treatment]] = {
     (_README, "console", "make demo"): make_targets,
     (_README, "python", "from transport_adapters import SecureClient"): client_snippet,
@@ -289,7 +290,7 @@ TABLE: Final[dict[tuple[str, str, str], Treatment]] = {
     (_QUICKSTART, "sh", "python hello.py"): shell,
     (_QUICKSTART, "text", "carol lunch hello"): printed,
     (_QUICKSTART, "python", "import secrets"): saved_as("chat.py"),
-    (_QUICKSTART, "text", "uvicorn chat:asgi --port 8442"): chat_server,
+    (_QUICKSTART, "text", f"uvicorn chat:asgi --port 8442 --ws {_BOUNDED}"): chat_server,
 }
 
 

@@ -13,12 +13,13 @@ from e2ee.stores.sqlite_keyring import DataKey
 from e2ee.stores.sqlite_sealing import TableCipher
 from tests.store_files import KEY, contents
 
+CURRENT = len(sqlite_schema.MIGRATIONS)
 RECORDS = [Record(b"%d" % number, b"old %d" % number, b"group", number) for number in range(5)]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A store of version 1 with some records."""
+    """A store of the current version with some records."""
     path = tmp_path / "store"
     with SqliteStore.create(path, key=KEY) as store, store.write() as tx:
         for record in RECORDS:
@@ -27,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def rewrite_outbox(connection: sqlite3.Connection, data_key: DataKey) -> None:
-    """What a migration to version 2 might do: open every record of a table, change it and seal it again."""
+    """What a later migration might do: open every record of a table, change it and seal it again."""
     cipher = TableCipher(data_key, "outbox", 1)
     for row in connection.execute("SELECT id, grp, ord, sealed FROM outbox").fetchall():
         record = cipher.open(row)
@@ -71,7 +72,7 @@ def test_an_older_store_is_migrated_once_when_it_is_opened(path: Path, monkeypat
     release_with(monkeypatch, rewrite_outbox)
     for _ in range(2):
         assert values(path) == [b"new %d" % number for number in range(5)]
-        assert version_of(path) == 2
+        assert version_of(path) == CURRENT + 1
 
 
 def test_a_migration_that_fails_changes_nothing_and_is_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +80,7 @@ def test_a_migration_that_fails_changes_nothing_and_is_tried_again(path: Path, m
         release_with(attempt, fail_half_way)
         with pytest.raises(StateError):
             SqliteStore.open(path, key=KEY)
-    assert version_of(path) == 1
+    assert version_of(path) == CURRENT
     assert values(path) == [record.value for record in RECORDS]
     release_with(monkeypatch, rewrite_outbox)
     assert values(path) == [b"new %d" % number for number in range(5)]
@@ -90,10 +91,10 @@ def test_steps_before_the_failing_one_are_kept(path: Path, monkeypatch: pytest.M
         release_with(attempt, rewrite_outbox, fail_half_way)
         with pytest.raises(StateError):
             SqliteStore.open(path, key=KEY)
-    assert version_of(path) == 2
+    assert version_of(path) == CURRENT + 1
     release_with(monkeypatch, rewrite_outbox, lambda _connection, _data_key: None)
     assert values(path) == [b"new %d" % number for number in range(5)]
-    assert version_of(path) == 3
+    assert version_of(path) == CURRENT + 2
 
 
 def test_a_store_of_a_newer_release_is_refused_before_the_passphrase_is_tried(path: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_store_of_a_newer_release_is_refused_before_the_passphrase_is_tried(pa
     before = path.read_bytes()
     with pytest.raises(StoreVersionError) as caught:
         SqliteStore.open(path, passphrase="any")
-    assert (caught.value.found, caught.value.supported) == (7, 1)
+    assert (caught.value.found, caught.value.supported) == (7, CURRENT)
     assert path.read_bytes() == before
 
 

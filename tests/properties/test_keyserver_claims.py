@@ -55,7 +55,7 @@ class Claims(RuleBasedStateMachine):
         await self.database.start()
         await self.database.write(metadata.create_all)
         self.bob, *self.claimers = [self.device(name) for name in ("bob", "alice", "carol")]
-        self.prekeys = PreKeyService(self.database, self.clock)
+        self.prekeys = PreKeyService(self.database, self.clock, GENEROUS)
         limits = ClaimLimits(GENEROUS, GENEROUS, GENEROUS)
         self.claims = ClaimService(self.database, self.clock, ContactPolicy(), limits)
         registry = DeviceService(self.database, self.clock, GENEROUS, lambda *_: None)

@@ -8,6 +8,7 @@ from e2ee.errors import CorruptStateError
 from e2ee.limits import LATE_ENVELOPE_MS, MAX_PENDING_TRUST, MAX_TIMESTAMP, OUTBOX_LIFETIME_MS, PENDING_TRUST_MS
 from e2ee.messenger import DeliveryPosition, Messenger, Outcome
 from e2ee.ports import Table
+from e2ee.rollback import RelayStatement
 from e2ee.stores import message_records
 from e2ee.stores.memory import MemoryStore
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType
@@ -175,7 +176,7 @@ def test_a_new_epoch_starts_from_nothing() -> None:
         bob.note_dropped(DeliveryPosition(1, seq))
     bob.note_dropped(DeliveryPosition(2, 3))
     assert bob.cursor() == (2, 0)
-    bob.note_connected(3, 0)
+    bob.note_connected(RelayStatement(3, 0))
     assert bob.cursor() == (3, 0)
     bob.note_dropped(DeliveryPosition(3, 1))
     assert bob.cursor() == (3, 1)
@@ -186,20 +187,20 @@ def test_the_floor_of_the_inbox_closes_holes_below_it_and_leaves_no_record_behin
     bob = Messenger.create(store, parse_user_id("bob"))
     for seq in (2, 3, 6, 8):
         bob.note_dropped(DeliveryPosition(1, seq))
-    bob.note_connected(1, 5)
+    bob.note_connected(RelayStatement(1, 5))
     assert bob.cursor() == (1, 6)
     with store.read() as tx:
         assert list(message_records.committed_above_watermark(tx)) == [8]
-    bob.note_connected(1, 0)
+    bob.note_connected(RelayStatement(1, 0))
     assert bob.cursor() == (1, 6), "a lower floor takes nothing back"
 
 
 def test_the_highest_numbers_a_server_can_state_are_taken_without_complaint() -> None:
     bob = lone()
     bob.note_dropped(DeliveryPosition(MAX_TIMESTAMP, MAX_TIMESTAMP))
-    bob.note_connected(MAX_TIMESTAMP, MAX_TIMESTAMP)
+    bob.note_connected(RelayStatement(MAX_TIMESTAMP, MAX_TIMESTAMP))
     assert bob.cursor() == (MAX_TIMESTAMP, MAX_TIMESTAMP)
-    bob.note_connected(1, 0)
+    bob.note_connected(RelayStatement(1, 0))
     assert bob.cursor() == (1, 0)
 
 
@@ -207,7 +208,7 @@ def test_a_hole_that_never_closes_is_given_up_and_the_watermark_never_goes_back(
     store = MemoryStore()
     bob = Messenger.create(store, parse_user_id("bob"))
     bob.note_dropped(DeliveryPosition(1, 3))
-    bob.note_connected(1, 5)
+    bob.note_connected(RelayStatement(1, 5))
     reached = 0
     for seq in range(10, 10 + 2 * 1_100, 2):
         bob.note_dropped(DeliveryPosition(1, seq))

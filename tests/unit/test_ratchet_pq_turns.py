@@ -15,7 +15,8 @@ from e2ee.limits import (
 from e2ee.primitives.kdf import mac
 from e2ee.private_keys import RatchetKemSeed, SharedSecret, encapsulate_in_ratchet
 from e2ee.ratchet import pq_ratchet, pq_turns
-from e2ee.ratchet.pq_turns import Arrived
+from e2ee.ratchet.pq_ratchet import PqHeader
+from e2ee.ratchet.pq_turns import Moment
 from e2ee.ratchet.state import Answering, Offering, PqPhase, PqRatchetState, ProposeIdle, Waiting
 from e2ee.wire.message import PqPayloadType
 from tests.wire_objects import NOW, seeded_rng
@@ -39,13 +40,15 @@ class End:
         return self.state.turn.phase
 
     def send(self) -> Sent:
-        turn, kind, payload = pq_turns.before_sending(self.state, self.now, RNG)
-        self.state = pq_ratchet.send(self.state, turn).state
-        return self.state.epoch - 1, kind, payload
+        before, kind, payload = pq_turns.before_sending(self.state, self.now, RNG)
+        self.state = pq_ratchet.send(before).state
+        return before.epoch - 1, kind, payload
 
     def receive(self, sent: Sent) -> None:
-        arrived = Arrived(*sent, self.now, 0)
-        self.state = pq_turns.after_authentication(self.state, arrived, encapsulate_in_ratchet)
+        epoch, kind, payload = sent
+        counted = self.state._replace(received=self.state.received + 1)
+        header, moment = PqHeader(epoch, 0, kind, payload), Moment(self.now, 0)
+        self.state = pq_turns.after_authentication(counted, header, moment, encapsulate_in_ratchet)
 
     def refuse(self, sent: Sent) -> None:
         before = self.state
@@ -187,10 +190,9 @@ def test_late_payloads_of_a_finished_epoch_are_ignored() -> None:
     alice.receive(answer)
     bob.receive(alice.send())
     for end, late in ((bob, offer), (alice, answer), (alice, (0, REQUEST, b""))):
-        epoch, turn = end.state.epoch, end.state.turn
+        before = end.state
         end.receive(late)
-        assert end.state.epoch == epoch
-        assert end.state.turn == turn._replace(received=turn.received + 1)
+        assert end.state == before._replace(received=before.received + 1)
 
 
 def in_phase(phase: str) -> tuple[End, End]:

@@ -173,9 +173,9 @@ def test_an_unknown_epoch_is_refused() -> None:
 
 def _with_payload(state: RatchetState, kind: PqPayloadType, payload: bytes) -> RatchetMessage:
     """Encrypt as a hostile peer does, with any payload for the post-quantum ratchet."""
-    double, pq = double_ratchet.send(state.double, RNG), pq_ratchet.send(state.pq, state.pq.turn)
+    double, pq = double_ratchet.send(state.double, RNG), pq_ratchet.send(state.pq)
     output = kdf(pq.message_key, triple_ratchet.MESSAGE_LABEL, double.message_key)
-    header = RatchetHeader(*double.header, *pq.header, kind, payload)
+    header = RatchetHeader(*double.header, 0, pq.state.sending.next_index - 1, kind, payload)
     prefix = header.encode() + output[32:] + bytes(12)
     return RatchetMessage.decode(prefix + aead.seal(output[:32], bytes(12), PLAINTEXT, AD + prefix))
 

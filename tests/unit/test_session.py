@@ -183,10 +183,10 @@ def test_wrong_padding_inside_an_authentic_message_is_refused_and_changes_nothin
     alice, bob = established()
     double, pq = (
         double_ratchet.send(alice.ratchets.double, RNG),
-        pq_ratchet.send(alice.ratchets.pq, alice.ratchets.pq.turn),
+        pq_ratchet.send(alice.ratchets.pq),
     )
     output = kdf.kdf(pq.message_key, triple_ratchet.MESSAGE_LABEL, double.message_key)
-    prefix = RatchetHeader(*double.header, *pq.header).encode() + output[32:] + bytes(12)
+    prefix = RatchetHeader(*double.header, 0, pq.state.sending.next_index - 1).encode() + output[32:] + bytes(12)
     body = prefix + aead.seal(output[:32], bytes(12), padded, alice.session_id + prefix)
     refuse(bob, RatchetMessage.decode(body), MalformedMessageError)
 
@@ -259,8 +259,8 @@ def test_closed_epochs_are_forgotten_after_7_days_and_nothing_else_changes() -> 
     with_closed = pq._replace(closed=(ClosedPqChain(pq.receiving[0], NOW, 0),))
     closed = session._replace(ratchets=session.ratchets._replace(pq=with_closed))
 
-    assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS - 1) is closed
-    assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS) == session
+    assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS) is closed
+    assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS + 1) == session
 
 
 def test_contents_of_all_sizes_come_back_as_they_were() -> None:

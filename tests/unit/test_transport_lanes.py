@@ -44,6 +44,30 @@ def test_one_sender_overtakes_itself_by_no_more_than_half_the_skip_limit() -> No
         assert overtaken(rows) == (MAX_OVERTAKEN, MAX_OVERTAKEN)
 
 
+def test_rows_acked_since_they_were_looked_at_do_not_hold_up_the_rest() -> None:
+    with open_inbox() as inbox:
+        fill(inbox, *[(ALICE, Lane.CHAT)] * 200)
+        schedule, ten = Schedule(), Budget(10, 1 << 20)
+        inbox.read(schedule, ten)
+        inbox.ack(inbox.state().epoch, (1, 190))
+        seqs: list[int] = []
+        while rows := inbox.read(schedule, ten):
+            seqs += [row.seq for row in rows]
+        assert seqs == list(range(191, 201))
+
+
+def test_rows_that_wait_for_one_acked_since_then_go() -> None:
+    with open_inbox() as inbox:
+        fill(inbox, *[(ALICE, Lane.BULK)] * 600, *[(ALICE, Lane.CHAT)] * 600)
+        schedule, one = Schedule(), Budget(1, 1 << 20)
+        inbox.read(schedule, one)
+        inbox.ack(inbox.state().epoch, (1, 1_100))
+        seqs: list[int] = []
+        while rows := inbox.read(schedule, one):
+            seqs += [row.seq for row in rows]
+        assert seqs == list(range(1_101, 1_201))
+
+
 def test_another_senders_backlog_does_not_hold_up_a_call() -> None:
     with open_inbox() as inbox:
         fill(inbox, *[(ALICE, Lane.BULK)] * 800, (CAROL, Lane.CONTROL))

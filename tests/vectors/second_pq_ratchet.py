@@ -146,7 +146,7 @@ class PqEnd:
         return {"step": "heal", **self.state()}
 
     def forget(self, step: Json) -> Json:
-        for each in [each for each, at in self.closed.items() if step["time"] - at >= 7 * DAY]:
+        for each in [each for each, at in self.closed.items() if step["time"] - at > 7 * DAY]:
             del self.closed[each], self.receiving[each]
         return {"step": "forget", **self.state()}
 

@@ -54,6 +54,7 @@ from transport_adapters.secure_client.parts import (
     Parts,
     TokenProvider,
 )
+from transport_adapters.secure_client.tending import Tending
 
 __all__ = ["Message", "SecureClient", "TransportFactory", "socketio_transport"]
 
@@ -97,7 +98,8 @@ class SecureClient:
         self._store, self._parts = store, parts
         self._directory = Directory(parts)
         self._outbound = Outbound(parts, self._directory)
-        self._inbound = Inbound(parts, self._outbound)
+        self._tending = Tending(parts, self._directory, self._outbound)
+        self._inbound = Inbound(parts, self._outbound, self._tending)
         self._tasks: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
@@ -117,13 +119,15 @@ class SecureClient:
         user: str | None = None,
         on_event: OnEvent | None = None,
         pace: Pace = DEFAULT_PACE,
+        sent_log: bool = True,
     ) -> "SecureClient":
         """Open the device kept in `store`, or make it for `user`; register it if it is new; go online.
 
         `store` is a path, encrypted under `passphrase` or a 32-byte `key`, or a Store, which the client closes.
         `transport` is Socket.IO by default. A device that was registered before opens without the network, too.
         `on_event` is called in the event loop and must not wait. What it raises goes to the loop's exception handler
-        and stops nothing.
+        and stops nothing. `sent_log` keeps what is sent for 14 days, encrypted, so that a device that could not read it
+        can be sent it again.
 
         Raises:
             StateError: the store cannot be opened.
@@ -133,7 +137,7 @@ class SecureClient:
         """
         opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
         try:
-            messenger = await asyncio.to_thread(open_messenger, opened, user)
+            messenger = await asyncio.to_thread(open_messenger, opened, user, sent_log)
             parts = make_parts(messenger, server, token_provider, transport or socketio_transport)
             parts.on_event, parts.pace = on_event, pace
             client = cls(opened, parts)
@@ -202,6 +206,16 @@ class SecureClient:
         await self._directory.with_sessions(user_id, lambda: messenger.send_receipt(user_id, ReceiptType.READ, ids))
         self._outbound.wake()
 
+    async def heal_now(self, user: str) -> None:
+        """After a suspected leak of this device's store: renew all secrets shared with a user's devices, at once.
+
+        Raises:
+            See `send`.
+        """
+        user_id, messenger = application_user(user), self._parts.messenger
+        await self._directory.with_sessions(user_id, lambda: messenger.heal_now(user_id))
+        self._outbound.wake()
+
     def __aiter__(self) -> AsyncIterator[Message]:
         return self
 
@@ -263,7 +277,8 @@ class SecureClient:
         await self.aclose()
 
     def _start(self) -> None:
-        work = (self._inbound.run, self._inbound.acknowledge, self._outbound.run, self._directory.keep_supplied)
+        background = self._outbound.run, self._directory.keep_supplied, self._tending.run
+        work = (self._inbound.run, self._inbound.acknowledge, *background)
         for each in work:
             task = asyncio.create_task(each())
             task.add_done_callback(self._note_end)

@@ -97,6 +97,15 @@ class Directory:
             except SessionNotFoundError:
                 raise trouble from None
 
+    async def start_anew(self, device: DeviceAddress) -> None:
+        """Start a session with a device, although there may be one.
+
+        Raises:
+            See `with_sessions`.
+        """
+        async with self._contacting.setdefault(device.user_id, asyncio.Lock()):
+            await self._contact(device.user_id, [device])
+
     async def repair_lists(self, user_id: UserId) -> None:
         """Bring our idea of a user's device list, or the server's idea of ours, up to date."""
         messenger, key_server = self._parts.messenger, self._parts.key_server

@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from typing import final
 
 from e2ee.messenger import DeliveryPosition, Outcome, Reception
+from e2ee.rollback import RelayStatement
 from transport_adapters import events
 from transport_adapters.base import Connected, Delivery, SeqRange, TransportError
 from transport_adapters.secure_client.outbound import Outbound
 from transport_adapters.secure_client.parts import Parts
+from transport_adapters.secure_client.tending import Tending
 
 
 @final
 class Inbound:
     """Takes deliveries in, one transaction each, and acknowledges what is committed."""
 
-    def __init__(self, parts: Parts, outbound: Outbound) -> None:
-        self._parts, self._outbound = parts, outbound
+    def __init__(self, parts: Parts, outbound: Outbound, tending: Tending) -> None:
+        self._parts, self._outbound, self._tending = parts, outbound, tending
         self.changed = asyncio.Event()
         """Set when a row was added for the application."""
         self.caught_up = asyncio.Event()
@@ -61,7 +63,17 @@ class Inbound:
                 await self._parts.transport.ack(epoch, ranges(seqs))
 
     async def _note_connected(self, connected: Connected) -> None:
-        await self._parts.commit(self._parts.messenger.note_connected, connected.epoch, connected.settled_through)
+        statement = RelayStatement(
+            connected.epoch,
+            connected.settled_through,
+            connected.accepted_counter,
+            connected.acked_epoch,
+            connected.acked_seq,
+        )
+        # Before anything is sent on this connection: what a rollback made unfit must not go out.
+        for notice in await self._parts.commit(self._parts.messenger.note_connected, statement):
+            self._parts.emit(notice)
+        self._tending.wake()
         self._head_seq = connected.head_seq
         self._parts.online.set()
         self._outbound.connected()
@@ -73,13 +85,17 @@ class Inbound:
             # A peer's bytes never raise here, so only local faults are tried again.
             self._report(await self._parts.commit(self._parts.messenger.receive, delivery.envelope, position))
         else:
-            await self._parts.commit(self._parts.messenger.note_dropped, position)
+            await self._parts.commit(self._parts.messenger.note_dropped, position, delivery.sender)
             if delivery.sender is not None and delivery.envelope_id is not None:
                 self._parts.emit(events.Expired(delivery.sender, delivery.envelope_id))
         self._acks.append(position)
         self._acks_due.set()
 
     def _report(self, reception: Reception) -> None:
+        for notice in reception.notices:
+            self._parts.emit(notice)
+        if reception.tend:
+            self._tending.wake()
         if reception.outcome is Outcome.STORED:
             self.changed.set()
         elif reception.outcome is Outcome.WAITING_FOR_TRUST and reception.sender is not None:

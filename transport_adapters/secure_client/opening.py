@@ -70,13 +70,13 @@ def open_store(store: str | Path | Store, passphrase: str | None, key: bytes | N
     return SqliteStore.create(path, passphrase=passphrase, key=key)
 
 
-def open_messenger(store: Store, user: str | None) -> Messenger:
+def open_messenger(store: Store, user: str | None, sent_log: bool) -> Messenger:
     try:
-        messenger = Messenger.open(store)
+        messenger = Messenger.open(store, sent_log=sent_log)
     except AccountNotFoundError:
         if user is None:
             raise ValueError(_WHOSE) from None
-        return Messenger.create(store, application_user(user))
+        return Messenger.create(store, application_user(user), sent_log=sent_log)
     if user is not None and messenger.address.user_id != user:
         raise ValueError(f"the store belongs to {messenger.address.user_id}, not to {user}")
     return messenger

@@ -19,6 +19,8 @@ MAX_OVERTAKEN: Final = 500
 OLDEST_EVERY: Final = 8
 LOOKAHEAD: Final = 64
 """Rows of each lane looked at in advance: their numbers only, bodies stay in the database."""
+_REFILL: Final = LOOKAHEAD // 2
+"""A lane is read again when no more than these are left: looking for the floors costs the whole backlog."""
 
 
 class Waiting(NamedTuple):
@@ -48,16 +50,25 @@ class Schedule:
         self._floors: dict[int, int] = {}
         self._turn = 1
 
+    @property
+    def is_blocked(self) -> bool:
+        """True if there are rows, but none may go: they wait for one not read yet, or acked since it was looked at."""
+        return any(self._lanes.values()) and self._next(self._lowest()) is None
+
     def wanted(self) -> dict[int, tuple[int, int]]:
         """Say what to read next: of each lane, rows above which seq, and how many."""
-        return {lane: (self._after[lane], max(0, LOOKAHEAD - len(rows))) for lane, rows in self._lanes.items()}
+        return {
+            lane: (self._after[lane], 0 if len(rows) > _REFILL else LOOKAHEAD - len(rows))
+            for lane, rows in self._lanes.items()
+        }
 
     def add(self, rows: Iterable[Waiting]) -> bool:
-        """Take in what was read. Return True if a lane is full, so there may be rows not read yet."""
+        """Take in what was read. Return True if a lane was not read to its end, so there may be more."""
+        is_partial = any(len(lane) > _REFILL for lane in self._lanes.values())
         for row in sorted(rows):
             self._lanes[row.lane].append(row)
             self._after[row.lane] = row.seq
-        return any(len(rows) >= LOOKAHEAD for rows in self._lanes.values())
+        return is_partial or any(len(lane) >= LOOKAHEAD for lane in self._lanes.values())
 
     def set_unread_floors(self, floors: Mapping[int, int]) -> None:
         """State the lowest ordinal of each sender among the rows not read yet."""

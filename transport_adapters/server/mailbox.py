@@ -20,9 +20,10 @@ from e2ee.wire.identifiers import DeviceAddress, UserId
 from transport_adapters.base import SeqRange
 from transport_adapters.server.ports import Ok, SendCheck, StaleList, Unavailable
 from transport_adapters.server.settings import DEFAULT_MAILBOX, MailboxSettings
-from transport_adapters.server.statements import Statements, named, of_device
+from transport_adapters.server.statements import RANGES_AT_ONCE, Statements, named, of_device
 from transport_adapters.server.tables import EXPIRED, STORED, MailboxTables
 
+_NOTHING: Final = SeqRange(0, 0)
 _CHUNK: Final = 500
 """Sequence numbers in one statement, below every database's limit of parameters."""
 
@@ -242,13 +243,14 @@ class Mailbox:
         connection.execute(statement, {**named(posted.envelope.sender), "counter": posted.counter})
 
     def _unacked(self, connection: Connection, inbox_id: int, ranges: Sequence[SeqRange]) -> list[Any]:
-        span = {"of_inbox": inbox_id, "of_first": ranges[0].first, "of_last": ranges[-1].last}
+        """Find the rows of the ranges. Costs what they hold, not what lies between them."""
         found: list[Any] = []
-        remaining = iter(ranges)
-        current = next(remaining)
-        for row in connection.execute(self.sql.unacked, span):
-            while row.seq > current.last:
-                current = next(remaining)
-            if row.seq >= current.first:
-                found.append(row)
+        size = RANGES_AT_ONCE if len(ranges) > 1 else 1
+        for at in range(0, len(ranges), size):
+            chunk = ranges[at : at + size]
+            bounds = {"of_inbox": inbox_id}
+            for number in range(size):
+                first, last = chunk[number] if number < len(chunk) else _NOTHING
+                bounds |= {f"of_first_{number}": first, f"of_last_{number}": last}
+            found += connection.execute(self.sql.unacked[size], bounds)
         return found

@@ -31,19 +31,36 @@ class Reader(NamedTuple):
 
 
 def read_pending(connection: Connection, reader: Reader, schedule: Schedule, budget: Budget) -> list[Pending]:
-    """Read the next rows of a schedule, as far as the budget goes. Only their bodies come into memory."""
-    more = schedule.add(_waiting(connection, reader, schedule))
-    schedule.set_unread_floors(_floors(connection, reader, schedule) if more else {})
-    chosen = [row.seq for row in schedule.choose(budget)]
-    if not chosen:
-        return []
-    rows = connection.execute(reader.sql.bodies, {**_of(reader), "of_now": reader.now, "of_seqs": chosen})
-    found = {
+    """Read the next rows of a schedule, as far as the budget goes. Only their bodies come into memory.
+
+    Empty only if nothing is left that fits: rows that were acked since they were chosen, on an earlier connection's
+    behalf, are passed over.
+    """
+    while chosen := _choose(connection, reader, schedule, budget):
+        found = _bodies(connection, reader, chosen)
+        if found:
+            return [found[seq] for seq in chosen if seq in found]
+    return []
+
+
+def _choose(connection: Connection, reader: Reader, schedule: Schedule, budget: Budget) -> list[int]:
+    rows = _waiting(connection, reader, schedule)
+    if rows:
+        may_be_more = schedule.add(rows)
+        schedule.set_unread_floors(_floors(connection, reader, schedule) if may_be_more else {})
+    chosen = schedule.choose(budget)
+    if not chosen and schedule.is_blocked:
+        schedule.set_unread_floors(_floors(connection, reader, schedule))
+        chosen = schedule.choose(budget)
+    return [row.seq for row in chosen]
+
+
+def _bodies(connection: Connection, reader: Reader, seqs: list[int]) -> dict[int, Pending]:
+    rows = connection.execute(reader.sql.bodies, {**_of(reader), "of_now": reader.now, "of_seqs": seqs})
+    return {
         seq: Pending(seq, _address(user_id, device_id), EnvelopeId(envelope_id), body if alive else None)
         for seq, user_id, device_id, envelope_id, body, alive in rows
     }
-    # What is missing was acked meanwhile, on an earlier connection's behalf.
-    return [found[seq] for seq in chosen if seq in found]
 
 
 def _waiting(connection: Connection, reader: Reader, schedule: Schedule) -> list[Waiting]:

@@ -9,8 +9,9 @@ left in the queue of its Engine.IO session, and, with `guard`, in the raw socket
 
 import asyncio
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, final
+from weakref import WeakKeyDictionary
 
 import socketio
 
@@ -18,10 +19,14 @@ from e2ee.limits import MAX_ENVELOPE
 from transport_adapters.frames import CLIENT_EVENTS, CloseCode, Deliver, ServerFrame
 from transport_adapters.server.channel import FRAME_OVERHEAD
 from transport_adapters.server.connection import Connection
-from transport_adapters.server.guard import RawSocket, is_guarded, sockets_of
+from transport_adapters.server.guard import is_guarded
+from transport_adapters.server.packets import PacketGate
+from transport_adapters.server.raw_sockets import RawSocket, sockets_of
 from transport_adapters.server.relay import Relay
 
 _logger = logging.getLogger(__name__)
+
+TakeMessage = Callable[[str, object], Awaitable[None]]
 
 NAMESPACE: Final = "/e2ee"
 HIGH_WATER: Final = 32 * 1024
@@ -40,7 +45,8 @@ def attach(sio: socketio.AsyncServer, relay: Relay, namespace: str = NAMESPACE) 
     """
     _check_settings(sio)
     endpoint = _Endpoint(sio, relay, namespace)
-    sockets_of(relay).add_endpoint(endpoint.carries)
+    sockets_of(relay).add_engine(endpoint)
+    sio.eio.on("message", endpoint.gated(sio.eio.handlers["message"]))
     sio.on("connect", endpoint.connect, namespace=namespace)
     sio.on("disconnect", endpoint.disconnect, namespace=namespace)
     for event in CLIENT_EVENTS:
@@ -58,6 +64,7 @@ class _Endpoint:
         self.relay = relay
         self.namespace = namespace
         self._connections: dict[str, Connection] = {}
+        self._gates: WeakKeyDictionary[object, PacketGate] = WeakKeyDictionary()
         self._checked = False
 
     def connect(self, sid: str, environ: dict[str, Any], _auth: object = None) -> None:
@@ -80,12 +87,52 @@ class _Endpoint:
     def unknown(self, event: object, sid: str, *fields: object) -> None:
         self._take(event, sid, fields)
 
-    def carries(self, engine_id: str) -> set[str] | None:
-        """See `guard.Carries`."""
-        if engine_id not in self.sio.eio.sockets:
-            return None
+    def gated(self, library: TakeMessage) -> TakeMessage:
+        """Put the gate before the library's own handler of Engine.IO messages."""
+
+        async def take(engine_id: str, data: object) -> None:
+            session = self.sio.eio.sockets.get(engine_id)
+            if session is None or session.closed:
+                return
+            if session not in self._gates:
+                self._gates[session] = PacketGate(self.namespace, self.sio.packet_class)
+            if self._gates[session].admits(data):
+                await library(engine_id, data)
+            else:
+                await self.end(engine_id)
+
+        return take
+
+    # --- what the guard asks (raw_sockets.Engine)
+
+    @property
+    def max_post(self) -> int:
+        limit: int = self.sio.eio.max_http_buffer_size
+        return limit
+
+    def knows(self, engine_id: str) -> bool:
+        return engine_id in self.sio.eio.sockets
+
+    def carries(self, engine_id: str) -> set[str]:
         manager = self.sio.manager
         return {name for name in list(manager.get_namespaces()) if manager.sid_from_eio_sid(engine_id, name)}
+
+    def is_upgraded(self, engine_id: str) -> bool:
+        session = self.sio.eio.sockets.get(engine_id)
+        return session is not None and session.upgraded
+
+    def backlog(self, engine_id: str) -> int:
+        session = self.sio.eio.sockets.get(engine_id)
+        return 0 if session is None else session.queue.qsize()
+
+    async def end(self, engine_id: str) -> None:
+        raw = sockets_of(self.relay).find(engine_id)
+        session = self.sio.eio.sockets.pop(engine_id, None)
+        if session is not None:
+            # Not `eio.disconnect`, which waits until the peer has read everything.
+            await session.close(wait=False, reason=self.sio.reason.SERVER_DISCONNECT)
+        if raw is not None:
+            raw.cut(CloseCode.TOO_FAST_OR_SLOW)
 
     def _take(self, event: object, sid: str, fields: tuple[object, ...]) -> None:
         connection = self._connections.get(sid)
@@ -115,7 +162,7 @@ class SocketIoChannel:
 
     async def close(self, code: CloseCode) -> None:
         raw = self._raw()
-        if raw is not None and (self._endpoint.carries(self._engine_id) or set()) <= {self._namespace}:
+        if raw is not None and self._endpoint.carries(self._engine_id) <= {self._namespace}:
             try:
                 async with asyncio.timeout(FLUSH_TIMEOUT):
                     await self._written()

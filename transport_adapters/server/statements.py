@@ -13,6 +13,8 @@ from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceAddress
 from transport_adapters.server.tables import ACKED, STORED, MailboxTables
 
+RANGES_AT_ONCE: Final = 32
+"""Ranges of an ack that one statement looks up."""
 LANES: Final = tuple(int(lane) for lane in Lane)
 
 
@@ -76,12 +78,19 @@ class Statements:
         its = envelopes.c
         in_inbox = its.inbox_id == bindparam("of_inbox")
         self.insert_envelope = insert(envelopes)
-        self.unacked = (
-            select(its.seq, its.sender_id, its.size, its.state)
-            .where(in_inbox, its.state < ACKED, its.seq.between(bindparam("of_first"), bindparam("of_last")))
-            .order_by(its.seq)
-        )
-        self.lowest_unacked = select(func.min(its.seq)).where(in_inbox, its.state < ACKED)
+        # By lane, so that the index of what is not acked serves: tombstones outnumber it, and are not looked at.
+        unacked = and_(in_inbox, its.state < literal(ACKED, literal_execute=True))
+
+        def lowest_of(lane: int) -> Select[Any]:
+            rows = select(its.seq).where(unacked, its.lane == literal(lane, literal_execute=True))
+            return select(rows.order_by(its.seq).limit(1).subquery())
+
+        def within(at: int) -> Select[Any]:
+            span = its.seq.between(bindparam(f"of_first_{at}"), bindparam(f"of_last_{at}"))
+            return select(its.seq, its.sender_id, its.size, its.state).where(unacked, its.lane.in_(LANES), span)
+
+        self.unacked = {number: union_all(*map(within, range(number))) for number in (1, RANGES_AT_ONCE)}
+        self.lowest_unacked = select(func.min(union_all(*(lowest_of(lane) for lane in LANES)).subquery().c.seq))
         chunk = its.seq.in_(bindparam("of_seqs", expanding=True))
         self.entomb = update(envelopes).where(in_inbox, chunk).values(state=ACKED, body=None)
 

@@ -6,8 +6,9 @@ import * as devices from './src/device.js';
 import { decodeList, newestList, positionOf } from './src/devicelist.js';
 import { addressText, parseAddress } from './src/identifiers.js';
 import { attempt, answerLines } from './src/lines.js';
+import { isStalled } from './src/pqratchet.js';
 import { safetyNumber } from './src/safetynumber.js';
-import { sendingSession } from './src/session.js';
+import { owesEmpty, sendingSession } from './src/session.js';
 import { keptKeys } from './src/skipped.js';
 
 const optional = (value, as) => (value === undefined ? undefined : as(value));
@@ -59,7 +60,7 @@ const commands = {
   learn: (device, { user, device_list: list }) => [devices.learnList(device, user, unhex(list)), {}],
   start(device, { bundle }, now) {
     const started = devices.start(device, unhex(bundle), now);
-    return [started.device, describeSession(started.session)];
+    return [started.device, describeSession(started.session, now)];
   },
   encrypt(device, request, now) {
     const { to, kind = 1, conversation, lane, ttl } = request;
@@ -67,11 +68,11 @@ const commands = {
       kind, body: bodyOf(request), messageId: optional(request.message_id, unhex), conversation,
       sentAt: optional(request.sent_at, BigInt), envelopeId: optional(request.envelope_id, unhex), lane, ttl,
     }, now);
-    const { envelope, body, content, session } = sent;
-    return [sent.device, {
-      envelope: hex(envelope), body: hex(body), first: !session.answered, session: hex(session.id),
-      content: describe(content),
-    }];
+    return [sent.device, describeSent(sent)];
+  },
+  heal(device, { to }, now) {
+    const sent = devices.heal(device, parseAddress(to), now);
+    return [sent.device, describeSent(sent)];
   },
   receive(device, { envelope, sender, body }, now) {
     const got = envelope === undefined ? devices.receiveBody(device, parseAddress(sender), unhex(body), now)
@@ -88,13 +89,20 @@ const commands = {
   sessions(device, { with: address }, now) {
     const sessions = device.sessions[address] ?? [];
     const sending = sendingSession(sessions, now);
-    return [device, { sessions: sessions.map((s) => ({ ...describeSession(s), sending: s === sending })) }];
+    return [device, { sessions: sessions.map((s) => ({ ...describeSession(s, now), sending: s === sending })) }];
   },
 };
 
-const describeSession = (s) => ({
+const describeSent = ({ envelope, body, content, session }) => ({
+  envelope: hex(envelope), body: hex(body), first: !session.answered, session: hex(session.id),
+  content: describe(content),
+});
+
+const describeSession = (s, now) => ({
   session: hex(s.id), created: String(s.created), answered: s.answered,
   skipped: [s.skipped, s.skippedPq].map((map) => keptKeys(map).length),
+  epoch: s.pq.epoch, phase: s.pq.phase.name, healing: s.pq.healing, stalled: isStalled(s.pq),
+  owes_empty: owesEmpty(s, Number(now)),
 });
 
 const describeDevice = ({ party, list, prekeys, contacts }) => ({

@@ -155,7 +155,7 @@ def _far_ahead() -> tuple[Story, list[bytes]]:
     for index in range(2 * MAX_SKIP + 4):
         turn = _drawn("ratchet key", index, 32) if index == 0 else None
         # She forgets that she sent so many: what is shown here needs no post-quantum proposals in between.
-        ratchets = ratchets._replace(pq=ratchets.pq._replace(turn=session.ratchets.pq.turn))
+        ratchets = ratchets._replace(pq=ratchets.pq._replace(sent=0))
         script = Script(turn, _drawn("nonce", index, 12))
         ratchets, message = triple_ratchet.encrypt(ratchets, session.session_id, _content(index), NOW, script)
         envelope_id = EnvelopeId(_drawn("envelope id", index, 16))

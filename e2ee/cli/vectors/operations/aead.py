@@ -73,9 +73,9 @@ def _keys_json(chain_key: bytes, pq_chain_key: bytes, pq_index: int) -> JsonObje
 
 
 def _pq_state(sending: PqChain, receiving: PqReceivingChain, epoch: int) -> PqRatchetState:
-    turn = PqTurn(0, 0, Waiting(), 0, 0, asked=False, again=False, healing=False, fresh=False, reported=False)
+    turn = PqTurn(Waiting(), 0, 0, asked=False, again=False, healing=False, fresh=False, reported=False)
     keys = PqRootKey(_UNUSED), PqAuthenticationKey(_UNUSED)
-    return PqRatchetState(turn, sending, (receiving,), (), epoch + 1, *keys, initiator=True)
+    return PqRatchetState(0, 0, sending, (receiving,), (), turn, epoch + 1, *keys, initiator=True)
 
 
 def _seal(fields: Fields) -> JsonObject:

@@ -193,7 +193,7 @@ def _layer(reception: Reception, encoded: bytes) -> Layer:
 def _sending_json(before: Session, after: Session, turn: bytes | None, encoded: bytes) -> JsonObject:
     """Return the keys that a send went through: the step is taken once more, apart, on the state before it."""
     double = double_ratchet.send(before.ratchets.double, Script(turn))
-    pq_message_key = pq_ratchet.send(before.ratchets.pq, before.ratchets.pq.turn).message_key
+    pq_message_key = pq_ratchet.send(before.ratchets.pq).message_key
     if double.state != after.ratchets.double or double.state.sending is None:
         raise AssertionError("the step taken apart is not the one that was sent")
     aes_key, commitment = joint_keys(double.message_key, pq_message_key)

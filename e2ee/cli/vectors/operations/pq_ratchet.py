@@ -14,7 +14,7 @@ from e2ee.primitives import kem
 from e2ee.private_keys import SharedSecret
 from e2ee.ratchet import pq_ratchet, pq_turns
 from e2ee.ratchet.pq_ratchet import PqHeader
-from e2ee.ratchet.pq_turns import Arrived
+from e2ee.ratchet.pq_turns import Moment
 from e2ee.ratchet.skipped_keys import SkippedPosition
 from e2ee.ratchet.state import Answering, Offering, PqPhase, PqRatchetState, ProposeIdle, Waiting
 
@@ -37,14 +37,14 @@ class PqEnd:
 
     def send(self, fields: Fields) -> JsonObject:
         script = Script(fields.optional_hex("seed"))
-        turn, payload_type, payload = pq_turns.before_sending(self.state, fields.number("time"), script)
+        before, payload_type, payload = pq_turns.before_sending(self.state, fields.number("time"), script)
         script.finish()
-        sent = pq_ratchet.send(self.state, turn)
+        sent = pq_ratchet.send(before)
         self.state = sent.state
         return {
             "step": "send",
-            "epoch": sent.header.epoch,
-            "index": sent.header.chain_index,
+            "epoch": before.epoch - 1,
+            "index": before.sending.next_index,
             "payload_type": int(payload_type),
             "payload": payload.hex(),
             "chain_key": sent.state.sending.key.hex(),
@@ -55,12 +55,12 @@ class PqEnd:
 
     def receive(self, message: JsonObject, fields: Fields) -> JsonObject:
         """Take a message, given as a send step gave it; `fields` hold the time and a recorded encapsulation."""
-        header = PqHeader(message["epoch"], message["index"])
-        received = pq_ratchet.receive(self.state, header, self._skipped.get)
         payload = bytes.fromhex(message["payload"])
-        arrived = Arrived(header.epoch, message["payload_type"], payload, fields.number("time"), self._receives)
+        header = PqHeader(message["epoch"], message["index"], message["payload_type"], payload)
+        received = pq_ratchet.receive(self.state, header, self._skipped.get)
+        moment = Moment(fields.number("time"), self._receives)
         encapsulation = Encapsulation(fields.optional_hex("shared_secret"), fields.optional_hex("ciphertext"))
-        self.state = pq_turns.after_authentication(received.state, arrived, encapsulation)
+        self.state = pq_turns.after_authentication(received.state, header, moment, encapsulation)
         encapsulation.finish()
         self._receives += 1
         self._skipped.update({each.position: each.key for each in received.skipped})
@@ -295,7 +295,7 @@ FILE = VectorFile(
         "The post-quantum ratchet alone (protocol.md section 7.3): every message that arrives counts as authenticated.",
         "The four keys beside the steps are those of epoch 0 before the first step. A step shows what it leaves;",
         "chain_key is the sending chain's. Skipped keys are never evicted here. heal: healing on demand is asked for.",
-        "forget: chains that were closed 7 days before `time` or earlier are dropped.",
+        "forget: chains that were closed more than 7 days before `time` are dropped.",
     ),
     (PQ_RATCHET, PQ_CONVERSATION),
 )

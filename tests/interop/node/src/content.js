@@ -12,6 +12,7 @@ import { ascii8, conversationId, readConversationId } from './identifiers.js';
 
 export const APPLICATION = 1;
 export const RECEIPT = 2;
+export const EMPTY = 8;
 const LIST_LIMIT = 98_304;
 const BODY_LIMIT = 66_560;
 const DATA_LIMIT = 65_536;

@@ -4,7 +4,7 @@
  */
 import { decodeBody } from './body.js';
 import { equal, hex } from './bytes.js';
-import { decodeContent, disposition, encodeContent } from './content.js';
+import { decodeContent, disposition, EMPTY, encodeContent } from './content.js';
 import {
   decodeList, encodeList, entryOf, isStale, judgeList, judgePosition, LIFETIME, newestList, positionOf, signList,
   verifyList,
@@ -16,7 +16,7 @@ import { addressText, userId } from './identifiers.js';
 import { encodeBundle, prekeyBytes, decodeBundle, verifyPrekeys } from './prekeys.js';
 import { dhPair, kemPublic, random, sha256, sign, signingKey } from './primitives.js';
 import {
-  decrypt, decryptWithAny, encrypt, KEPT_FOR, pruneSessions, sendingSession, startSession, withSession,
+  decrypt, decryptWithAny, encrypt, healSession, KEPT_FOR, pruneSessions, sendingSession, startSession, withSession,
 } from './session.js';
 
 /**
@@ -31,6 +31,7 @@ import {
 
 const PREKEY_LIFETIME = 90n * 86_400_000n;
 const REPLAY_LIMIT = 100_000;
+const EMPTY_LANE = 2;
 
 /** @param {Partial<Seeds & {device: Uint8Array}>} given @returns {Device} */
 export function createDevice(user, now, given = {}) {
@@ -139,6 +140,9 @@ export function start(d, bytes, now, fixed = {}) {
   return { device: { ...d, sessions: { ...d.sessions, [to]: withSession(sessions, session) } }, session };
 }
 
+const sending = (sessions, now) =>
+  sendingSession(sessions, now) ?? refuse('session_not_found', 'start a session from a bundle');
+
 /**
  * Encrypts for one device on its sending session.
  * @param {Device} d @param {import('./identifiers.js').Address} to
@@ -149,21 +153,31 @@ export function sendTo(d, to, what, now, fixed = {}) {
   const contact = sendable(d, to.user);
   listedParty(contact, to);
   const sessions = d.sessions[addressText(to)] ?? [];
-  const session = sendingSession(sessions, now);
-  if (!session) refuse('session_not_found', 'start a session from a bundle');
+  const session = sending(sessions, now);
   const content = {
     kind: what.kind, body: what.body, messageId: what.messageId ?? random(16), conversation: what.conversation ?? '',
     sentAt: what.sentAt ?? now,
     senderList: positionOf(decodeList(d.list)), recipientList: positionOf(newestList(contact)),
     list: session.answered ? null : d.list,
   };
-  const sealed = encrypt(session, encodeContent(content), fixed);
+  const sealed = encrypt(session, encodeContent(content), Number(now), fixed);
   const envelope = encodeEnvelope({
     id: what.envelopeId ?? random(16), sender: d.party.address, recipient: to, lane: what.lane ?? 1,
     ttl: what.ttl ?? MAX_TTL, body: sealed.body,
   });
   const all = { ...d.sessions, [addressText(to)]: withSession(sessions, sealed.session) };
   return { ...sealed, device: { ...d, sessions: all }, envelope, content };
+}
+
+/**
+ * Healing on demand, with an empty message to carry it.
+ * @param {Device} d @param {import('./identifiers.js').Address} to
+ */
+export function heal(d, to, now, fixed = {}) {
+  const sessions = d.sessions[addressText(to)] ?? [];
+  const all = withSession(sessions, healSession(sending(sessions, now)));
+  const healing = { ...d, sessions: { ...d.sessions, [addressText(to)]: all } };
+  return sendTo(healing, to, { kind: EMPTY, body: new Uint8Array(), lane: EMPTY_LANE }, now, fixed);
 }
 
 /** What goes for age. @param {Device} d @param {import('./identifiers.js').Address} peer */
@@ -177,17 +191,18 @@ export function prune(d, peer, now) {
 }
 
 /** Section 12.4. @param {Device} d @param {Uint8Array} bytes an envelope @param {bigint} now */
-export function receiveEnvelope(d, bytes, now) {
+export function receiveEnvelope(d, bytes, now, fixed) {
   const envelope = decodeEnvelope(bytes);
   if (addressText(envelope.recipient) !== addressText(d.party.address)) refuse('wrong_recipient', 'another device');
-  return { envelope, ...receiveBody(d, envelope.sender, envelope.body, now) };
+  return { envelope, ...receiveBody(d, envelope.sender, envelope.body, now, fixed) };
 }
 
 /**
  * Decrypts, judges the sender, and gives what one transaction would store.
  * @param {Device} d @param {import('./identifiers.js').Address} sender
+ * @param {{kem?: import('./pqkeys.js').Encapsulation}} [fixed] for tests
  */
-export function receiveBody(d, sender, bytes, now) {
+export function receiveBody(d, sender, bytes, now, fixed) {
   const digest = hex(sha256(bytes));
   if (digest in d.bodies) refuse('duplicate_message', 'this body was committed');
   const body = decodeBody(bytes);
@@ -195,7 +210,8 @@ export function receiveBody(d, sender, bytes, now) {
   const sessions = d.sessions[from] ?? [];
   const first = body.inner && firstMessage(d, sender, sessions, body, now);
   const { session, content: plaintext } = first
-    ? decrypt(first.session, body.inner, Number(now)) : decryptWithAny(sessions, body, Number(now));
+    ? decrypt(first.session, body.inner, Number(now), fixed)
+    : decryptWithAny(sessions, body, Number(now), fixed);
   const content = decodeContent(plaintext);
   let fate = disposition(content);
   const contact = judgeSender(d, session, content, Boolean(first?.isNew));

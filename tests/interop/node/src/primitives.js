@@ -4,7 +4,7 @@ import { ed25519, x25519 } from '@noble/curves/ed25519.js';
 import { blake2b } from '@noble/hashes/blake2.js';
 import { hkdf as rfc5869 } from '@noble/hashes/hkdf.js';
 import { sha256, sha512 } from '@noble/hashes/sha2.js';
-import { ml_kem1024 } from '@noble/post-quantum/ml-kem.js';
+import { ml_kem1024, ml_kem768 } from '@noble/post-quantum/ml-kem.js';
 import { randomBytes } from 'node:crypto';
 import { ascii, bytes8, concat } from './bytes.js';
 import { refuse } from './errors.js';
@@ -59,18 +59,25 @@ export function readDhKey(reader) {
 export const signingKey = (seed) => ed25519.getPublicKey(seed);
 export const sign = (seed, message) => ed25519.sign(message, seed);
 
-/** @param {Uint8Array} seed d || z */
-export const kemPublic = (seed) => ml_kem1024.keygen(seed).publicKey;
-export const decaps = (seed, ct) => ml_kem1024.decapsulate(ct, ml_kem1024.keygen(seed).secretKey);
+const kem = (algorithm) => ({
+  /** @param {Uint8Array} seed d || z */
+  publicKey: (seed) => algorithm.keygen(seed).publicKey,
+  decaps: (seed, ct) => algorithm.decapsulate(ct, algorithm.keygen(seed).secretKey),
+  /** @returns {{ss: Uint8Array, ct: Uint8Array}} */
+  encaps(publicKey) {
+    try {
+      const { sharedSecret, cipherText } = algorithm.encapsulate(publicKey);
+      return { ss: sharedSecret, ct: cipherText };
+    } catch {
+      return refuse('invalid_public_key', 'encapsulation key fails the check of FIPS 203');
+    }
+  },
+});
 
-export function encaps(publicKey) {
-  try {
-    const { sharedSecret, cipherText } = ml_kem1024.encapsulate(publicKey);
-    return { ss: sharedSecret, ct: cipherText };
-  } catch {
-    return refuse('invalid_public_key', 'encapsulation key fails the check of FIPS 203');
-  }
-}
+/** Of the handshake. */
+export const { publicKey: kemPublic, decaps, encaps } = kem(ml_kem1024);
+/** Of the post-quantum ratchet. */
+export const ratchetKem = kem(ml_kem768);
 
 export const seal = (key, nonce, plaintext, associated) => gcm(key, nonce, associated).encrypt(plaintext);
 

@@ -2,6 +2,12 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { peer } from '../converse.js';
+import { unhex } from '../src/bytes.js';
+import {
+  addPrekey, claimBundle, createDevice, heal, learnList, receiveEnvelope, sendTo, start,
+} from '../src/device.js';
+import { decodeEnvelope } from '../src/envelope.js';
+import { randomNumbers } from './support/ends.js';
 
 const NOW = 1800000000000;
 
@@ -34,13 +40,6 @@ function pair({ oneTime = true } = {}) {
 
 const say = (from, to, text, more = {}) => from('encrypt', { to: to.address, text, ...more });
 
-function randomNumbers(seed) {
-  return () => {
-    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
-    return seed / 2 ** 32;
-  };
-}
-
 /** Flips one bit in the middle of hex. */
 const flipped = (text, at) => text.slice(0, at) + (parseInt(text[at], 16) ^ 1).toString(16) + text.slice(at + 1);
 
@@ -66,19 +65,27 @@ for (const seed of [1, 2]) {
     const sending = [[a, b], [b, a]].map(([me, other]) => {
       const { sessions } = me('sessions', { with: other.address });
       assert.equal(sessions.length, seed);
-      return sessions.find((s) => s.sending).session;
+      return sessions.find((s) => s.sending);
     });
-    assert.equal(sending[0], sending[1]);
+    assert.equal(sending[0].session, sending[1].session);
+    for (const { epoch } of sending) assert(epoch > 1, `epoch ${epoch}`);
   });
 }
+
+/** The fields of a PreKeyMessage without payload, in bytes, up to the ciphertext (sections 8.1 and 8.2). */
+const FIELDS = [
+  1, 1, 32, 32, 32, 8, 32, 4, 1, 4, 4, 1568, 4, // the handshake header and a length
+  1, 1, 32, 4, 4, 4, 4, 1, 2, 32, 12,
+];
 
 test('a forged first message consumes nothing; a repeated one without one-time prekeys is refused', () => {
   const [a, b] = pair({ oneTime: false });
   a('start', { bundle: b('bundle').bundle });
   const { envelope, body } = say(a, b, 'hello');
-  for (let at = 4; at < body.length; at += 97) {
+  const starts = FIELDS.reduce((all, size) => [...all, all.at(-1) + size], [0]);
+  for (const at of [...starts, body.length / 2 - 1]) {
     const before = JSON.stringify(b('device'));
-    b.refused('receive', { sender: a.address, body: flipped(body, at) });
+    b.refused('receive', { sender: a.address, body: flipped(body, 2 * at + 1) });
     assert.equal(JSON.stringify(b('device')), before);
   }
   b('receive', { envelope });
@@ -112,6 +119,66 @@ test('refusals by layer', () => {
   assert.equal(b.refused('receive', { ...from, body: `02${body.slice(2)}` }), 'decode unsupported_version');
   assert.equal(b.refused('receive', { ...from, body: body.slice(0, 200) }), 'decode malformed_message');
   assert.equal(b('receive', { ...from, body }).content.text, 'third');
+});
+
+const sessionOf = (me, other, now = NOW) => me('sessions', { with: other.address, now }).sessions[0];
+
+test('healing on demand goes through in three round trips, from the first message on', () => {
+  const [a, b] = pair();
+  a('start', { bundle: b('bundle').bundle });
+  const heal = (from, to) => from('heal', { to: to.address });
+  for (const [from, to, write] of [[a, b, heal], [b, a, heal], [a, b, say], [b, a, say], [a, b, say], [b, a, say]]) {
+    const sent = write(from, to, 'text');
+    if (write === heal) assert.equal(decodeEnvelope(unhex(sent.envelope)).lane, 2);
+    assert.equal(to('receive', { envelope: sent.envelope }).fate, write === heal ? 'accepted' : 'delivered');
+  }
+  for (const [me, other] of [[a, b], [b, a]]) {
+    assert.equal(sessionOf(me, other).healing, false);
+    assert.equal(sessionOf(me, other).epoch, 3);
+  }
+});
+
+test('who got a payload and sends nothing for five seconds owes an empty message', () => {
+  const [a, b] = pair();
+  a('start', { bundle: b('bundle').bundle });
+  b('receive', { envelope: say(a, b, 'nothing to answer').envelope });
+  assert.equal(sessionOf(b, a, NOW + 5000).owes_empty, false);
+  b('receive', { envelope: a('heal', { to: b.address }).envelope });
+  b('receive', { envelope: say(a, b, 'more', { now: NOW + 4000 }).envelope, now: NOW + 4000 });
+  assert.deepEqual([4999, 5000].map((ms) => sessionOf(b, a, NOW + ms).owes_empty), [false, true]);
+  say(b, a, 'answer');
+  assert.equal(sessionOf(b, a, NOW + 9000).owes_empty, false);
+});
+
+/** Alice has sent Bob a first message, and he has read it. */
+function afterFirst() {
+  const [alice, bob] = ['alice', 'bob'].map((user) => createDevice(user, BigInt(NOW)));
+  const ready = addPrekey(addPrekey(bob, 'signed', BigInt(NOW)).device, 'kem last-resort', BigInt(NOW)).device;
+  const started = start(learnList(alice, 'bob', bob.list), claimBundle(ready).bundle, BigInt(NOW));
+  const sent = sendTo(started.device, bob.party.address, { kind: 8, body: new Uint8Array() }, BigInt(NOW));
+  const read = receiveEnvelope(ready, sent.envelope, BigInt(NOW)).device;
+  return { from: sent.device, before: started.session, read, to: bob.party.address };
+}
+
+/** What is made with another post-quantum state is refused; what is made with the right one is not. */
+function refusesPq({ from, read, to }, change) {
+  const [[name, [session]]] = Object.entries(from.sessions);
+  const changed = { ...from, sessions: { [name]: [{ ...session, pq: change(session.pq) }] } };
+  const kept = structuredClone(read);
+  const wrong = heal(changed, to, BigInt(NOW)).envelope;
+  assert.throws(() => receiveEnvelope(read, wrong, BigInt(NOW)), { code: 'authentication_failed' });
+  assert.deepEqual(structuredClone(read), kept);
+  const good = heal(from, to, BigInt(NOW)).envelope;
+  assert.equal(receiveEnvelope(read, good, BigInt(NOW)).session.pq.phase.name, 'answering');
+}
+
+test('a refused payload refuses its message; the session goes on', () => {
+  refusesPq(afterFirst(), (pq) => ({ ...pq, authentication: new Uint8Array(32) }));
+});
+
+test('a new index beside a post-quantum one that was used is no duplicate, but does not authenticate', () => {
+  const state = afterFirst();
+  refusesPq(state, () => state.before.pq);
 });
 
 test('two lists that contradict each other stop sending', () => {

@@ -12,7 +12,7 @@ import { encodeAddress } from '../src/identifiers.js';
 import { paddedLength, padme } from '../src/padding.js';
 import { decodeBundle, encodeBundle, prekeyBytes } from '../src/prekeys.js';
 import { dh, dhPair, hkdf, kdf, mac, sha256, sign } from '../src/primitives.js';
-import { pqRoot } from '../src/pqratchet.js';
+import { pqRoot } from '../src/pqkeys.js';
 import { rootStep } from '../src/ratchet.js';
 import { safetyNumber } from '../src/safetynumber.js';
 import { encrypt, startSession } from '../src/session.js';
@@ -131,7 +131,7 @@ function exchange() {
   const session = startSession(agreed, bob.party, handshake, role, NOW);
   const content = decodeContent(values('A.4').Content);
   const fixed = { ratchetKey: x('alice ratchet key 1'), nonce: x('nonce 1').slice(0, 12) };
-  const sent = encrypt(session, encodeContent(content), fixed);
+  const sent = encrypt(session, encodeContent(content), Number(NOW), fixed);
   const envelope = encodeEnvelope({
     id: x('envelope id 1').slice(0, 16), sender: alice.party.address, recipient: bob.party.address, lane: 1,
     ttl: 2419200, body: sent.body,

@@ -3,12 +3,22 @@ import { unhex } from '../bytes.js';
 import * as devices from '../device.js';
 import { decodeList, newestList } from '../devicelist.js';
 import { addressText } from '../identifiers.js';
+import { stringify } from '../json.js';
 import { attempt } from '../lines.js';
 import { encodeKem, encodeOneTime, encodeSigned } from '../prekeys.js';
 import { keptKeys } from '../skipped.js';
-import { nameAddress, nameKeys, rejected } from './names.js';
+import { kemOf, nameAddress, nameKeys, rejected, rejectedOf, seedOf } from './names.js';
 
+const made = new Map();
+
+/** Most tests have the same devices; as a device is a value, they can share them. */
 export function deviceOf(i) {
+  const name = stringify(i);
+  if (!made.has(name)) made.set(name, makeDevice(i));
+  return made.get(name);
+}
+
+function makeDevice(i) {
   const now = BigInt(i.created_at);
   let device = devices.createDevice(i.user_id, now, {
     account: unhex(i.account_seed), signing: unhex(i.device_signing_seed), identity: unhex(i.identity_private_key),
@@ -40,8 +50,8 @@ export function conversation(all, steps) {
     const known = all[user] ? decodeList(all[user].list) : newestList(device.contacts[user]);
     return { user, device: known.devices[0].device };
   };
-  const receive = (me, bytes, now) => {
-    const got = devices.receiveEnvelope(all[me], bytes, now);
+  const receive = (me, bytes, now, step) => {
+    const got = devices.receiveEnvelope(all[me], bytes, now, { kem: kemOf(step) });
     all[me] = got.device;
     const { envelope, session, content: c, fate } = got;
     const isStored = fate === 'delivered' || fate === 'unsupported';
@@ -52,7 +62,7 @@ export function conversation(all, steps) {
       step: 'receive', outcome: isStored ? 'stored' : 'consumed', envelope_id: envelope.id,
       sender: nameAddress(envelope.sender), lane: envelope.lane, ttl: envelope.ttl,
       associated_data: session.id, root_key: session.ratchet.root,
-      chain_key: session.ratchet.receiving.key, skipped_keys: skippedKeys(got.device),
+      chain_key: session.ratchet.receiving.key, pq_root_key: session.pq.root, skipped_keys: skippedKeys(got.device),
       message: isStored ? message : undefined,
     };
   };
@@ -74,20 +84,23 @@ export function conversation(all, steps) {
       const sent = devices.sendTo(all[me], peerOf(all[me], step.peer), {
         kind: step.kind, body: unhex(step.body), messageId: unhex(step.message_id), conversation: step.conversation_id,
         envelopeId: unhex(step.envelope_id), lane: step.lane, ttl: step.ttl,
-      }, now, { ratchetKey: step.ratchet_private_key && unhex(step.ratchet_private_key), nonce: unhex(step.nonce) });
+      }, now, {
+        ratchetKey: step.ratchet_private_key && unhex(step.ratchet_private_key), nonce: unhex(step.nonce),
+        seed: seedOf(step),
+      });
       all[me] = sent.device;
       envelopes[number] = sent.envelope;
       const { session, trace } = sent;
       return {
         associated_data: session.id, root_key: session.ratchet.root, chain_key: session.ratchet.sending.key,
-        ...nameKeys(trace), plaintext: trace.padded, envelope: sent.envelope,
+        ...nameKeys(trace), plaintext: trace.padded, envelope: sent.envelope, rejected_secret: rejectedOf(step),
       };
     },
-    receive: (step, me, now) => receive(me, unhex(step.envelope), now),
+    receive: (step, me, now) => receive(me, unhex(step.envelope), now, step),
     deliver(step, me, now) {
       const bytes = envelopes[step.envelope_of].slice();
       if (step.complement_byte !== undefined) bytes[step.complement_byte] ^= 0xff;
-      const got = attempt(() => receive(me, bytes, now));
+      const got = attempt(() => receive(me, bytes, now, step));
       return got.ok === false ? { step: 'receive', outcome: 'refused', fails_at: got.layer } : got;
     },
     prune(step, me, now) {

@@ -1,15 +1,14 @@
 """The relay's treatment of one connection, spoken to in frames."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
 import sqlalchemy
 
 from e2ee.wire.identifiers import DeviceAddress, UserId
-from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, eventually, relay_world
+from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, eventually
 from transport_adapters.base import SeqRange
 from transport_adapters.frames import (
     Ack,
@@ -24,30 +23,8 @@ from transport_adapters.frames import (
     Welcome,
 )
 from transport_adapters.server.bus import Bus
-from transport_adapters.server.settings import RelaySettings
 
 T = TypeVar("T")
-
-
-@pytest.fixture
-def settings() -> RelaySettings:
-    return PATIENT
-
-
-@pytest.fixture
-async def world(tmp_path: Path, settings: RelaySettings) -> AsyncIterator[RelayWorld]:
-    async with relay_world(tmp_path, settings) as world:
-        yield world
-
-
-@pytest.fixture
-async def alice(world: RelayWorld) -> DeviceAddress:
-    return await world.device("alice")
-
-
-@pytest.fixture
-async def bob(world: RelayWorld) -> DeviceAddress:
-    return await world.device("bob")
 
 
 async def store(world: RelayWorld, sender: DeviceAddress, recipient: DeviceAddress, *bodies: bytes) -> None:

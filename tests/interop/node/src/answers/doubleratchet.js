@@ -1,6 +1,5 @@
-/** Runs the steps of one ratchet alone. */
+/** Runs the steps of the Double Ratchet alone. */
 import { unhex } from '../bytes.js';
-import { receivePq, sendPq, startPq } from '../pqratchet.js';
 import { dh, dhPair } from '../primitives.js';
 import * as ratchet from '../ratchet.js';
 import { keptKeys, settle } from '../skipped.js';
@@ -32,26 +31,4 @@ export function doubleRatchet(i) {
       skipped_keys: keptKeys(skipped).length,
     };
   }) };
-}
-
-export function pqRatchet(i) {
-  let state = startPq(unhex(i.sk_pq), i.role === 'initiator');
-  const start = {
-    root_key: state.root, sending_chain_key: state.sending.key, receiving_chain_key: state.receiving.key,
-    authentication_key: state.authentication,
-  };
-  let skipped = {};
-  const steps = i.steps.map((step, n) => {
-    if (step.step === 'send') {
-      const { state: next, header, message } = sendPq(state);
-      state = next;
-      return { step: 'send', ...header, chain_key: state.sending.key, message_key: message };
-    }
-    const got = receivePq(state, skipped, step);
-    state = got.state;
-    skipped = settle(skipped, got.add, got.used, 0, n);
-    const kept = keptKeys(skipped).length;
-    return { step: 'receive', chain_key: state.receiving.key, message_key: got.message, skipped_keys: kept };
-  });
-  return { ...start, steps };
 }

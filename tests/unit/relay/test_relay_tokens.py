@@ -1,15 +1,14 @@
 """Device tokens on connections that stay: expiry, refresh, revocation."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from e2ee.wire.identifiers import DeviceAddress
-from tests.contract.relay_world import PATIENT, Clock, FrameClient, RelayWorld, Tokens, address, relay_world
+from tests.contract.relay_world import PATIENT, Clock, FrameClient, RelayWorld, Tokens, address
 from transport_adapters.frames import CloseCode, Error, ErrorCode, Refresh
 from transport_adapters.server.credential import Credential, Expiry
 from transport_adapters.server.ports import Principal, TokenVerifier
@@ -22,27 +21,6 @@ class SimpleAuthority:
     settings: RelaySettings
     cuts: int
     now: Callable[[], int]
-
-
-@pytest.fixture
-def settings() -> RelaySettings:
-    return PATIENT
-
-
-@pytest.fixture
-async def world(tmp_path: Path, settings: RelaySettings) -> AsyncIterator[RelayWorld]:
-    async with relay_world(tmp_path, settings) as world:
-        yield world
-
-
-@pytest.fixture
-async def alice(world: RelayWorld) -> DeviceAddress:
-    return await world.device("alice")
-
-
-@pytest.fixture
-async def bob(world: RelayWorld) -> DeviceAddress:
-    return await world.device("bob")
 
 
 @pytest.mark.parametrize("settings", [replace(PATIENT, token_grace=0.01)])

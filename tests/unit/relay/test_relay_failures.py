@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 
 from e2ee.wire.identifiers import DeviceAddress
-from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, relay_world
+from tests.contract.relay_world import FrameClient, RelayWorld, relay_world
 from transport_adapters.frames import (
     CloseCode,
     Credit,
@@ -21,27 +21,6 @@ from transport_adapters.server.ports import Database
 from transport_adapters.server.settings import RelaySettings
 
 T = TypeVar("T")
-
-
-@pytest.fixture
-def settings() -> RelaySettings:
-    return PATIENT
-
-
-@pytest.fixture
-async def world(tmp_path: Path, settings: RelaySettings) -> AsyncIterator[RelayWorld]:
-    async with relay_world(tmp_path, settings) as world:
-        yield world
-
-
-@pytest.fixture
-async def alice(world: RelayWorld) -> DeviceAddress:
-    return await world.device("alice")
-
-
-@pytest.fixture
-async def bob(world: RelayWorld) -> DeviceAddress:
-    return await world.device("bob")
 
 
 class FailingDatabase:

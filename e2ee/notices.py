@@ -1,0 +1,62 @@
+"""What happened by itself and people may want to know. Values; an application turns them into text.
+
+Owns: the notices.
+Does not know about: who causes them, who shows them.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SessionReplaced:
+    """A device of a contact started a new session although there was one: it lost its state, or somebody has a copy."""
+
+    peer: DeviceAddress
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AskedAgain:
+    """Messages of this device could not be read, and it was asked to send them again."""
+
+    peer: DeviceAddress
+    envelope_ids: tuple[EnvelopeId, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MessageResent:
+    """A message of ours was encrypted anew for a device: it could not read it, or is new in its user's list."""
+
+    message_id: MessageId
+    recipient: DeviceAddress
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MessageNotResent:
+    """A device could not read a message of ours, and it is not sent again: too late, or 3 times already."""
+
+    message_id: MessageId
+    recipient: DeviceAddress
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoreRolledBack:
+    """The store is older than what this device did: somebody restored a copy. Sessions are made anew."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EpochStalled:
+    """Post-quantum secrets with this device are not renewed although messages pass: somebody may be dropping some."""
+
+    peer: DeviceAddress
+
+
+Notice = SessionReplaced | AskedAgain | MessageResent | MessageNotResent | StoreRolledBack | EpochStalled

@@ -1,0 +1,43 @@
+"""uvicorn's WebSocket protocol, with two gaps closed that an ASGI application cannot see.
+
+Owns: reading from a peer that does not read, and for how long a finished connection may linger.
+Does not know about: Socket.IO, frames. `uvicorn.Config(app, ws=BoundedWebSocket)`.
+
+uvicorn answers WebSocket pings as they come and keeps the answers without bound: a peer that pings and never reads
+would fill the memory. And a finished connection waits until the peer has read what is left, for as long as it likes.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, final
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGIReceiveEvent
+
+LINGER: Final = 2.0
+"""Seconds for the last bytes, once the application is done with a connection."""
+
+
+@final
+class BoundedWebSocket(WebSocketsSansIOProtocol):
+    """Reads nothing while the peer leaves too much unread; drops the connection soon after the application is done."""
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
+
+    async def receive(self) -> "ASGIReceiveEvent":
+        message = await super().receive()
+        if not self.writable.is_set():
+            self.transport.pause_reading()
+        return message
+
+    def on_task_complete(self, task: "asyncio.Task[None]") -> None:
+        super().on_task_complete(task)
+        self.loop.call_later(LINGER, self.transport.abort)
