@@ -13,7 +13,8 @@ from e2ee.pqxdh import Party, ResponderKeys, respond
 from e2ee.primitives import dh
 from e2ee.private_keys import PqRootKey, PreKeyPair, RootKey, SharedSecret, encapsulate_in_ratchet
 from e2ee.ratchet import double_ratchet, pq_ratchet, pq_turns
-from e2ee.ratchet.pq_turns import Arrived
+from e2ee.ratchet.pq_ratchet import PqHeader
+from e2ee.ratchet.pq_turns import Moment
 from e2ee.session import Clock, start_as_initiator
 from e2ee.wire.message import PqPayloadType
 from e2ee.wire.prekey_bundle import PreKeyBundle
@@ -108,9 +109,9 @@ def test_the_first_epoch_is_that_of_section_7(initiator: bool) -> None:
 
     assert (state.root_key.expose(), state.authentication_key.expose()) == (output[:32], output[96:])
     assert (state.sending, state.receiving) == ((ours, 0), ((0, theirs, 0),))
-    assert state.turn[:2] == (0, 0)
-    assert state.turn[3:] == (NOW, 0, False, False, False, False, False)
-    sent = pq_ratchet.send(state, state.turn)
+    assert (state.sent, state.received) == (0, 0)
+    assert state.turn[1:] == (NOW, 0, False, False, False, False, False)
+    sent = pq_ratchet.send(state)
     assert (sent.state.sending.key, sent.message_key) == chain_step(ours, b"E2EE/1 PQ chain", u32(0))
 
 
@@ -128,7 +129,8 @@ def test_payloads_are_authenticated_as_in_section_7() -> None:
     alice, bob = (pq_ratchet.start(SharedSecret(b"\x22" * 32), initiator=each, now=NOW) for each in (True, False))
     old = alice.authentication_key.expose()
     _, kind, offer = pq_turns.before_sending(pq_turns.ask_for_healing(alice), NOW, seeded_rng("offer"))
-    bob = pq_turns.after_authentication(bob, Arrived(0, kind, offer, NOW, 0), encapsulate_in_ratchet)
+    arrived = PqHeader(0, 0, kind, offer)
+    bob = pq_turns.after_authentication(bob, arrived, Moment(NOW, 0), encapsulate_in_ratchet)
     _, answer_kind, answer = pq_turns.before_sending(bob, NOW, seeded_rng("answer"))
 
     def tag(key: bytes, label: bytes, public: bytes) -> bytes:
