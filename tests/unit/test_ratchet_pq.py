@@ -167,6 +167,7 @@ def test_the_outcomes_of_a_step_show_no_key() -> None:
     alice, bob = ends()
     sent = send(alice)
     received = pq_ratchet.receive(bob, sent.header, nothing_skipped)
+    assert repr(pq_ratchet.send(alice)) == "PqSending(key redacted)"
     for shown in (repr(pq_ratchet.send(alice)), repr(received), repr(sent.state), repr(received.state)):
         assert sent.message_key.hex() not in shown
         assert repr(sent.message_key) not in shown

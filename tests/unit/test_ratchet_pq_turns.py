@@ -121,19 +121,28 @@ def test_ten_epochs_agree_and_each_has_other_keys() -> None:
     assert len(seen) == 2 * 11
 
 
-def test_every_phase_knows_when_it_was_entered() -> None:
-    alice, bob = due()
+def test_every_phase_counts_from_zero_and_knows_when_it_was_entered() -> None:
+    alice, bob = ends()
+    for _ in range(3):
+        exchange(alice, bob)
+
+    def entered(end: End, *, sent: int) -> bool:
+        state = end.state
+        return (state.sent, state.received, state.turn.entered_at) == (sent, 0, end.now)
+
+    alice.now += PQ_PROPOSAL_AGE_MS
     offer = alice.send()
-    assert alice.state.turn.entered_at == alice.now
+    assert entered(alice, sent=1)
     bob.now += 1
     bob.receive(offer)
-    assert bob.state.turn.entered_at == bob.now
+    assert entered(bob, sent=0)
     alice.now += 2
     alice.receive(bob.send())
-    assert alice.state.turn.entered_at == alice.now
+    assert entered(alice, sent=0)
     bob.now += 3
     bob.receive(alice.send())
-    assert bob.state.turn.entered_at == bob.state.closed[-1].closed_at == bob.now
+    assert entered(bob, sent=0)
+    assert bob.state.closed[-1].closed_at == bob.now
 
 
 def test_a_proposal_is_due_after_50_messages_sent_and_received() -> None:

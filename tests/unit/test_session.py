@@ -12,7 +12,13 @@ from e2ee.errors import (
     MalformedMessageError,
     TooManySkippedError,
 )
-from e2ee.limits import CLOSED_EPOCH_LIFETIME_MS, MAX_SKIP, UNANSWERED_SESSION_MS
+from e2ee.limits import (
+    CLOSED_EPOCH_LIFETIME_MS,
+    MAX_SKIP,
+    PQ_STALLED_RECEIVED,
+    PQ_STALLED_SENT,
+    UNANSWERED_SESSION_MS,
+)
 from e2ee.pqxdh import Party, ResponderKeys
 from e2ee.primitives import aead, kdf
 from e2ee.private_keys import encapsulate
@@ -261,6 +267,19 @@ def test_closed_epochs_are_forgotten_after_7_days_and_nothing_else_changes() -> 
 
     assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS) is closed
     assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS + 1) == session
+
+
+def test_the_message_that_shows_that_an_epoch_has_stalled_is_the_only_one_to_say_so() -> None:
+    alice, bob = established()
+    counted = bob.ratchets.pq._replace(sent=PQ_STALLED_SENT, received=PQ_STALLED_RECEIVED - 2)
+    bob = bob._replace(ratchets=bob.ratchets._replace(pq=counted))
+    said = []
+    for _ in range(3):
+        alice, message = sent(alice)
+        received = bob.decrypt(message, ARRIVAL)
+        bob = received.session
+        said.append(received.epoch_stalled)
+    assert said == [False, True, False]
 
 
 def test_contents_of_all_sizes_come_back_as_they_were() -> None:
