@@ -127,9 +127,14 @@ def test_a_message_advances_the_chain_of_its_epoch_and_no_other() -> None:
     of_receiving = pq_ratchet.receive(state, PqHeader(5, 0), nothing_skipped).state
     assert (of_receiving.receiving[0], of_receiving.closed) == (chain(4), state.closed)
     assert (of_receiving.receiving[1].epoch, of_receiving.receiving[1].next_index) == (5, 1)
+    of_older = pq_ratchet.receive(state, PqHeader(4, 0), nothing_skipped).state
+    assert (of_older.receiving[1], of_older.closed) == (chain(5), state.closed)
+    assert (of_older.receiving[0].epoch, of_older.receiving[0].next_index) == (4, 1)
     of_closed = pq_ratchet.receive(state, PqHeader(3, 0), nothing_skipped).state
     assert (of_closed.receiving, of_closed.closed[0]) == (state.receiving, older)
     assert (of_closed.closed[1].chain.epoch, of_closed.closed[1].chain.next_index) == (3, 1)
+    for advanced in (of_receiving, of_older, of_closed):
+        assert advanced.received == state.received + 1
 
 
 def test_at_most_64_closed_epochs_are_kept_and_the_oldest_goes() -> None:

@@ -260,6 +260,13 @@ def test_a_proposal_for_another_epoch_is_refused_although_its_key_is_right() -> 
     bob.refuse((0, EK, proposal(bob.state, RatchetKemSeed.generate(RNG).encapsulation_key().raw, epoch=2)))
 
 
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_payload_under_an_epoch_that_is_not_agreed_yet_is_refused(epoch: int) -> None:
+    alice, _ = due()
+    alice.refuse((epoch, REQUEST, b""))
+    alice.receive((0, REQUEST, b""))
+
+
 def test_an_encapsulation_key_out_of_range_is_refused_although_its_mac_is_right() -> None:
     _, bob = due()
     bob.refuse((0, EK, proposal(bob.state, b"\xff" * 1184)))
