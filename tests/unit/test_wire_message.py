@@ -19,7 +19,7 @@ from e2ee.wire.message import (
     decode_body,
 )
 from e2ee.wire.public_keys import AccountKey, DeviceSigningKey, EphemeralKey, IdentityKey, RatchetPublicKey
-from tests.curve25519_points import P
+from tests.ed25519_arithmetic import P
 from tests.wire_objects import seeded_rng
 
 _rng = seeded_rng("message")
