@@ -10,6 +10,7 @@ Does not know about: how epochs are agreed on (pq_turns.py), the Double Ratchet,
 Each function takes a state and returns the next; a call that raises has changed nothing.
 """
 
+from itertools import dropwhile
 from typing import Final, NamedTuple, Protocol
 
 from e2ee.errors import EpochUnknownError, KeyEvictedError
@@ -186,11 +187,11 @@ def close_chains(state: PqRatchetState, epoch: int, now: int, receives: int) -> 
 
 
 def forget_closed(state: PqRatchetState, now: int) -> PqRatchetState:
-    """Drop the chains that were closed more than 7 days before `now`.
+    """Drop the chains that were closed more than 7 days before `now`, from the oldest on.
 
     Call it only after the inbox was drained once since coming online: their messages may be waiting there.
     """
-    kept = tuple(each for each in state.closed if now - each.closed_at <= CLOSED_EPOCH_LIFETIME_MS)
+    kept = tuple(dropwhile(lambda each: now - each.closed_at > CLOSED_EPOCH_LIFETIME_MS, state.closed))
     return state if kept == state.closed else state._replace(closed=kept)
 
 
