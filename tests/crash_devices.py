@@ -30,6 +30,10 @@ from tests.whole_life import Act, Story
 SURVIVED, FAILED = 1, 2
 """Exit codes: of a process that made no commit, and of one in which something else went wrong."""
 
+SIMPLE = ("outbox_settled", "confirm")
+"""What only ever deletes a row. A few deaths there are enough."""
+ENOUGH = 8
+
 
 class Moment(Enum):
     BEFORE = "before"
@@ -71,10 +75,14 @@ class Deaths:
         self.story = Story(directory)
         self._record = directory / "deaths"
         self._writing = os.open(self._record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._acts = Counter[str]()
         self._forks = 0
 
     def perform(self, act: Act) -> Any:
         """Let a process die before the first commit of an act, another one after it; then act."""
+        self._acts[act.method] += 1
+        if act.method in SIMPLE and self._acts[act.method] > ENOUGH:
+            return act.perform()
         before = act.device.snapshot()
         self._die(act, Moment.BEFORE)
         assert act.device.snapshot() == before, f"{act.method} left something"
