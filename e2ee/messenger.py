@@ -184,15 +184,14 @@ class Messenger:
         """Open the account of a store.
 
         With `sent_log` the store keeps what was sent for 14 days, so that it can be sent again to a device that could
-        not read it. Without, nothing can be sent again, and what was kept before is forgotten now.
+        not read it. Without, nothing can be sent again, and `expire_outbox` forgets what was kept before.
 
         Raises:
             AccountNotFoundError: the store holds none.
         """
-        with store.write() as tx:
-            messenger = cls(store, records.load_account(tx), rng=rng, clock=clock, sent_log=sent_log)
-            messenger._forget_contents(tx)
-        return messenger
+        with store.read() as tx:
+            account = records.load_account(tx)
+        return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
 
     # --- this device -----------------------------------------------------------------------------------------
 
@@ -438,9 +437,14 @@ class Messenger:
     # --- housekeeping ----------------------------------------------------------------------------------------
 
     def expire_outbox(self) -> list[OutboxEntry]:
-        """Give up on envelopes that no server accepted for 14 days; return them, for an event each."""
+        """Give up on envelopes that no server accepted for 14 days; return them, for an event each.
+
+        What was said so long ago is forgotten, too. Call it at the start and now and then, whether or not there is a
+        connection.
+        """
         deadline = self._clock() - OUTBOX_LIFETIME_MS
         with self._store.write() as tx:
+            self._forget_contents(tx)
             given_up = [entry for entry in message_records.outbox(tx) if entry.created_at < deadline]
             for entry in given_up:
                 message_records.remove_outbox(tx, entry.envelope_id)

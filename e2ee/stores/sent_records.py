@@ -196,6 +196,8 @@ def _decode_resend(data: bytes) -> Resend:
     try:
         message_id, recipient = MessageId.decode(reader), DeviceAddress.decode(reader)
         original, number = EnvelopeId.decode(reader), reader.u64()
-        return Resend(message_id, recipient, original, number, reader.u8(), reader.flag())
+        resend = Resend(message_id, recipient, original, number, reader.u8(), reader.flag())
+        reader.finish()
     except ProtocolError:
         raise CorruptStateError("resend does not decode") from None
+    return resend

@@ -385,6 +385,7 @@ def test_without_a_sent_log_nothing_said_is_kept_and_what_was_kept_goes() -> Non
     alice.messenger = Messenger.open(
         alice.store, rng=alice.world.random.randbytes, clock=alice.world.clock, sent_log=False
     )
+    alice.messenger.expire_outbox()
     after = alice.encrypt(bob, "not kept")
     assert [content_of(alice, each) for each in (before, after)] == ["forgotten", "forgotten"]
     bob.start_session(alice)
