@@ -56,7 +56,7 @@ def note_unreadable(tx: Transaction, envelope: Envelope, error: E2EEError, now: 
     if not isinstance(error, _SESSION_LOSS) or not _is_listed(load_contact(tx, peer.user_id), peer):
         return False
     healing = load_healing(tx, peer)
-    save_healing(tx, healing.want(envelope.envelope_id, _latest_proven(tx, peer)), now)
+    save_healing(tx, healing.want(envelope.envelope_id, _latest_counted(tx, peer, now)), now)
     return True
 
 
@@ -100,6 +100,15 @@ def note_fresh_session(tx: Transaction, peer: DeviceAddress, now: int) -> None:
     healing = load_healing(tx, peer)
     if healing.wanted or healing.outranked:
         save_healing(tx, healing._replace(fresh_at=now, outranked=False), now)
+
+
+def note_peers_session(tx: Transaction, session: Session, now: int) -> None:
+    """Note that the peer started a session. If all that outrank it are dead here, the peer may go on with one of them
+    while we send on this one: then a fresh session is due, which outranks them all.
+    """
+    higher = [each for each in session_records.sessions_with(tx, session.peer) if each.precedence > session.precedence]
+    if higher and not any(each.may_send(now) for each in higher):
+        save_healing(tx, load_healing(tx, session.peer)._replace(outranked=True), now)
 
 
 def give_up(tx: Transaction, healing: Healing, now: int) -> None:
@@ -173,13 +182,18 @@ def _is_listed(contact: Contact | None, device: DeviceAddress) -> bool:
     return contact is not None and contact.device_list.content.device(device.device_id) is not None
 
 
-def _latest_proven(tx: ReadTransaction, peer: DeviceAddress) -> int:
-    """Return when the latest session came to be that the peer is known to have; 0 if there is none.
+def _latest_counted(tx: ReadTransaction, peer: DeviceAddress, now: int) -> int:
+    """Return when the latest session came to be that the peer may have used for what it sent; 0 if there is none.
 
-    A session that we started and that was not answered yet is later than anything the peer has sent so far.
+    One that we started and that was not answered yet is later than what the peer has sent so far: it is what we ask on.
+    But not for ever. If the peer sends on a session that we lost and that outranks this one, it never answers on it.
     """
-    proven = [session for session in session_records.sessions_with(tx, peer) if not session.carries_handshake]
-    return max((session.origin.established_at for session in proven), default=0)
+    counted = [
+        session.origin.established_at
+        for session in session_records.sessions_with(tx, peer)
+        if not (session.carries_handshake and _wait(session.origin.established_at, FRESH_SESSION_MS, now))
+    ]
+    return max(counted, default=0)
 
 
 def _wait(last: int, pause: int, now: int) -> int:

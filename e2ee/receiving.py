@@ -315,6 +315,7 @@ def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
         _commit_handshake(tx, opened.handshake, now)
         # Last, because it deletes the session that exceeds the limit, perhaps this one, with its skipped keys.
         session_records.add_session(tx, session)
+        healing.note_peers_session(tx, session, now)
     else:
         session_records.save_session(tx, session)
     if session.owes_answer:

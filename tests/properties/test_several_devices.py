@@ -1,0 +1,317 @@
+"""Random runs of several devices: messages, network faults, crashes, old copies of stores, clocks a day apart.
+
+Whatever happens, what an application is shown was said by the named sender, to it, and is shown once; what is tampered
+with is not shown. Once the network is honest again, everybody soon reads everybody at the first delivery, both ends of
+each pair send on the same session, and nothing that was said is missing, but for the reasons that tests/phone.py
+writes down when they arise.
+
+No draw depends on what the devices did, as that may depend on the order of two transcripts, which is never the same
+(see tests/world.py). A rule that finds nothing to do does nothing.
+"""
+
+import os
+from itertools import permutations
+from typing import Final
+
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from e2ee.limits import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from e2ee.messenger import Outcome
+from e2ee.wire.envelope import Envelope
+from tests.phone import Books, Phone
+from tests.relay import Relay, Row
+from tests.world import World, changed, flip
+
+STEPS: Final = 100
+RUNS: Final = 100
+SOAK: Final = int(os.environ.get("E2EE_SOAK", "0"))
+"""How many times as long; the runs are then random, so that each finds something else."""
+
+LONGEST_STORM_MS: Final = 6 * DAY_MS
+"""Below the 7 days of a skipped key and the 14 of the sent log, so that nothing may be missing for its age."""
+
+ROUNDS_TO_HEAL: Final = 6
+
+PHONES = st.integers(0, 11)
+PICKS = st.integers(0, 1 << 16)
+"""Chooses one of several, modulo their number."""
+
+
+class SeveralDevices(RuleBasedStateMachine):
+    """Three or four people with one device each, and the relay between them."""
+
+    @initialize(seed=st.integers(0, 1000), number=st.sampled_from([3, 3, 4]))
+    def begin(self, seed: int, number: int) -> None:
+        self.world, self.relay, self.books = World(seed), Relay(), Books()
+        self.world.network = self.relay
+        names = ("alice", "bob", "carol", "dave")[:number]
+        self.phones = [Phone(self.world, self.relay, self.books, name) for name in names]
+        self.storm_ends = self.world.now + LONGEST_STORM_MS
+
+    # --- what people do --------------------------------------------------------------------------------------
+
+    @rule(who=PHONES, whom=PHONES, size=st.sampled_from([0, 1, 200, 400, 3000]))
+    def send(self, who: int, whom: int, size: int) -> None:
+        phone, peer = self.pair(who, whom)
+        phone.say(peer, f"{len(self.books.sent)} " + "x" * size)
+
+    @rule(who=PHONES, whom=PHONES, times=st.integers(2, 12))
+    def send_many_and_go_online(self, who: int, whom: int, times: int) -> None:
+        for _ in range(times):
+            self.send(who, whom, 0)
+        self.post(who)
+
+    @rule(who=PHONES)
+    def post(self, who: int) -> None:
+        phone = self.phone(who)
+        phone.connect()
+        phone.device.post()
+
+    @rule(who=PHONES)
+    def post_without_hearing_that_it_was_accepted(self, who: int) -> None:
+        phone = self.phone(who)
+        phone.connect()
+        for entry in phone.device.messenger.outbox():
+            self.relay.accept(phone.address, entry)
+        phone.disconnect()
+
+    @rule(who=PHONES)
+    def read(self, who: int) -> None:
+        self.phone(who).read()
+
+    @rule(who=PHONES)
+    def tend(self, who: int) -> None:
+        self.phone(who).tend()
+
+    @rule(who=PHONES, whom=PHONES)
+    def heal_now(self, who: int, whom: int) -> None:
+        phone, peer = self.pair(who, whom)
+        phone.heal_now(peer)
+
+    @rule(who=PHONES, whom=PHONES)
+    def start_a_new_session(self, who: int, whom: int) -> None:
+        phone, peer = self.pair(who, whom)
+        phone.start_session(peer)
+
+    @rule(who=PHONES, whom=PHONES)
+    def start_sessions_at_the_same_time(self, who: int, whom: int) -> None:
+        for phone, peer in (self.pair(who, whom), self.pair(who, whom)[::-1]):
+            phone.start_session(peer)
+            phone.say(peer, f"crossing, {len(self.books.sent)}")
+
+    @rule(who=PHONES)
+    def supply_one_time_prekeys(self, who: int) -> None:
+        self.phone(who).supply_one_time_prekeys()
+
+    @rule(who=PHONES)
+    def renew_the_device_list(self, who: int) -> None:
+        self.phone(who).renew_list()
+
+    # --- what the network does -------------------------------------------------------------------------------
+
+    @rule(who=PHONES)
+    def deliver_all(self, who: int) -> None:
+        phone = self.phone(who)
+        for row in phone.waiting():
+            phone.take(row)
+        phone.read()
+        phone.device.messenger.prune()
+
+    @rule(who=PHONES)
+    def deliver_in_any_order(self, who: int) -> None:
+        phone = self.phone(who)
+        rows = phone.waiting()
+        self.world.random.shuffle(rows)
+        for row in rows:
+            phone.take(row)
+
+    @rule(who=PHONES, pick=PICKS)
+    def deliver_one(self, who: int, pick: int) -> None:
+        if row := self.waiting_row(who, pick):
+            self.phone(who).take(row)
+
+    @rule(who=PHONES, pick=PICKS)
+    def deliver_one_whose_acknowledgement_is_lost(self, who: int, pick: int) -> None:
+        if row := self.waiting_row(who, pick):
+            self.phone(who).take(row, acknowledge=False)
+            self.phone(who).disconnect()
+
+    @rule(who=PHONES, pick=PICKS)
+    def repeat_any_row_ever(self, who: int, pick: int) -> None:
+        phone = self.phone(who)
+        rows = [row for row in self.relay.inboxes[phone.address] if row.envelope is not None]
+        if rows:
+            phone.take(rows[pick % len(rows)], acknowledge=False)
+
+    @rule(who=PHONES, pick=PICKS)
+    def drop(self, who: int, pick: int) -> None:
+        """The time of an envelope is over. With a request that is lost, so may be what it asked for."""
+        row = self.waiting_row(who, pick)
+        if row is None:
+            return
+        row.envelope = None
+        if row.message_id in self.books.sent:
+            self.books.excuse(row.message_id, "dropped")
+            return
+        for message_id in self.books.refused:
+            sent = self.books.sent.get(message_id)
+            if sent and (sent.sender, sent.recipient) == (self.phone(who).address, row.sender):
+                self.books.excuse(message_id, "a request was dropped")
+
+    @rule(who=PHONES, pick=PICKS, bit=PICKS)
+    def tamper_with_a_body(self, who: int, pick: int, bit: int) -> None:
+        row, phone = self.waiting_row(who, pick), self.phone(who)
+        if row and row.envelope:
+            body = Envelope.decode(row.envelope).body
+            waiting = len(phone.device.messenger.inbound())
+            reception = phone.device.messenger.receive(changed(row.envelope, body=flip(body, bit % (8 * len(body)))))
+            assert phone.hear(row, reception) in (Outcome.UNREADABLE, Outcome.DUPLICATE)
+            assert len(phone.device.messenger.inbound()) == waiting
+
+    @rule(who=PHONES, pick=PICKS, bit=PICKS)
+    def tamper_with_an_envelope(self, who: int, pick: int, bit: int) -> None:
+        """Its head is a claim of the relay anyway. What is shown must still be genuine (see `Phone.read`)."""
+        row, phone = self.waiting_row(who, pick), self.phone(who)
+        if row and row.envelope:
+            envelope = flip(row.envelope, bit % (8 * len(row.envelope)))
+            phone.hear(row, phone.device.messenger.receive(envelope))
+
+    # --- what goes wrong in a device -------------------------------------------------------------------------
+
+    @rule(who=PHONES, pick=PICKS, puts=st.integers(0, 8))
+    def crash_while_receiving(self, who: int, pick: int, puts: int) -> None:
+        row, phone = self.waiting_row(who, pick), self.phone(who)
+        if row and row.envelope:
+            phone.connect()
+            phone.crash(puts, lambda: phone.take(row, acknowledge=False))
+
+    @rule(who=PHONES, whom=PHONES, puts=st.integers(0, 8))
+    def crash_while_sending(self, who: int, whom: int, puts: int) -> None:
+        phone, peer = self.pair(who, whom)
+        phone.say(peer, f"before a crash, {len(self.books.sent)}")
+        phone.crash(puts, lambda: phone.say(peer, f"during a crash, {len(self.books.sent)}"))
+
+    @rule(who=PHONES, puts=st.integers(0, 8))
+    def crash_while_tending(self, who: int, puts: int) -> None:
+        phone = self.phone(who)
+        phone.connect()
+        phone.crash(puts, lambda: phone.note(phone.device.messenger.tend().notices))
+
+    @rule(who=PHONES, puts=st.integers(0, 8))
+    def crash_while_connecting(self, who: int, puts: int) -> None:
+        phone = self.phone(who)
+        phone.restart()
+        phone.crash(puts, lambda: phone.note(phone.device.messenger.note_connected(self.relay.statement(phone.address))))
+
+    @rule(who=PHONES)
+    def restart(self, who: int) -> None:
+        self.phone(who).restart()
+
+    @rule(who=PHONES)
+    def save_a_copy(self, who: int) -> None:
+        self.phone(who).save()
+
+    @rule(who=PHONES, pick=PICKS)
+    def put_an_old_copy_back(self, who: int, pick: int) -> None:
+        phone = self.phone(who)
+        phone.put_back(phone.copies[pick % len(phone.copies)])
+
+    @rule(who=PHONES, whom=PHONES)
+    def archive_all_sessions(self, who: int, whom: int) -> None:
+        phone, peer = self.pair(who, whom)
+        phone.archive_sessions(peer)
+
+    @rule(who=PHONES, days=st.integers(-1, 1))
+    def set_a_clock(self, who: int, days: int) -> None:
+        self.phone(who).set_clock(days * DAY_MS)
+
+    @rule(milliseconds=st.sampled_from([1, SECOND_MS, 5 * SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS]))
+    def wait(self, milliseconds: int) -> None:
+        if self.world.now + milliseconds < self.storm_ends:
+            self.world.wait(milliseconds)
+
+    # --- the end ---------------------------------------------------------------------------------------------
+
+    @rule()
+    def heal(self) -> None:
+        """The network is honest and everybody online: soon all is well."""
+        for _ in range(ROUNDS_TO_HEAL):
+            self.world.wait(HOUR_MS)
+            if self.everybody_reads_everybody_at_first_delivery():
+                break
+        else:
+            raise AssertionError("the devices do not heal")
+        assert self.books.missing() == []
+        for phone, peer in permutations(self.phones, 2):
+            ours, theirs = phone.device.sending_session(peer.device), peer.device.sending_session(phone.device)
+            assert ours.session_id == theirs.session_id
+            assert abs(ours.ratchets.pq.epoch - theirs.ratchets.pq.epoch) <= 1
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.heal()
+            self.secrets_are_renewed()
+
+    def everybody_reads_everybody_at_first_delivery(self) -> bool:
+        said = {phone.say(peer, "calm") for phone, peer in permutations(self.phones, 2)}
+        for phone in self.phones:
+            phone.connect()
+            phone.device.post()
+        for phone in self.phones:
+            for row in phone.waiting():
+                if phone.take(row) is Outcome.STORED:
+                    said.discard(row.message_id)
+        self.settle()
+        return not said
+
+    def settle(self) -> None:
+        """Let all devices do what is due, and deliver, until they rest."""
+        for _ in range(20):
+            for phone in self.phones:
+                phone.tend()
+            if not any(phone.waiting() for phone in self.phones):
+                break
+            for phone in self.phones:
+                for row in phone.waiting():
+                    phone.take(row)
+        else:
+            raise AssertionError("the devices never come to rest")
+        for phone in self.phones:
+            phone.read()
+            phone.device.messenger.prune()
+
+    def secrets_are_renewed(self) -> None:
+        """No post-quantum ratchet is stuck: on request each pair agrees on new secrets."""
+        before = {pair: self.pq_epoch(*pair) for pair in permutations(self.phones, 2)}
+        for phone, peer in before:
+            phone.heal_now(peer)
+        for _ in range(6):
+            self.settle()
+            self.world.wait(5 * SECOND_MS)
+        for (phone, peer), epoch in before.items():
+            assert self.pq_epoch(phone, peer) > epoch
+            assert not phone.device.sending_session(peer.device).ratchets.pq.turn.healing
+
+    # --- who, and which --------------------------------------------------------------------------------------
+
+    def phone(self, who: int) -> Phone:
+        return self.phones[who % len(self.phones)]
+
+    def pair(self, who: int, whom: int) -> tuple[Phone, Phone]:
+        phone = self.phone(who)
+        others = [each for each in self.phones if each is not phone]
+        return phone, others[whom % len(others)]
+
+    def waiting_row(self, who: int, pick: int) -> Row | None:
+        rows = self.phone(who).waiting()
+        return rows[pick % len(rows)] if rows else None
+
+    def pq_epoch(self, phone: Phone, peer: Phone) -> int:
+        return phone.device.sending_session(peer.device).ratchets.pq.epoch
+
+
+SeveralDevices.TestCase.settings = settings(
+    max_examples=RUNS * (SOAK or 1), stateful_step_count=STEPS, derandomize=not SOAK, print_blob=True
+)
+TestSeveralDevices = SeveralDevices.TestCase
