@@ -77,10 +77,19 @@ def plan(healing: Healing, sending_session: Session | None, now: int) -> Plan:
     # What was asked for once waits for a session that comes to be for another reason.
     unasked = any(each.asks == 0 and each.after >= established_at for each in healing.wanted)
     lacks_session = unasked or healing.outranked
-    ask_wait = _wait(healing.asked_at, RETRY_REQUEST_MS, now) if ask else 0
+    ask_wait = _wait(healing.asked_at, _request_pause(healing, sending_session), now) if ask else 0
     fresh_wait = _wait(healing.fresh_at, FRESH_SESSION_MS, now) if lacks_session else 0
     waits = [wait for wait in (ask_wait, fresh_wait) if wait]
     return Plan(ask if not ask_wait else (), lacks_session and not fresh_wait, min(waits, default=None))
+
+
+def _request_pause(healing: Healing, session: Session | None) -> int:
+    """A request that the peer cannot read is itself unreadable, and asked for: where both ends lost their state, each
+    would ask for the other's request for ever. So one is enough on a session until the peer answers on it.
+    """
+    if session is None or not session.carries_handshake or healing.asked_at < session.origin.established_at:
+        return RETRY_REQUEST_MS
+    return FRESH_SESSION_MS
 
 
 def note_asked(tx: Transaction, healing: Healing, session: Session, now: int) -> None:
@@ -95,20 +104,31 @@ def note_asked(tx: Transaction, healing: Healing, session: Session, now: int) ->
     save_healing(tx, healing._replace(asked_at=now, wanted=tuple(wanted)), now)
 
 
-def note_fresh_session(tx: Transaction, peer: DeviceAddress, now: int) -> None:
-    """Note that a session was started; counts if it was to heal."""
-    healing = load_healing(tx, peer)
+def note_fresh_session(tx: Transaction, session: Session, now: int) -> None:
+    """Note that a session was started; counts if it was to heal. If it was to outrank a dead one, the peer must hear of
+    it although there may be nothing to say: then an answer is owed on it.
+    """
+    healing = load_healing(tx, session.peer)
+    if healing.outranked:
+        session_records.save_session(tx, session._replace(owes_answer=True))
+        session_records.owe_answer(tx, session, now)
     if healing.wanted or healing.outranked:
         save_healing(tx, healing._replace(fresh_at=now, outranked=False), now)
 
 
-def note_peers_session(tx: Transaction, session: Session, now: int) -> None:
-    """Note that the peer started a session. If all that outrank it are dead here, the peer may go on with one of them
-    while we send on this one: then a fresh session is due, which outranks them all.
+def note_outranked(tx: Transaction, peer: DeviceAddress, now: int) -> None:
+    """Let a fresh session be due if a dead one outranks the one that we send on: the peer may go on with the dead one,
+    so that the two ends would send on different sessions, and neither would heal.
+
+    A dead one that we started and that was never answered does not count: the peer could not read it. Should it answer
+    after all, this is looked at again.
     """
-    higher = [each for each in session_records.sessions_with(tx, session.peer) if each.precedence > session.precedence]
-    if higher and not any(each.may_send(now) for each in higher):
-        save_healing(tx, load_healing(tx, session.peer)._replace(outranked=True), now)
+    for session in session_records.sessions_with(tx, peer):
+        if session.may_send(now):
+            return
+        if session.dead and not session.carries_handshake:
+            save_healing(tx, load_healing(tx, peer)._replace(outranked=True), now)
+            return
 
 
 def give_up(tx: Transaction, healing: Healing, now: int) -> None:
@@ -165,17 +185,12 @@ def note_new_devices(tx: Transaction, before: Contact | None, after: Contact, no
 
 
 def _give_up_sessions(tx: Transaction, peer: DeviceAddress, session_ids: set[bytes], now: int) -> None:
-    """End sending on sessions that the peer cannot read. If one of them outranks what remains, both ends would send on
-    different sessions from then on, and neither would heal: then a fresh session is due, which outranks them all.
-    """
-    outranked = True
+    """End sending on sessions that the peer cannot read."""
     for session in session_records.sessions_with(tx, peer):
         if session.session_id in session_ids:
             session_records.save_session(tx, session.mark_dead())
-            if outranked:
-                save_healing(tx, load_healing(tx, peer)._replace(outranked=True), now)
-        elif session.may_send(now):
-            outranked = False
+    if session_ids:
+        note_outranked(tx, peer, now)
 
 
 def _is_listed(contact: Contact | None, device: DeviceAddress) -> bool:

@@ -21,7 +21,7 @@ from e2ee.errors import DeviceListStaleError, StoreUnavailableError
 from e2ee.limits import MAX_RETRY_ASKS
 from e2ee.messenger import Outcome, Reception
 from e2ee.notices import AskedAgain, MessageNotResent, Notice
-from e2ee.stores.records import fresh_prekey_id, own_device_list, save_own_device_list, save_prekey
+from e2ee.stores.records import fresh_prekey_id, load_prekey, own_device_list, save_own_device_list, save_prekey
 from e2ee.stores.session_records import save_session, sessions_with
 from e2ee.wire.content import decode_application
 from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId
@@ -104,9 +104,12 @@ class Phone:
         self.device.clock = lambda: self.world.now + skew
         self.restart()
 
-    def tend(self) -> None:
+    def tend(self) -> int | None:
+        """Do what is due; return after how many milliseconds something falls due by itself."""
         self.connect()
-        self.note(self.device.tend().notices)
+        tended = self.device.tend()
+        self.note(tended.notices)
+        return tended.again_in
 
     def waiting(self) -> list[Row]:
         return self.relay.waiting(self.address)
@@ -230,6 +233,12 @@ class Phone:
                 for _ in range(ONE_TIME_BATCH):
                     save_prekey(tx, generate_prekey(kind, fresh_prekey_id(tx, random), self.device.clock(), random))
         self.device.publish()
+
+    def lost_one_time_prekeys(self) -> int:
+        """Count what the directory still hands out and this store, put back, does not hold: each costs a session."""
+        offered = self.world.directory.prekeys[self.address]
+        with self.store.read() as tx:
+            return sum(load_prekey(tx, each.prekey_id) is None for each in (*offered.one_time, *offered.one_time_kem))
 
     def renew_list(self) -> None:
         """Publish the next link of our chain, which peers hear of from our messages, unless ours was put back."""
