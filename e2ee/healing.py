@@ -165,7 +165,9 @@ def honour(
         given_up.add(sent.session_id)
         if sent.original is not None and not request_resend(tx, sent, sent.recipient, now):
             notices.append(MessageNotResent(sent.message_id, sent.recipient))
-    _give_up_sessions(tx, session.peer, given_up, now)
+    if given_up:
+        _give_up_sessions(tx, session, given_up)
+        note_outranked(tx, session.peer, now)
     return notices
 
 
@@ -184,13 +186,14 @@ def note_new_devices(tx: Transaction, before: Contact | None, after: Contact, no
                 request_resend(tx, sent, address, now)
 
 
-def _give_up_sessions(tx: Transaction, peer: DeviceAddress, session_ids: set[bytes], now: int) -> None:
-    """End sending on sessions that the peer cannot read."""
-    for session in session_records.sessions_with(tx, peer):
-        if session.session_id in session_ids:
+def _give_up_sessions(tx: Transaction, asked_on: Session, session_ids: set[bytes]) -> None:
+    """End sending on sessions that the peer cannot read: those that it names, and those that it had not answered by the
+    time of the session it asks on. Else a message would be sent again on one after the other, until its limit.
+    """
+    for session in session_records.sessions_with(tx, asked_on.peer):
+        is_earlier = session.origin.established_at < asked_on.origin.established_at
+        if session.session_id in session_ids or (session.carries_handshake and is_earlier):
             session_records.save_session(tx, session.mark_dead())
-    if session_ids:
-        note_outranked(tx, peer, now)
 
 
 def _is_listed(contact: Contact | None, device: DeviceAddress) -> bool:

@@ -189,8 +189,9 @@ class Messenger:
         Raises:
             AccountNotFoundError: the store holds none.
         """
-        with store.read() as tx:
+        with store.write() as tx:
             account = records.load_account(tx)
+            message_records.note_opened(tx)
         return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
 
     # --- this device -----------------------------------------------------------------------------------------
@@ -415,6 +416,7 @@ class Messenger:
         with self._store.write() as tx:
             rolled_back = rollback.shows_rollback(tx, statement) and rollback.reset(tx, self._clock())
             message_records.start_epoch(tx, statement.epoch, statement.settled_through)
+            message_records.note_online(tx)
         return (StoreRolledBack(),) if rolled_back else ()
 
     def cursor(self) -> tuple[int, int]:

@@ -32,7 +32,8 @@ class RelayStatement(NamedTuple):
 
 def shows_rollback(tx: Transaction, statement: RelayStatement) -> bool:
     """Compare the statement with the store; take over the higher counters, so that no n is used twice."""
-    sent_more = statement.accepted_counter > message_records.send_counter(tx)
+    # Not with the n of now: what was queued since the store was put back would hide what it lost.
+    sent_more = statement.accepted_counter > message_records.highest_released(tx)
     acked = statement.acked_epoch, statement.acked_seq
     acked_more = acked > message_records.highest_committed(tx)
     if sent_more:

@@ -7,6 +7,7 @@ What may be missing at the end is written down when it happens. Nothing else may
 * the relay dropped the message, or the request for it (its ttl is over);
 * a store was put back: its device forgot what it sent since, what it acknowledged since without having shown it, and
   perhaps the contact from whom something unreadable came (section 12.7);
+* a store was put back twice within an hour: no second reset follows, so keys that were used serve again (section 12.7);
 * the limits on asking and sending again were reached (protocol.md, section 11): it was asked for three times, or its
   sender was told that it is not sent again.
 """
@@ -20,7 +21,8 @@ from e2ee.account import PreKeyKind, generate_prekey
 from e2ee.errors import DeviceListStaleError, StoreUnavailableError
 from e2ee.limits import MAX_RETRY_ASKS
 from e2ee.messenger import Outcome, Reception
-from e2ee.notices import AskedAgain, MessageNotResent, Notice
+from e2ee.notices import AskedAgain, MessageNotResent, Notice, StoreRolledBack
+from e2ee.stores.message_records import highest_committed, highest_released
 from e2ee.stores.records import fresh_prekey_id, load_prekey, own_device_list, save_own_device_list, save_prekey
 from e2ee.stores.session_records import save_session, sessions_with
 from e2ee.wire.content import decode_application
@@ -76,7 +78,7 @@ class Phone:
         self.device: Device = world.device(name, one_time_prekeys=False, store=self.store)
         self.world, self.relay, self.books = world, relay, books
         self.address, self.user_id = self.device.address, self.device.user_id
-        self.online = False
+        self.online = self.exposed = False
         self.confirmed: frozenset[MessageId] = frozenset()
         """What the application has confirmed in this history of the store."""
         self.device.publish()
@@ -87,9 +89,20 @@ class Phone:
     def connect(self) -> None:
         """Come online, unless we are: hear the relay's statement before anything is sent, publish what is due."""
         if not self.online:
-            self.note(self.device.messenger.note_connected(self.relay.statement(self.address)))
+            self.say_hello()
             self.online = True
             self.device.publish()
+
+    def say_hello(self) -> None:
+        """Hear what the relay remembers of us."""
+        statement = self.relay.statement(self.address)
+        acked = statement.acked_epoch, statement.acked_seq
+        with self.store.read() as tx:
+            behind = statement.accepted_counter > highest_released(tx) or acked > highest_committed(tx)
+        notices = self.device.messenger.note_connected(statement)
+        if behind:
+            self.exposed = StoreRolledBack() not in notices
+        self.note(notices)
 
     def disconnect(self) -> None:
         self.online = False
@@ -164,6 +177,8 @@ class Phone:
         self.reach(peer)
         message_id = self.device.messenger.send(peer.user_id, text).message_id
         self.books.sent[message_id] = Sent(self.address, peer.address, text)
+        if self.exposed:
+            self.books.excuse(message_id, "sent after a second rollback within the hour")
         return message_id
 
     def heal_now(self, peer: "Phone") -> None:
@@ -237,8 +252,9 @@ class Phone:
     def lost_one_time_prekeys(self) -> int:
         """Count what the directory still hands out and this store, put back, does not hold: each costs a session."""
         offered = self.world.directory.prekeys[self.address]
+        ids = [each.prekey_id for each in offered.one_time] + [each.prekey_id for each in offered.one_time_kem]
         with self.store.read() as tx:
-            return sum(load_prekey(tx, each.prekey_id) is None for each in (*offered.one_time, *offered.one_time_kem))
+            return sum(load_prekey(tx, prekey_id) is None for prekey_id in ids)
 
     def renew_list(self) -> None:
         """Publish the next link of our chain, which peers hear of from our messages, unless ours was put back."""
