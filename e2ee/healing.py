@@ -117,16 +117,13 @@ def note_fresh_session(tx: Transaction, session: Session, now: int) -> None:
 
 
 def note_outranked(tx: Transaction, peer: DeviceAddress, now: int) -> None:
-    """Let a fresh session be due if a dead one outranks the one that we send on: the peer may go on with the dead one,
-    so that the two ends would send on different sessions, and neither would heal.
-
-    A dead one that we started and that was never answered does not count: the peer could not read it. Should it answer
-    after all, this is looked at again.
+    """Let a fresh session be due if a dead one outranks what remains: nothing may be sent on what remains
+    (`session_records.sending_session`), and the peer may go on with the dead one.
     """
     for session in session_records.sessions_with(tx, peer):
         if session.may_send(now):
             return
-        if session.dead and not session.carries_handshake:
+        if session.dead:
             save_healing(tx, load_healing(tx, peer)._replace(outranked=True), now)
             return
 
@@ -166,7 +163,7 @@ def honour(
         if sent.original is not None and not request_resend(tx, sent, sent.recipient, now):
             notices.append(MessageNotResent(sent.message_id, sent.recipient))
     if given_up:
-        _give_up_sessions(tx, session, given_up)
+        _give_up_sessions(tx, session.peer, given_up)
         note_outranked(tx, session.peer, now)
     return notices
 
@@ -186,13 +183,10 @@ def note_new_devices(tx: Transaction, before: Contact | None, after: Contact, no
                 request_resend(tx, sent, address, now)
 
 
-def _give_up_sessions(tx: Transaction, asked_on: Session, session_ids: set[bytes]) -> None:
-    """End sending on sessions that the peer cannot read: those that it names, and those that it had not answered by the
-    time of the session it asks on. Else a message would be sent again on one after the other, until its limit.
-    """
-    for session in session_records.sessions_with(tx, asked_on.peer):
-        is_earlier = session.origin.established_at < asked_on.origin.established_at
-        if session.session_id in session_ids or (session.carries_handshake and is_earlier):
+def _give_up_sessions(tx: Transaction, peer: DeviceAddress, session_ids: set[bytes]) -> None:
+    """End sending on sessions that the peer cannot read."""
+    for session in session_records.sessions_with(tx, peer):
+        if session.session_id in session_ids:
             session_records.save_session(tx, session.mark_dead())
 
 

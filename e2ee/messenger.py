@@ -184,7 +184,7 @@ class Messenger:
         """Open the account of a store.
 
         With `sent_log` the store keeps what was sent for 14 days, so that it can be sent again to a device that could
-        not read it. Without, nothing can be sent again, and `prune` forgets what was kept before.
+        not read it. Without, nothing can be sent again, and `expire_outbox` forgets what was kept before.
 
         Raises:
             AccountNotFoundError: the store holds none.
@@ -411,10 +411,11 @@ class Messenger:
         """Take note of what the relay states at the beginning of a connection; call it before anything is sent.
 
         If the relay has seen more of this device than the store knows, the store was rolled back: all sessions only
-        receive from now on, and `StoreRolledBack` is returned, at most once an hour.
+        receive from now on, and `StoreRolledBack` is returned, at most once an hour; `tend` makes up for it.
         """
         with self._store.write() as tx:
-            rolled_back = rollback.shows_rollback(tx, statement) and rollback.reset(tx, self._clock())
+            rollback.compare(tx, statement)
+            rolled_back = rollback.reset_if_due(tx, self._clock())
             message_records.start_epoch(tx, statement.epoch, statement.settled_through)
             message_records.note_online(tx)
         return (StoreRolledBack(),) if rolled_back else ()
@@ -433,14 +434,20 @@ class Messenger:
         and when the time is up that the result names.
         """
         with self._store.write() as tx:
+            self._forget_contents(tx)
             return tending.tend(tx, self._sender())
 
     # --- housekeeping ----------------------------------------------------------------------------------------
 
     def expire_outbox(self) -> list[OutboxEntry]:
-        """Give up on envelopes that no server accepted for 14 days; return them, for an event each."""
+        """Give up on envelopes that no server accepted for 14 days; return them, for an event each.
+
+        What was said so long ago is forgotten, too. Call it at the start and now and then, whether or not there is a
+        connection.
+        """
         deadline = self._clock() - OUTBOX_LIFETIME_MS
         with self._store.write() as tx:
+            self._forget_contents(tx)
             given_up = [entry for entry in message_records.outbox(tx) if entry.created_at < deadline]
             for entry in given_up:
                 message_records.remove_outbox(tx, entry.envelope_id)
@@ -455,7 +462,7 @@ class Messenger:
         with self._store.write() as tx:
             for table in _KEPT_FOR_LATE_ENVELOPES:
                 tx.delete_before(table, now - LATE_ENVELOPE_MS)
-            sent_records.forget_contents(tx, now - SENT_CONTENT_MS if self._keeps_contents else MAX_TIMESTAMP)
+            self._forget_contents(tx)
             tx.delete_before(Table.PENDING_TRUST, now - PENDING_TRUST_MS)
             session_records.delete_superseded(tx, now)
             session_records.evict_old_skipped(tx, now)
@@ -476,6 +483,10 @@ class Messenger:
             )
 
     # --- inside ----------------------------------------------------------------------------------------------
+
+    def _forget_contents(self, tx: Transaction) -> None:
+        """Forget what was said too long ago to be said again. Nothing that the server does or omits puts this off."""
+        sent_records.forget_contents(tx, self._clock() - SENT_CONTENT_MS if self._keeps_contents else MAX_TIMESTAMP)
 
     def _sender(self) -> Sender:
         return Sender(self._account, self._clock(), self._rng, self._keeps_contents)

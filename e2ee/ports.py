@@ -113,7 +113,8 @@ class Store(Protocol):
         """Open a transaction: commits durably when the block ends, rolls back when it raises.
 
         Raises:
-            StoreUnavailableError: the disk refused; nothing of this transaction was kept.
+            StoreUnavailableError: the disk refused; nothing of this transaction was kept. If it refused to confirm the
+                commit, and the process then dies before its next one, a store may find the whole transaction again.
         """
         ...
 

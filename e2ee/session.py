@@ -87,6 +87,12 @@ class Session(NamedTuple):
         """Whether the next message is a PreKeyMessage and its content must hold the sender's device list."""
         return self.pending_handshake is not None
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether we started this session, or ever sent anything on it."""
+        double = self.ratchets.double
+        return self.origin.we_initiated or double.sending is not None or double.previous_chain_length > 0
+
     def may_send(self, now: int) -> bool:
         """Whether this session may be chosen for sending at `now` (Unix milliseconds)."""
         unanswered_too_long = self.carries_handshake and now - self.origin.established_at > UNANSWERED_SESSION_MS
@@ -113,7 +119,7 @@ class Session(NamedTuple):
             self.ratchets, self.origin.associated_data, message, arrival
         )
         content = unpad(plaintext)
-        owes_answer = self.owes_answer or message.header.pq_type != PqPayloadType.NONE
+        owes_answer = self.owes_answer or message.header.pq_type != PqPayloadType.NONE or pq_turns.is_to_heal(state.pq)
         # Any authentic message of the peer proves that it has the session, so the handshake need not be sent again.
         session = new_record(Session, (self.origin, state, None, owes_answer, self.dead))
         stalled = state.pq.turn.reported and not self.ratchets.pq.turn.reported

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import final
 
-from e2ee import healing
+from e2ee import healing, rollback
 from e2ee.errors import DeviceListForkError, DeviceListStaleError
 from e2ee.limits import MAX_TTL_SECONDS, PQ_ANSWER_MS
-from e2ee.notices import AskedAgain, MessageNotResent, MessageResent, Notice
+from e2ee.notices import AskedAgain, MessageNotResent, MessageResent, Notice, StoreRolledBack
 from e2ee.ports import Transaction
 from e2ee.sending import EMPTY, Draft, Repeated, Sender, queue_to
 from e2ee.stores import healing_records, sent_records, session_records
@@ -75,6 +75,9 @@ class _Agenda:
 def tend(tx: Transaction, sender: Sender) -> Tended:
     """Do everything that is due and possible now."""
     agenda = _Agenda()
+    if rollback.reset_if_due(tx, sender.now):
+        agenda.notices.append(StoreRolledBack())
+    agenda.come_back(rollback.reset_in(tx, sender.now))
     for each in healing_records.open_healings(tx):
         _heal(tx, sender, each, agenda)
     for resend in sent_records.due_resends(tx):
@@ -116,8 +119,8 @@ def _resend(tx: Transaction, sender: Sender, resend: Resend, agenda: _Agenda) ->
     if reach is _Reach.LATER:
         return
     session = session_records.sending_session(tx, device, sender.now)
-    if session is None:
-        agenda.sessions_wanted.add(device)
+    if session is None and not healing_records.load_healing(tx, device).outranked:
+        agenda.sessions_wanted.add(device)  # else `_heal` has said when: a peer that asks could cause one each time
     if session is None or device in agenda.sessions_wanted:
         return  # it goes out on the fresh session
     draft = Draft(content.kind, content.body, content.conversation_id, content.lane, content.ttl)
@@ -151,7 +154,7 @@ class _Reach(Enum):
 
     NOW = 1
     LATER = 2
-    """Its user's list must be fetched, or a human must look."""
+    """Its user's list must be fetched, or a human must look, or we never wrote to the user."""
     NEVER = 3
     """It has left its user's list."""
 
@@ -164,4 +167,8 @@ def _reach(tx: Transaction, device: DeviceAddress, agenda: _Agenda) -> _Reach:
         return _Reach.LATER
     except DeviceListForkError:
         return _Reach.LATER
-    return _Reach.NEVER if contact.device_list.content.device(device.device_id) is None else _Reach.NOW
+    devices = contact.device_list.content.addresses()
+    if device not in devices:
+        return _Reach.NEVER
+    # Whoever writes to us must not learn from what we do by ourselves that we are there.
+    return _Reach.LATER if session_records.is_stranger(tx, devices) else _Reach.NOW

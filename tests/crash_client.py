@@ -28,14 +28,15 @@ from e2ee.stores.sqlite import SqliteStore
 from transport_adapters.base import Cursor, EnvelopeTransport, Incoming, Outgoing, SendResult, SeqRange
 from transport_adapters.link import LinkOptions
 from transport_adapters.secure_client.client import Message, SecureClient
-from transport_adapters.secure_client.parts import TokenProvider
+from transport_adapters.secure_client.parts import Pace, TokenProvider
 from transport_adapters.socketio import SocketIoOptions, SocketIoTransport
 
 KEY: Final = bytes(range(32))
 STUCK: Final = 3
 """Exit code of a client that did not come to its end."""
-_LIFETIME_SECONDS: Final = 40
+_LIFETIME_SECONDS: Final = 120
 _EAGER: Final = LinkOptions(first_backoff=0.01, max_backoff=0.1, jitter=lambda: 1.0)
+_QUICK: Final = Pace(first_retry=0.01, longest_retry=0.1)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Steps:
 
 
 class SteppingStore:
-    """A store whose commits are steps."""
+    """A store whose commits are steps, named for the method of Messenger that commits."""
 
     def __init__(self, inner: Store, step: Steps) -> None:
         self._inner, self._step = inner, step
@@ -92,10 +93,12 @@ class SteppingStore:
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
+        # Above this generator and the library that drives it is the `with` statement.
+        committing = sys._getframe(2).f_code.co_name
         with self._inner.write() as transaction:
             yield transaction
-            self._step("before commit")
-        self._step("after commit")
+            self._step(f"before commit of {committing}")
+        self._step(f"after commit of {committing}")
 
     def close(self) -> None:
         self._inner.close()
@@ -162,6 +165,7 @@ async def live(job: Job) -> None:
         transport=transport,
         user=job.user,
         on_event=lambda event: report(event=type(event).__name__),
+        pace=_QUICK,
     ) as client:
         for user, text in job.send:
             step("before queueing")
@@ -184,6 +188,7 @@ async def show(message: Message, step: Steps, report: Report) -> None:
     report(shown=message.data, message_id=str(message.message_id), sender=message.sender)
     step("after showing")
     await message.done()
+    report(confirmed=str(message.message_id))
     step("after done")
 
 

@@ -7,7 +7,7 @@ What may be missing at the end is written down when it happens. Nothing else may
 * the relay dropped the message, or the request for it (its ttl is over);
 * a store was put back: its device forgot what it sent since, what it acknowledged since without having shown it, and
   perhaps the contact from whom something unreadable came (section 12.7);
-* a store was put back twice within an hour: no second reset follows, so keys that were used serve again (section 12.7);
+* a store was put back twice within an hour: until the next reset, keys that were used serve again (section 12.7);
 * the limits on asking and sending again were reached (protocol.md, section 11): it was asked for three times, or its
   sender was told that it is not sent again.
 """
@@ -22,6 +22,7 @@ from e2ee.errors import DeviceListStaleError, StoreUnavailableError
 from e2ee.limits import MAX_RETRY_ASKS
 from e2ee.messenger import Outcome, Reception
 from e2ee.notices import AskedAgain, MessageNotResent, Notice, StoreRolledBack
+from e2ee.prekey_supply import replace_all
 from e2ee.stores.message_records import highest_committed, highest_released
 from e2ee.stores.records import fresh_prekey_id, load_prekey, own_device_list, save_own_device_list, save_prekey
 from e2ee.stores.session_records import save_session, sessions_with
@@ -92,6 +93,7 @@ class Phone:
             self.say_hello()
             self.online = True
             self.device.publish()
+            self._replace_prekeys_that_are_not_held()
 
     def say_hello(self) -> None:
         """Hear what the relay remembers of us."""
@@ -100,8 +102,7 @@ class Phone:
         with self.store.read() as tx:
             behind = statement.accepted_counter > highest_released(tx) or acked > highest_committed(tx)
         notices = self.device.messenger.note_connected(statement)
-        if behind:
-            self.exposed = StoreRolledBack() not in notices
+        self.exposed = self.exposed or behind
         self.note(notices)
 
     def disconnect(self) -> None:
@@ -122,6 +123,7 @@ class Phone:
         self.connect()
         tended = self.device.tend()
         self.note(tended.notices)
+        self.device.publish()
         return tended.again_in
 
     def waiting(self) -> list[Row]:
@@ -149,7 +151,9 @@ class Phone:
     def note(self, notices: tuple[Notice, ...]) -> None:
         """Keep the books: what will not be asked for or sent again any more is excused."""
         for notice in notices:
-            if isinstance(notice, MessageNotResent):
+            if isinstance(notice, StoreRolledBack):
+                self.exposed = False
+            elif isinstance(notice, MessageNotResent):
                 self.books.excuse(notice.message_id, "not sent again")
             elif isinstance(notice, AskedAgain):
                 self.books.asked.update(notice.envelope_ids)
@@ -178,7 +182,7 @@ class Phone:
         message_id = self.device.messenger.send(peer.user_id, text).message_id
         self.books.sent[message_id] = Sent(self.address, peer.address, text)
         if self.exposed:
-            self.books.excuse(message_id, "sent after a second rollback within the hour")
+            self.books.excuse(message_id, "sent within an hour of the reset before")
         return message_id
 
     def heal_now(self, peer: "Phone") -> None:
@@ -268,6 +272,16 @@ class Phone:
                 renewed = self.device.messenger.account.sign_device_list(link)
                 save_own_device_list(tx, renewed)
                 published.append(renewed.signed)
+
+    def _replace_prekeys_that_are_not_held(self) -> None:
+        """Do now what a device does within a week: a copy from before the last publication, after which nothing was
+        sent or acknowledged, shows in nothing that the relay states (protocol.md section 12.7).
+        """
+        offered = self.world.directory.prekeys[self.address]
+        with self.store.write() as tx:
+            if any(load_prekey(tx, each.prekey_id) is None for each in (offered.signed_prekey, offered.last_resort)):
+                replace_all(tx, self.device.clock())
+        self.device.publish()
 
     def _copy(self) -> Copy:
         return Copy(self.device.snapshot(), self.confirmed, self.relay.acked(self.address), len(self.books.sent))

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Callable
+from typing import Final
 
 Rng = Callable[[int], bytes]
 """Returns that many random bytes. Production code passes `system_rng`; nothing else is safe."""
 
 
-def system_rng(length: int) -> bytes:
-    """Return `length` bytes from the operating system's generator."""
-    return os.urandom(length)
+system_rng: Final[Rng] = os.urandom
+"""The operating system's generator."""

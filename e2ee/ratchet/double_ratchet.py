@@ -61,13 +61,17 @@ class Receiving(NamedTuple):
     state: DoubleRatchetState
     message_key: bytes
     """32 bytes, secret; `repr` redacts."""
-    skipped: tuple[SkippedKey, ...]
-    """Keys to add to the map."""
+    gaps: tuple[chains.Gap, ...]
     used: SkippedPosition | None
     """The entry of the map that this message used up."""
 
+    @property
+    def skipped(self) -> tuple[SkippedKey, ...]:
+        """Keys to add to the map; derived here, after the message authenticated."""
+        return chains.skipped_keys(self.gaps) if self.gaps else ()
+
     def __repr__(self) -> str:
-        return f"Receiving(key redacted, {len(self.skipped)} skipped, used {self.used!r})"
+        return f"Receiving(key redacted, {len(self.gaps)} gaps, used {self.used!r})"
 
 
 def start_as_initiator(root_key: RootKey, their_signed_prekey: PreKeyPublicKey) -> DoubleRatchetState:
@@ -120,7 +124,7 @@ def receive(state: DoubleRatchetState, header: Header, find: FindSkipped, max_sk
 
 def knows(state: DoubleRatchetState, header: Header, find: FindSkipped) -> bool:
     """Whether the header's chain belongs to this state, so that no other session can have sent it."""
-    if state.receiving is not None and header.ratchet_key == state.receiving.ratchet_key:
+    if state.receiving is not None and header.ratchet_key.raw == state.receiving.ratchet_key.raw:
         return True
     position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
     return header.ratchet_key.raw in state.closed_ratchet_keys or find(position) is not None
@@ -132,30 +136,30 @@ def _receive_skipped(state: DoubleRatchetState, header: Header, find: FindSkippe
 
 
 def _receive_on(
-    state: DoubleRatchetState, chain: ReceivingChain, index: int, earlier: tuple[SkippedKey, ...], max_skip: int
+    state: DoubleRatchetState, chain: ReceivingChain, index: int, earlier: tuple[chains.Gap, ...], max_skip: int
 ) -> Receiving:
     at_index: bytes = chain.key
-    skipped = earlier
+    gaps = earlier
     if index != chain.next_index:
         origin = (Ratchet.DOUBLE, chain.ratchet_key.raw)
         at_index, overtaken = chains.skip(at_index, chain.next_index, index, origin, max_skip)
-        skipped += overtaken
+        gaps += overtaken
     chain_key, message_key = kdf.kdf_pair(at_index, chains.CHAIN)
     receiving = new_record(ReceivingChain, (chain.ratchet_key, chain_key, index + 1))
     state = new_record(DoubleRatchetState, (*state[:4], receiving, *state[5:]))
-    return new_record(Receiving, (state, message_key, skipped, None))
+    return new_record(Receiving, (state, message_key, gaps, None))
 
 
 def _receive_after_turn(state: DoubleRatchetState, header: Header, max_skip: int) -> Receiving:
     if state.our_ratchet_key_pair is None:
         # The peer changes its key only after seeing our next one, which we have not sent yet: nobody honest made this.
         raise AuthenticationError
-    skipped: tuple[SkippedKey, ...] = ()
+    gaps: tuple[chains.Gap, ...] = ()
     old = state.receiving
     closed = state.closed_ratchet_keys
     if old is not None:
         origin = (Ratchet.DOUBLE, old.ratchet_key.raw)
-        _, skipped = chains.skip(old.key, old.next_index, header.previous_chain_length, origin, max_skip)
+        gaps = chains.gap(old.key, old.next_index, header.previous_chain_length, origin, max_skip)
         closed = (*closed, old.ratchet_key.raw)[-MAX_CLOSED_RATCHET_KEYS:]
     shared_secret = diffie_hellman(state.our_ratchet_key_pair, header.ratchet_key)
     root_key, chain_key = _root_step(state.root_key, shared_secret)
@@ -168,7 +172,7 @@ def _receive_after_turn(state: DoubleRatchetState, header: Header, max_skip: int
         previous_chain_length=state.sending.next_index if state.sending else 0,
         closed_ratchet_keys=closed,
     )
-    return _receive_on(turned, ReceivingChain(header.ratchet_key, chain_key, 0), header.chain_index, skipped, max_skip)
+    return _receive_on(turned, ReceivingChain(header.ratchet_key, chain_key, 0), header.chain_index, gaps, max_skip)
 
 
 def _turn_for_sending(state: DoubleRatchetState, rng: Rng) -> DoubleRatchetState:

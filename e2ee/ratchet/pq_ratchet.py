@@ -10,6 +10,7 @@ Does not know about: how epochs are agreed on (pq_turns.py), the Double Ratchet,
 Each function takes a state and returns the next; a call that raises has changed nothing.
 """
 
+from itertools import dropwhile
 from typing import Final, NamedTuple, Protocol
 
 from e2ee.errors import EpochUnknownError, KeyEvictedError
@@ -75,13 +76,17 @@ class PqReceiving(NamedTuple):
 
     state: PqRatchetState
     message_key: bytes
-    skipped: tuple[SkippedKey, ...]
-    """Keys to add to the map."""
+    gaps: tuple[chains.Gap, ...]
     used: SkippedPosition | None
     """The entry of the map that this message used up."""
 
+    @property
+    def skipped(self) -> tuple[SkippedKey, ...]:
+        """Keys to add to the map; derived here, after the message authenticated."""
+        return chains.skipped_keys(self.gaps) if self.gaps else ()
+
     def __repr__(self) -> str:
-        return f"PqReceiving(key redacted, {len(self.skipped)} skipped, used {self.used!r})"
+        return f"PqReceiving(key redacted, {len(self.gaps)} gaps, used {self.used!r})"
 
 
 class EpochKeys(NamedTuple):
@@ -145,19 +150,28 @@ def receive(state: PqRatchetState, header: Header, find: FindSkipped, max_skip: 
         TooManySkippedError: the header skips more than `max_skip`.
     """
     epoch, index = header.pq_epoch, header.pq_index
-    chain = _chain_of(state, epoch)
+    open_chains = state.receiving
+    newest, oldest = open_chains[-1], open_chains[0]
+    chain = newest if newest.epoch == epoch else oldest if oldest.epoch == epoch else _closed_chain(state, epoch)
     if chain is None or index < chain.next_index:
         position = SkippedPosition(Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"), index)
         key = _skipped(find, position, gone=chain is None)
         return PqReceiving(state._replace(received=state.received + 1), key, (), position)
-    skipped: tuple[SkippedKey, ...] = ()
+    gaps: tuple[chains.Gap, ...] = ()
     at_index: bytes = chain.key
     if index != chain.next_index:
         origin = (Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"))
-        at_index, skipped = chains.skip(at_index, chain.next_index, index, origin, max_skip)
+        at_index, gaps = chains.skip(at_index, chain.next_index, index, origin, max_skip)
     chain_key, message_key = kdf.kdf_pair(at_index, chains.PQ_CHAIN + index.to_bytes(4, "big"))
     advanced = new_record(PqReceivingChain, (epoch, chain_key, index + 1))
-    return new_record(PqReceiving, (_counted(state, advanced), message_key, skipped, None))
+    if chain is oldest:
+        open_chains = (advanced, *open_chains[1:])
+    elif chain is newest:
+        open_chains = (*open_chains[:-1], advanced)
+    else:
+        state = _advance_closed(state, advanced)
+    counted = new_record(PqRatchetState, (state.sent, state.received + 1, state.sending, open_chains, *state[4:]))
+    return new_record(PqReceiving, (counted, message_key, gaps, None))
 
 
 def close_chains(state: PqRatchetState, epoch: int, now: int, receives: int) -> PqRatchetState:
@@ -173,38 +187,25 @@ def close_chains(state: PqRatchetState, epoch: int, now: int, receives: int) -> 
 
 
 def forget_closed(state: PqRatchetState, now: int) -> PqRatchetState:
-    """Drop the chains that were closed more than 7 days before `now`.
+    """Drop the chains that were closed more than 7 days before `now`, from the oldest on.
 
     Call it only after the inbox was drained once since coming online: their messages may be waiting there.
     """
-    kept = tuple(each for each in state.closed if now - each.closed_at <= CLOSED_EPOCH_LIFETIME_MS)
+    kept = tuple(dropwhile(lambda each: now - each.closed_at > CLOSED_EPOCH_LIFETIME_MS, state.closed))
     return state if kept == state.closed else state._replace(closed=kept)
 
 
-def _chain_of(state: PqRatchetState, epoch: int) -> PqReceivingChain | None:
-    """Return an epoch's chain; None if it is gone."""
-    for chain in reversed(state.receiving):
-        if chain.epoch == epoch:
-            return chain
+def _closed_chain(state: PqRatchetState, epoch: int) -> PqReceivingChain | None:
+    """Return the closed chain of an epoch; None if it is gone."""
     if epoch > state.receiving[-1].epoch:
         raise EpochUnknownError(epoch)
-    for closed in state.closed:
-        if closed.chain.epoch == epoch:
-            return closed.chain
-    return None
+    return next((each.chain for each in state.closed if each.chain.epoch == epoch), None)
 
 
-def _counted(state: PqRatchetState, advanced: PqReceivingChain) -> PqRatchetState:
-    """Return the state after a message of this chain."""
-    epoch, received, open_chains = advanced.epoch, state.received + 1, state.receiving
-    if epoch < open_chains[0].epoch:
-        closed = [each._replace(chain=advanced) if each.chain.epoch == epoch else each for each in state.closed]
-        return state._replace(received=received, closed=tuple(closed))
-    if len(open_chains) == 1:
-        open_chains = (advanced,)
-    else:
-        open_chains = tuple([advanced if each.epoch == epoch else each for each in open_chains])
-    return new_record(PqRatchetState, (state.sent, received, state.sending, open_chains, *state[4:]))
+def _advance_closed(state: PqRatchetState, advanced: PqReceivingChain) -> PqRatchetState:
+    epoch = advanced.epoch
+    closed = (each._replace(chain=advanced) if each.chain.epoch == epoch else each for each in state.closed)
+    return state._replace(closed=tuple(closed))
 
 
 def _skipped(find: FindSkipped, position: SkippedPosition, *, gone: bool) -> bytes:

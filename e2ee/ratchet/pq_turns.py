@@ -76,8 +76,8 @@ def after_authentication(
         AuthenticationError: the payload has no place in this phase, its mac is wrong, or ek is no encapsulation key.
     """
     epoch = header.pq_epoch
-    if state.received >= PQ_STALLED_RECEIVED and _has_stalled(state):
-        state = state._replace(turn=state.turn._replace(reported=True))
+    if state.received >= PQ_STALLED_RECEIVED and state.sent >= PQ_STALLED_SENT:
+        state = _report(state)
     if epoch > state.receiving[0].epoch:
         state = close_chains(state, epoch, *moment)
     phase = state.turn.phase
@@ -95,6 +95,11 @@ def ask_for_healing(state: PqRatchetState) -> PqRatchetState:
     return state._replace(turn=state.turn._replace(healing=True, fresh=False))
 
 
+def is_to_heal(state: PqRatchetState) -> bool:
+    """Whether the turn is ours with healing still to come: what was under way at the call has just completed."""
+    return state.turn.healing and type(state.turn.phase) is ProposeIdle
+
+
 def _is_due(state: PqRatchetState, now: int) -> bool:
     turn = state.turn
     by_number = state.sent + state.received >= PQ_PROPOSAL_MESSAGES
@@ -107,8 +112,11 @@ def _is_attached(state: PqRatchetState, now: int) -> bool:
     return by_number or turn.asked or turn.again or turn.healing or now - turn.attached_at >= PQ_ATTACH_AGE_MS
 
 
-def _has_stalled(state: PqRatchetState) -> bool:
-    return state.sent >= PQ_STALLED_SENT and type(state.turn.phase) is not ProposeIdle
+def _report(state: PqRatchetState) -> PqRatchetState:
+    """Return the state once the application is to be told that the epoch does not progress."""
+    if state.turn.reported or type(state.turn.phase) is ProposeIdle:
+        return state
+    return state._replace(turn=state.turn._replace(reported=True))
 
 
 def _payload(phase: PqPhase) -> tuple[int, bytes]:

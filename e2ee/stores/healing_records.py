@@ -34,7 +34,7 @@ class Healing(NamedTuple):
     asked_at: int = 0
     """When we last sent a retry request."""
     outranked: bool = False
-    """A session that we gave up outranks the one that we send on, so that the peer may go on with it: start anew."""
+    """A session that we gave up outranks all others, and the peer may go on with it: start anew."""
     wanted: tuple[Wanted, ...] = ()
     """Oldest first; at most 256."""
 

@@ -28,6 +28,7 @@ _WITH_CONTENT, _WITHOUT = b"C", b""
 _DUE, _DONE = b"due", b""
 _TRIM_EVERY = 64
 """Counting takes time in proportion to the count: the limit is looked at now and then."""
+_STRIP_STEP = 16
 
 
 @final
@@ -163,11 +164,15 @@ def _read_content(reader: Reader) -> SentContent:
 
 def _strip(tx: Transaction, limit: int | None, before: int) -> None:
     """Take the content out of the oldest records, `limit` at most, whose time is below `before`."""
-    for record in tx.scan(Table.SENT, _WITH_CONTENT, limit=limit):
-        if record.order >= before:
-            break
-        sent, _ = _decode(EnvelopeId(record.key), record.value)
-        log_envelope(tx, sent, None, record.order)
+    stripped = 0
+    # A few at a time: mostly the first one may stay.
+    while some := tx.scan(Table.SENT, _WITH_CONTENT, limit=_STRIP_STEP):
+        for record in some:
+            if stripped == limit or record.order >= before:
+                return
+            sent, _ = _decode(EnvelopeId(record.key), record.value)
+            log_envelope(tx, sent, None, record.order)
+            stripped += 1
 
 
 def _resend_key(message_id: MessageId, recipient: DeviceAddress) -> bytes:
@@ -191,6 +196,8 @@ def _decode_resend(data: bytes) -> Resend:
     try:
         message_id, recipient = MessageId.decode(reader), DeviceAddress.decode(reader)
         original, number = EnvelopeId.decode(reader), reader.u64()
-        return Resend(message_id, recipient, original, number, reader.u8(), reader.flag())
+        resend = Resend(message_id, recipient, original, number, reader.u8(), reader.flag())
+        reader.finish()
     except ProtocolError:
         raise CorruptStateError("resend does not decode") from None
+    return resend

@@ -42,8 +42,23 @@ def sessions_with(tx: ReadTransaction, peer: DeviceAddress) -> list[Session]:
 
 
 def sending_session(tx: ReadTransaction, peer: DeviceAddress, now: int) -> Session | None:
-    """Return the session that both ends send on (protocol.md section 12.1), or None."""
-    return next((session for session in sessions_with(tx, peer) if session.may_send(now)), None)
+    """Return the session that both ends send on (protocol.md section 12.1), or None.
+
+    None older than a dead one: it may have leaked before, and its first message may have been kept back until now.
+    """
+    least = 0
+    for session in sessions_with(tx, peer):
+        if session.dead:
+            least = max(least, session.origin.created)
+        elif session.may_send(now):
+            return session if session.origin.created >= least else None
+    return None
+
+
+def is_stranger(tx: ReadTransaction, devices: Sequence[DeviceAddress]) -> bool:
+    """Whether a user with these devices has written to us, and we never to the user."""
+    sessions = [session for device in devices for session in sessions_with(tx, device)]
+    return bool(sessions) and not any(session.is_wanted for session in sessions)
 
 
 def add_session(tx: Transaction, session: Session) -> None:

@@ -128,7 +128,8 @@ class RatchetMessage(NamedTuple):
             raise MalformedMessageError("truncated")
         if MAX_INDEX in (index, pq_index):
             raise MalformedMessageError("index of 2^32 - 1, which would leave none for the next message")
-        key = RatchetPublicKey.from_bytes(ratchet_key)
+        # Almost no key has its top byte this high, so hardly any takes the check's way through three calls.
+        key = RatchetPublicKey(ratchet_key) if ratchet_key[31] < 0x7F else RatchetPublicKey.from_bytes(ratchet_key)
         payload = data[_HEADER.size : payload_end]
         nonce_start = payload_end + COMMITMENT_LENGTH
         header = _new(RatchetHeader, (key, previous, index, pq_epoch, pq_index, pq_type, payload))

@@ -1,9 +1,9 @@
-"""Retry requests as an oracle, as an amplifier, as a way to revive sessions (docs/attacks.md, rows 24, 49 to 52)."""
+"""Retry requests as an oracle, as an amplifier, as a way to revive sessions (docs/attacks.md, rows 24, 54 to 56)."""
 
 from dataclasses import replace
 from itertools import pairwise
 
-from e2ee.limits import FRESH_SESSION_MS
+from e2ee.limits import FRESH_SESSION_MS, MAX_RESENDS
 from e2ee.messenger import Outcome, Reception
 from e2ee.ports import Table
 from e2ee.stores import records
@@ -83,6 +83,43 @@ def test_a_retry_request_for_a_message_meant_for_someone_else_is_not_honoured() 
     assert (tended.queued, tended.sessions_wanted, tended.notices) == (0, (), ())
     assert alice.snapshot()[Table.RESENDS] == ()
     assert not alice.sending_session(bob).dead
+
+
+def test_retry_requests_on_ever_new_sessions_are_no_amplifier() -> None:
+    """A hostile recipient names everything that it was ever sent, what was sent again included, on one session more."""
+    alice, bob = people("alice", "bob")
+    envelopes = [alice.encrypt(bob, "x" * 1000) for _ in range(5)]
+    sent_again = 0
+    for _ in range(MAX_RESENDS + 3):
+        bob.world.wait(1)
+        bob.start_session(alice)
+        assert request(bob, alice, *envelopes).outcome is Outcome.CONSUMED
+        tended = alice.messenger.tend()
+        sent_again += tended.queued
+        envelopes += [entry.envelope for entry in alice.messenger.outbox()]
+        alice.messenger.outbox_settled([entry.envelope_id for entry in alice.messenger.outbox()])
+    assert sent_again == 5 * MAX_RESENDS
+
+
+def test_retry_requests_on_sessions_out_of_order_cause_one_session_an_hour() -> None:
+    """Each ends the session that we started last, on a lower one that came later."""
+    alice, bob = people("alice", "bob")
+    started = 0
+    for _ in range(5):
+        heard = alice.encrypt(bob, "heard")
+        bob.receive(heard)
+        bob.forget_sessions(alice)
+        bob.world.wait(-FRESH_SESSION_MS)
+        bob.start_session(alice)
+        bob.world.wait(FRESH_SESSION_MS)
+        request(bob, alice, heard)
+        tended = alice.messenger.tend()
+        started += len(tended.sessions_wanted)
+        if tended.sessions_wanted:
+            alice.start_session(bob)
+            alice.messenger.tend()
+        bob.world.wait(1000)
+    assert started == 1
 
 
 def test_a_device_that_left_its_list_gets_nothing_again() -> None:

@@ -1,6 +1,7 @@
-"""kill -9 of a client between any two steps of registering, sending and receiving. Real processes, one real server.
+"""kill -9 of a client between any two steps of registering, sending, receiving and healing. Real processes, one server.
 
-A first life without a kill lists the steps; then one client for each step dies there, and lives again.
+A first life without a kill lists the steps; then one client for each step dies there, and lives again. What happens
+only now and then, and takes a clock that can be set, dies in test_crash_devices.py.
 """
 
 import json
@@ -12,6 +13,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Queue
@@ -37,6 +39,8 @@ Step = tuple[str, int]
 _ROOT = Path(e2ee.__file__).parents[1]
 _ZYGOTES = 3
 KILLED = -SIGKILL
+HEALING = (("_refuse", 1), ("tend", 1), ("start_session", 1), ("tend", 2), ("receive", 1))
+"""The commits that lead from an unreadable envelope to its message: which method, and the how-manieth of it."""
 
 
 class Zygote:
@@ -124,10 +128,33 @@ class Person:
         job = Job(server.url, self.name, server.token(self.name), *paths, send or [], awaited, kill)
         return self.stage.run(job)
 
-    def lines(self, kind: str) -> list[dict[str, Any]]:
+    def lines(self, *kinds: str) -> list[dict[str, Any]]:
         if not self.report.exists():
             return []
-        return [line for line in map(json.loads, self.report.read_text().splitlines()) if kind in line]
+        lines = map(json.loads, self.report.read_text().splitlines())
+        return [line for line in lines if not line.keys().isdisjoint(kinds)]
+
+    def events(self) -> Counter[str]:
+        return Counter(line["event"] for line in self.lines("event"))
+
+    def released(self) -> set[bytes]:
+        """The ids of all envelopes of this user that ever reached the server."""
+        query = (
+            "SELECT envelope_id FROM e2ee_envelopes JOIN e2ee_inbox_senders ON sender_id = e2ee_inbox_senders.id"
+            " WHERE user_id = ?"
+        )
+        with closing(sqlite3.connect(self.stage.server.database)) as database:
+            return {row[0] for row in database.execute(query, (self.name,))}
+
+    def logged(self) -> set[bytes]:
+        """The ids of all envelopes that the store ever committed."""
+        with SqliteStore.open(self.store, key=KEY) as store, store.read() as tx:
+            return {record.key for record in tx.scan(Table.SENT)}
+
+    def forget_sessions(self) -> None:
+        with SqliteStore.open(self.store, key=KEY) as store, store.write() as tx:
+            for record in tx.scan(Table.SESSIONS):
+                tx.delete(Table.SESSIONS, record.key)
 
     def steps(self) -> list[Step]:
         """The steps of the last life that came to its end."""
@@ -245,10 +272,40 @@ def test_a_recipient_killed_at_any_step_accepts_each_message_once_and_shows_it_a
         assert_received_once(dave, [carol])
 
 
+def test_a_recipient_that_lost_its_sessions_killed_around_any_commit_of_healing_gets_each_message_once(
+    stage: Stage,
+) -> None:
+    """Unreadable, a fresh session, a retry request, the message again; while the sender is online."""
+    sender = Person(stage, "erin")
+    steps = [(f"{moment} commit of {method}", number) for method, number in HEALING for moment in ("before", "after")]
+    patients = [Person(stage, f"frank{number}") for number in range(len(steps))]
+    assert sender.live() == 0
+    greetings = [(sender.name, f"from {patient.name}") for patient in patients]
+    assert set(stage.pool.map(lambda patient, greeting: patient.live(send=[greeting]), patients, greetings)) == {0}
+    assert sender.live(until=[text for _, text in greetings]) == 0
+    for patient in patients:
+        patient.forget_sessions()
+    assert sender.live(send=[(patient.name, f"to {patient.name}") for patient in patients]) == 0
+
+    def suffer(patient: Person, step: Step) -> None:
+        assert patient.live(until=[f"to {patient.name}"], kill=step) == KILLED, step
+        assert patient.live(until=[f"to {patient.name}"]) == 0
+
+    resending = stage.pool.submit(sender.live, until=["enough"])
+    list(stage.pool.map(suffer, patients, steps))
+    assert patients[0].live(send=[(sender.name, "enough")]) == 0
+    assert resending.result() == 0
+    for patient in patients:
+        text = f"to {patient.name}"
+        assert list(patient.shown()[text]) == [sender.queued()[text]]
+    assert_orderly([sender, *patients])
+
+
 def assert_every_kind_killed(steps: list[Step], killed: list[bool]) -> None:
     """Tasks take turns differently in each life, so a step may not come; but no kind of step was left out."""
-    kinds = {name for name, _ in steps}
-    assert {name for (name, _), died in zip(steps, killed, strict=True) if died} == kinds
+    kinds = {name.partition(" of ")[0] for name, _ in steps}
+    died = {name.partition(" of ")[0] for (name, _), died in zip(steps, killed, strict=True) if died}
+    assert died == kinds
     assert sum(killed) >= 0.9 * len(killed)
 
 
@@ -261,6 +318,20 @@ def assert_received_once(recipient: Person, senders: list[Person]) -> None:
     assert recipient.accepted() == len(shown)
     assert recipient.lines("ended")[-1]["unreadable"] == 0
     assert all(sender.lines("ended")[-1]["outbox"] == 0 for sender in senders)
+    assert all(sender.released() for sender in senders)
+    assert_orderly([recipient, *senders])
+
+
+def assert_orderly(people: list[Person]) -> None:
+    """What holds for everybody, however often they died."""
+    for person in people:
+        assert person.events()["StoreRolledBack"] == 0, "a crash never looks like a rollback"
+        assert person.events()["Ended"] == 0
+        confirmed: set[str] = set()
+        for line in person.lines("shown", "confirmed"):
+            assert "confirmed" in line or line["message_id"] not in confirmed, "what was confirmed is not shown again"
+            confirmed.add(line.get("confirmed", ""))
+        assert person.released() <= person.logged(), "no ciphertext leaves before its commit"
 
 
 def assert_prekeys_went_out_once(stage: Stage) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from e2ee import notices
-from e2ee.ports import Table
+from e2ee.ports import Store, Table
 from e2ee.stores import session_records
 from e2ee.stores.sqlite import SqliteStore
 from tests.client_world import Actor, ClientWorld, client_world, within
@@ -21,8 +21,8 @@ async def world(tmp_path: Path) -> AsyncIterator[ClientWorld]:
         yield made
 
 
-def forget_sessions(actor: Actor) -> None:
-    with actor.store.write() as tx:
+def forget_sessions(store: Store) -> None:
+    with store.write() as tx:
         for record in tx.scan(Table.SESSIONS):
             tx.delete(Table.SESSIONS, record.key)
 
@@ -37,12 +37,23 @@ def heard(actor: Actor, kind: type[notices.Notice]) -> bool:
     return any(isinstance(event, kind) for event in actor.told)
 
 
-async def test_messages_of_a_lost_session_are_asked_for_and_arrive(world: ClientWorld) -> None:
-    alice, bob = await world.talking()
-    forget_sessions(bob)
+async def test_messages_of_a_lost_session_are_asked_for_and_arrive(world: ClientWorld, tmp_path: Path) -> None:
+    path = tmp_path / "bob.db"
+    alice = await world.open("alice")
+    bob = await world.open("bob", store=SqliteStore.create(path, key=KEY))
+    for sender, recipient in ((alice, bob), (bob, alice)):
+        await sender.client.send(recipient.user, "hello")
+        assert await recipient.read() == ["hello"]
+    await within(bob.client.aclose())
+    # While bob is away, so that all of it is there when he asks: a device asks once a minute.
     texts = [f"lost {number}" for number in range(5)]
     for text in texts:
         await alice.client.send("bob", text)
+    await within(alice.client.flushed())
+
+    store = SqliteStore.open(path, key=KEY)
+    forget_sessions(store)
+    bob = await world.open("bob", store=store)
     assert sorted(map(str, await bob.read(5))) == texts
     assert heard(bob, notices.AskedAgain)
     assert heard(alice, notices.SessionReplaced)

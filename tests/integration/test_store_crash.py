@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from e2ee.errors import StoreLockedError
+from e2ee.messenger import Messenger, Outcome
 from e2ee.ports import Table
 from e2ee.stores.sqlite import SqliteStore
 from tests.store_files import KEY, contents, python
+from tests.world import World, talk
 
 # Each transaction writes its number to four tables, deletes its predecessor's second row, and says so once committed.
 WRITER = """
@@ -36,9 +38,16 @@ while True:
 
 HOLDER = """
 import sys
+from e2ee.errors import StoreLockedError
 from e2ee.ports import Table
 from e2ee.stores.sqlite import SqliteStore
-store = SqliteStore.open(sys.argv[1], key=bytes(range(32)))
+key = bytes(range(32))
+if sys.argv[3:] == ["wait"]:
+    try:
+        SqliteStore.open(sys.argv[1], key=key)
+    except StoreLockedError:
+        print("waiting", flush=True)
+store = SqliteStore.open(sys.argv[1], key=key, wait=60)
 if sys.argv[2] == "inside":
     tx = store.write()
     with tx:
@@ -49,6 +58,19 @@ if sys.argv[2] == "inside":
 print("ready", flush=True)
 sys.stdin.readline()
 store.close()
+"""
+
+
+# Sends, as soon as it gets the store, the messages that its arguments name; says so after each one.
+SENDER = """
+import sys
+from e2ee.messenger import Messenger
+from e2ee.stores.sqlite import SqliteStore
+from e2ee.wire.identifiers import parse_user_id
+for text in sys.argv[2:]:
+    with SqliteStore.open(sys.argv[1], key=bytes(range(32)), wait=60) as store:
+        Messenger.open(store).send(parse_user_id("bob"), text)
+    print(text, flush=True)
 """
 
 
@@ -118,6 +140,43 @@ def test_a_second_process_that_waits_gets_the_store_when_the_first_closes(path: 
         waiting.join()
     [store] = opened
     store.close()
+
+
+def test_a_second_process_that_waits_gets_the_store_when_the_first_is_killed(path: Path) -> None:
+    """In the middle of a transaction, which leaves no trace."""
+    with SqliteStore.open(path, key=KEY) as store:
+        before = contents(store)
+    with python(HOLDER, path, "inside") as first, python(HOLDER, path, "outside", "wait") as second:
+        assert first.stdout is not None
+        assert second.stdout is not None
+        assert first.stdout.readline() == "ready\n"
+        assert second.stdout.readline() == "waiting\n"
+        first.kill()
+        assert second.stdout.readline() == "ready\n"
+        with pytest.raises(StoreLockedError):
+            SqliteStore.open(path, key=KEY)
+        second.communicate("close\n")
+        assert second.returncode == 0
+    with SqliteStore.open(path, key=KEY) as store:
+        assert contents(store) == before
+
+
+def test_processes_that_send_from_one_store_in_turns_use_each_counter_and_key_once(tmp_path: Path) -> None:
+    path, world = tmp_path / "alice", World("two processes")
+    with SqliteStore.create(path, key=KEY) as store:
+        alice, bob = world.device("alice", store=store), world.device("bob")
+        talk(alice, bob)
+        counter = world.network.accepted[alice.address]
+    texts = [[f"{process} {number}" for number in range(10)] for process in "AB"]
+    processes = [python(SENDER, path, *each) for each in texts]
+    for process in processes:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    with SqliteStore.open(path, key=KEY) as store:
+        entries = Messenger.open(store).outbox()
+    assert [entry.counter for entry in entries] == list(range(counter + 1, counter + 21))
+    assert [bob.receive(entry.envelope).outcome for entry in entries] == [Outcome.STORED] * 20
+    assert sorted(map(str, bob.read())) == sorted(text for each in texts for text in each)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

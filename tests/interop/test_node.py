@@ -15,10 +15,13 @@ import pytest
 from e2ee.messenger import Messenger, Outcome
 from e2ee.prekey_supply import ServerCounts
 from e2ee.safety_number import safety_number
+from e2ee.sending import Queued
 from e2ee.stores.memory import MemoryStore
-from e2ee.wire.content import decode_application
+from e2ee.wire.content import ContentKind, decode_application
 from e2ee.wire.device_list import SignedDeviceList
+from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import UserId
+from e2ee.wire.message import PqPayloadType, PreKeyMessage, RatchetHeader, decode_body
 from e2ee.wire.prekey_bundle import PreKeyBundle
 from e2ee.wire.public_keys import AccountKey
 
@@ -27,6 +30,7 @@ ROOT = HERE.parents[2]
 
 MESSAGES = 200
 LOSS = 0.15
+REPEATED = 0.2
 ALICE, BOB = UserId("alice"), UserId("bob")
 
 
@@ -58,14 +62,22 @@ def test_the_second_implementation_answers_every_vector() -> None:
 @pytest.mark.parametrize("begin", ["ours", "theirs"])
 def test_a_long_conversation_with_loss_and_reordering_is_read_on_both_sides(begin: str, seed: int) -> None:
     with closing(NodePeer(BOB)) as theirs:
-        ours = OurPeer(ALICE)
-        starts: dict[str, Callable[[], None]] = {
-            "ours": lambda: ours.start(theirs.device_list(), theirs.bundle()),
-            "theirs": lambda: theirs.start(ALICE, ours.device_list(), ours.bundle()),
-        }
-        starts[begin]()
-        first: Peer = ours if begin == "ours" else theirs
-        assert converse(first, theirs if first is ours else ours, Random(seed)) > MESSAGES / 2
+        first, second = acquaint(OurPeer(ALICE), theirs, begin)
+        assert converse(first, second, Random(seed)) > MESSAGES / 2
+        # The roles swap with every epoch: in two of them each side has proposed once and answered once.
+        assert min(epochs_of(first, second)) >= 2
+        assert theirs.session()["epoch"] == header_of(theirs.write(ALICE, "")).pq_epoch + 1
+
+
+@pytest.mark.parametrize("begin", ["ours", "theirs"])
+def test_healing_asked_for_by_both_sides_takes_four_round_trips_when_a_payload_is_lost(begin: str) -> None:
+    with closing(NodePeer(BOB)) as theirs:
+        first, second = acquaint(OurPeer(ALICE), theirs, begin)
+        for lost in range(3):
+            before = max(epochs_of(first, second))
+            heal(first, second, lost)
+            assert min(epochs_of(first, second)) > before
+            assert not theirs.session()["healing"]
 
 
 def test_both_ends_see_the_same_safety_number() -> None:
@@ -77,26 +89,72 @@ def test_both_ends_see_the_same_safety_number() -> None:
         assert theirs.ask("safety", user=ALICE)["number"] == safety_number((ALICE, alice), (BOB, bob))
 
 
+def acquaint(ours: "OurPeer", theirs: "NodePeer", begin: str) -> tuple["Peer", "Peer"]:
+    """Start a session and exchange its first two messages; return who began and who answered."""
+    starts: dict[str, Callable[[], None]] = {
+        "ours": lambda: ours.start(theirs.device_list(), theirs.bundle()),
+        "theirs": lambda: theirs.start(ours.user, ours.device_list(), ours.bundle()),
+    }
+    starts[begin]()
+    first, second = (ours, theirs) if begin == "ours" else (theirs, ours)
+    second.read(first.write(second.user, "hello"), "hello")
+    first.read(second.write(first.user, "hello to you"), "hello to you")
+    return first, second
+
+
 def converse(first: "Peer", second: "Peer", random: Random) -> int:
-    """Exchange messages; lose some, delay others past later ones; return how many were read."""
-    peers = [first, second]
-    # Until the second end has read something it cannot answer, so the first message is not lost.
-    second.read(first.write(second.user, "message 0"), "message 0")
+    """Exchange messages; lose some, repeat some, delay others past later ones; return how many were read."""
     under_way: list[tuple[Peer, bytes, str]] = []
-    read = 1
-    for number in range(1, MESSAGES):
-        sender, recipient = random.sample(peers, 2)
-        text = f"message {number}"
-        envelope = sender.write(recipient.user, text)
-        if random.random() >= LOSS:
-            under_way.append((recipient, envelope, text))
-        while len(under_way) > 10 or (under_way and random.random() < 0.5):
-            recipient, envelope, text = under_way.pop(random.randrange(len(under_way)))
-            recipient.read(envelope, text)
-            read += 1
-    for recipient, envelope, text in under_way:
+    read = 0
+
+    def deliver() -> None:
+        recipient, envelope, text = under_way.pop(random.randrange(len(under_way)))
         recipient.read(envelope, text)
-    return read + len(under_way)
+        if random.random() < REPEATED:
+            recipient.read_again(envelope)
+
+    for number in range(MESSAGES):
+        sender, recipient = random.sample([first, second], 2)
+        envelope = sender.write(recipient.user, f"message {number}")
+        if random.random() >= LOSS:
+            under_way.append((recipient, envelope, f"message {number}"))
+            read += 1
+        while len(under_way) > 10 or (under_way and random.random() < 0.5):
+            deliver()
+    while under_way:
+        deliver()
+    return read
+
+
+def heal(first: "Peer", second: "Peer", lost: int) -> None:
+    """Both ask for healing before they hear of each other; of the messages with a payload, one is lost."""
+    ways = [(first, second), (second, first)]
+    calls = [sender.heal(recipient.user) for sender, recipient in ways]
+    payloads = 0
+    for number in range(8):
+        sender, recipient = ways[number % 2]
+        envelope = calls[number] if number < 2 else sender.write(recipient.user, f"message {number}")
+        payloads += header_of(envelope).pq_type != PqPayloadType.NONE
+        if header_of(envelope).pq_type != PqPayloadType.NONE and payloads == lost + 1:
+            continue
+        if number < 2:
+            recipient.read_empty(envelope)
+        else:
+            recipient.read(envelope, f"message {number}")
+    assert payloads > lost
+    # Who still heals has a payload on every message.
+    for sender, recipient in ways:
+        assert header_of(sender.write(recipient.user, "healed")).pq_type == PqPayloadType.NONE
+
+
+def epochs_of(first: "Peer", second: "Peer") -> list[int]:
+    """How many post-quantum epochs each has completed: the one that it sends in."""
+    return [header_of(first.write(second.user, "")).pq_epoch, header_of(second.write(first.user, "")).pq_epoch]
+
+
+def header_of(envelope: bytes) -> RatchetHeader:
+    body = decode_body(Envelope.decode(envelope).body)
+    return (body.message if isinstance(body, PreKeyMessage) else body).header
 
 
 @final
@@ -122,7 +180,13 @@ class OurPeer:
         self.messenger.start_session(PreKeyBundle.decode(bundle))
 
     def write(self, to: UserId, text: str) -> bytes:
-        (entry,) = self.messenger.send(to, text).entries
+        return self._released(self.messenger.send(to, text))
+
+    def heal(self, to: UserId) -> bytes:
+        return self._released(self.messenger.heal_now(to))
+
+    def _released(self, queued: Queued) -> bytes:
+        (entry,) = queued.entries
         self.messenger.outbox_settled([entry.envelope_id])
         return entry.envelope
 
@@ -132,6 +196,14 @@ class OurPeer:
         (message,) = self.messenger.inbound()
         assert decode_application(message.content.body) == text
         self.messenger.confirm(message.number)
+
+    def read_empty(self, envelope: bytes) -> None:
+        reception = self.messenger.receive(envelope)
+        assert reception.outcome is Outcome.CONSUMED, reception
+
+    def read_again(self, envelope: bytes) -> None:
+        reception = self.messenger.receive(envelope)
+        assert reception.outcome is Outcome.DUPLICATE, reception
 
 
 @final
@@ -156,11 +228,15 @@ class NodePeer:
         self._process.wait(timeout=10)
 
     def ask(self, op: str, **fields: object) -> dict[str, Any]:
+        answer = self._answer_to(op, **fields)
+        assert answer["ok"], answer
+        return answer
+
+    def _answer_to(self, op: str, **fields: object) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"op": op, **fields}) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(next(self._answers))
-        assert answer["ok"], answer
         return answer
 
     def device_list(self) -> bytes:
@@ -178,10 +254,26 @@ class NodePeer:
         assert self._peer_device.startswith(f"{to}/")
         return bytes.fromhex(self.ask("encrypt", to=self._peer_device, text=text)["envelope"])
 
+    def heal(self, to: UserId) -> bytes:
+        assert self._peer_device.startswith(f"{to}/")
+        return bytes.fromhex(self.ask("heal", to=self._peer_device)["envelope"])
+
     def read(self, envelope: bytes, text: str) -> None:
         answer = self.ask("receive", envelope=envelope.hex())
         assert (answer["fate"], answer["content"]["text"]) == ("delivered", text)
         self._peer_device = answer["sender"]
+
+    def read_empty(self, envelope: bytes) -> None:
+        answer = self.ask("receive", envelope=envelope.hex())
+        assert (answer["fate"], answer["content"]["kind"]) == ("accepted", ContentKind.EMPTY)
+
+    def read_again(self, envelope: bytes) -> None:
+        answer = self._answer_to("receive", envelope=envelope.hex())
+        assert answer.get("error") == "duplicate_message", answer
+
+    def session(self) -> dict[str, Any]:
+        (session,) = self.ask("sessions", **{"with": self._peer_device})["sessions"]
+        return dict(session)
 
 
 Peer = OurPeer | NodePeer

@@ -41,6 +41,21 @@ def pass_time(alice: Device, bob: Device, rounds: int = 12) -> int:
     return sent
 
 
+@pytest.mark.parametrize("said_before", range(8))
+@pytest.mark.parametrize("asking", [0, 1])
+def test_healing_completes_by_itself_whatever_was_under_way_at_the_call(said_before: int, asking: int) -> None:
+    ends = established()
+    for number in range(said_before):
+        ends[0].world.wait(DAY_MS)
+        sender, recipient = ends[number % 2], ends[1 - number % 2]
+        recipient.receive(sender.encrypt(recipient, "before the leak"))
+    device, peer = ends[asking], ends[1 - asking]
+    device.messenger.heal_now(peer.user_id)
+    pass_time(*ends)
+    assert not device.sending_session(peer).ratchets.pq.turn.healing
+    assert pass_time(*ends) == 0, "it comes to an end"
+
+
 @pytest.mark.parametrize("asking", ["initiator", "responder", "both"])
 def test_healing_completes_without_anything_being_said(asking: str) -> None:
     alice, bob = established()

@@ -63,6 +63,43 @@ def pass_on(sender: End, recipient: End) -> None:
     assert recipient.receive(header) == key
 
 
+def test_headers_count_from_zero_and_name_the_length_of_the_sending_chain_before() -> None:
+    alice, bob = ends()
+    first, _ = alice.send()
+    second, _ = alice.send()
+    bob.receive(first)
+    reply, _ = bob.send()
+    alice.receive(reply)
+    third, _ = alice.send()
+    numbers = [(each.previous_chain_length, each.chain_index) for each in (first, second, reply, third)]
+    assert numbers == [(0, 0), (0, 1), (0, 0), (2, 0)]
+
+
+def test_a_turn_with_gaps_in_both_chains_keeps_the_keys_of_both() -> None:
+    alice, bob = ends()
+    pass_on(alice, bob)
+    late = [alice.send()]
+    pass_on(bob, alice)
+    late.append(alice.send())
+    pass_on(alice, bob)
+    assert len(bob.skipped) == 2
+    for header, key in late:
+        assert bob.receive(header) == key
+
+
+def test_a_chain_is_known_while_it_is_open_and_after_it_was_closed_and_no_other_is() -> None:
+    alice, bob = ends()
+    pass_on(alice, bob)
+    first, _ = alice.send()
+    assert double_ratchet.knows(bob.state, first, nothing_skipped)
+    pass_on(bob, alice)
+    second, _ = alice.send()
+    assert not double_ratchet.knows(bob.state, second, nothing_skipped)
+    bob.receive(second)
+    assert double_ratchet.knows(bob.state, second, nothing_skipped)
+    assert double_ratchet.knows(bob.state, first, nothing_skipped)
+
+
 def test_ping_pong_agrees_on_every_key_and_turns_the_ratchet_each_time() -> None:
     alice, bob = ends()
     ratchet_keys = set()
@@ -175,7 +212,7 @@ def test_too_large_a_gap_is_refused_before_any_key_is_computed(monkeypatch: pyte
     def refuse(*_: object) -> tuple[bytes, bytes]:
         raise AssertionError("a chain step was computed")
 
-    monkeypatch.setattr(chains, "advance", refuse)
+    monkeypatch.setattr(chains, "kdf_pair", refuse)
     with pytest.raises(TooManySkippedError):
         bob.peek(header)
 

@@ -120,6 +120,23 @@ def test_a_late_message_of_a_closed_epoch_is_read_and_advances_its_chain() -> No
     assert (closed.chain.epoch, closed.chain.next_index, closed.closed_at) == (3, 3, NOW)
 
 
+def test_a_message_advances_the_chain_of_its_epoch_and_no_other() -> None:
+    older, newer = ClosedPqChain(chain(2), NOW, 5), ClosedPqChain(chain(3), NOW, 7)
+    state = at_epoch(4, older, newer)._replace(receiving=(chain(4), chain(5)))
+
+    of_receiving = pq_ratchet.receive(state, PqHeader(5, 0), nothing_skipped).state
+    assert (of_receiving.receiving[0], of_receiving.closed) == (chain(4), state.closed)
+    assert (of_receiving.receiving[1].epoch, of_receiving.receiving[1].next_index) == (5, 1)
+    of_older = pq_ratchet.receive(state, PqHeader(4, 0), nothing_skipped).state
+    assert (of_older.receiving[1], of_older.closed) == (chain(5), state.closed)
+    assert (of_older.receiving[0].epoch, of_older.receiving[0].next_index) == (4, 1)
+    of_closed = pq_ratchet.receive(state, PqHeader(3, 0), nothing_skipped).state
+    assert (of_closed.receiving, of_closed.closed[0]) == (state.receiving, older)
+    assert (of_closed.closed[1].chain.epoch, of_closed.closed[1].chain.next_index) == (3, 1)
+    for advanced in (of_receiving, of_older, of_closed):
+        assert advanced.received == state.received + 1
+
+
 def test_at_most_64_closed_epochs_are_kept_and_the_oldest_goes() -> None:
     closed = tuple(ClosedPqChain(chain(each), NOW, 0) for each in range(MAX_CLOSED_EPOCHS))
     state = at_epoch(64, *closed)._replace(receiving=(chain(64), chain(65)))
@@ -155,6 +172,7 @@ def test_the_outcomes_of_a_step_show_no_key() -> None:
     alice, bob = ends()
     sent = send(alice)
     received = pq_ratchet.receive(bob, sent.header, nothing_skipped)
+    assert repr(pq_ratchet.send(alice)) == "PqSending(key redacted)"
     for shown in (repr(pq_ratchet.send(alice)), repr(received), repr(sent.state), repr(received.state)):
         assert sent.message_key.hex() not in shown
         assert repr(sent.message_key) not in shown

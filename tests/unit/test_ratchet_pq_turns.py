@@ -121,19 +121,28 @@ def test_ten_epochs_agree_and_each_has_other_keys() -> None:
     assert len(seen) == 2 * 11
 
 
-def test_every_phase_knows_when_it_was_entered() -> None:
-    alice, bob = due()
+def test_every_phase_counts_from_zero_and_knows_when_it_was_entered() -> None:
+    alice, bob = ends()
+    for _ in range(3):
+        exchange(alice, bob)
+
+    def entered(end: End, *, sent: int) -> bool:
+        state = end.state
+        return (state.sent, state.received, state.turn.entered_at) == (sent, 0, end.now)
+
+    alice.now += PQ_PROPOSAL_AGE_MS
     offer = alice.send()
-    assert alice.state.turn.entered_at == alice.now
+    assert entered(alice, sent=1)
     bob.now += 1
     bob.receive(offer)
-    assert bob.state.turn.entered_at == bob.now
+    assert entered(bob, sent=0)
     alice.now += 2
     alice.receive(bob.send())
-    assert alice.state.turn.entered_at == alice.now
+    assert entered(alice, sent=0)
     bob.now += 3
     bob.receive(alice.send())
-    assert bob.state.turn.entered_at == bob.now
+    assert entered(bob, sent=0)
+    assert bob.state.closed[-1].closed_at == bob.now
 
 
 def test_a_proposal_is_due_after_50_messages_sent_and_received() -> None:
@@ -251,6 +260,13 @@ def test_a_proposal_for_another_epoch_is_refused_although_its_key_is_right() -> 
     bob.refuse((0, EK, proposal(bob.state, RatchetKemSeed.generate(RNG).encapsulation_key().raw, epoch=2)))
 
 
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_payload_under_an_epoch_that_is_not_agreed_yet_is_refused(epoch: int) -> None:
+    alice, _ = due()
+    alice.refuse((epoch, REQUEST, b""))
+    alice.receive((0, REQUEST, b""))
+
+
 def test_an_encapsulation_key_out_of_range_is_refused_although_its_mac_is_right() -> None:
     _, bob = due()
     bob.refuse((0, EK, proposal(bob.state, b"\xff" * 1184)))
@@ -339,7 +355,7 @@ def test_a_waiting_side_that_heals_asks_with_every_message_and_the_asked_side_of
     alice, bob = ends()
     bob.heal()
     asked = [bob.send() for _ in range(3)]
-    assert [each[1] for each in asked] == [REQUEST] * 3
+    assert asked == [(0, REQUEST, b"")] * 3
     alice.receive(asked[2])
     assert [alice.send()[1] for _ in range(5)] == [EK] * 5
 

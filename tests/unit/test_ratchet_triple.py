@@ -19,7 +19,7 @@ from e2ee.primitives import aead
 from e2ee.primitives.kdf import kdf
 from e2ee.private_keys import PreKeyPair, RootKey, SharedSecret
 from e2ee.ratchet import double_ratchet, pq_ratchet, pq_turns, triple_ratchet
-from e2ee.ratchet.skipped_keys import FindSkipped, nothing_skipped
+from e2ee.ratchet.skipped_keys import FindSkipped, Ratchet, nothing_skipped
 from e2ee.ratchet.state import RatchetState
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.wire.message import PQ_PAYLOAD_LENGTHS, PqPayloadType, RatchetHeader, RatchetMessage
@@ -90,6 +90,32 @@ def test_a_conversation_with_loss_and_reordering_decrypts() -> None:
     assert set(first.used) < set(found)
     assert len(first.used) == 2
     assert triple_ratchet.decrypt(first.state, AD, m1, Arrival(find, NOW)).plaintext == PLAINTEXT
+
+
+@pytest.mark.parametrize("ratchet", Ratchet)
+def test_a_message_that_uses_up_a_skipped_key_of_one_ratchet_names_that_one(ratchet: Ratchet) -> None:
+    alice, bob = established()
+    alice, (turning,) = encrypted(alice)
+    bob = triple_ratchet.decrypt(bob, AD, turning, ARRIVAL).state
+    after_first, _ = encrypted(alice)
+    after_second, (second,) = encrypted(after_first)
+    received = triple_ratchet.decrypt(bob, AD, second, ARRIVAL)
+    found = {each.position: each.key for each in received.skipped}
+    # A late message in one ratchet and the next one in the other: nobody honest pairs them so.
+    double, pq = (alice, after_second) if ratchet is Ratchet.DOUBLE else (after_second, alice)
+    _, (mixed,) = encrypted(RatchetState(double.double, pq.pq))
+    (used,) = triple_ratchet.decrypt(received.state, AD, mixed, Arrival(found.get, NOW)).used
+    assert used.ratchet is ratchet
+    assert used in found
+
+
+def test_every_message_that_authenticates_is_counted_once() -> None:
+    alice, bob = established()
+    before = bob.receives
+    for count in (1, 2, 3):
+        alice, (message,) = encrypted(alice)
+        bob = triple_ratchet.decrypt(bob, AD, message, ARRIVAL).state
+        assert bob.receives == before + count
 
 
 def test_every_flipped_byte_is_refused_and_changes_nothing() -> None:

@@ -88,9 +88,13 @@ def test_sessions_are_reset_at_most_once_an_hour_and_once_for_each_rollback() ->
     assert bob.messenger.note_connected(RelayStatement(1, 0, 1_000)) == ()
     bob.world.wait(FRESH_SESSION_MS - 1)
     assert bob.messenger.note_connected(RelayStatement(1, 0, 2_000)) == ()
+    assert bob.messenger.tend().again_in == 1
     bob.world.wait(1)
-    assert bob.messenger.note_connected(RelayStatement(1, 0, 2_000)) == (), "that one was taken note of"
+    assert bob.messenger.tend().notices == (StoreRolledBack(),), "that one was taken note of"
+    assert bob.messenger.note_connected(RelayStatement(1, 0, 3_000)) == ()
+    bob.world.wait(FRESH_SESSION_MS)
     assert bob.messenger.note_connected(RelayStatement(1, 0, 3_000)) == (StoreRolledBack(),)
+    assert bob.messenger.tend().notices == ()
 
 
 def test_a_crash_between_commit_and_network_never_looks_like_a_rollback() -> None:

@@ -12,9 +12,16 @@ from e2ee.errors import (
     MalformedMessageError,
     TooManySkippedError,
 )
-from e2ee.limits import CLOSED_EPOCH_LIFETIME_MS, MAX_SKIP, UNANSWERED_SESSION_MS
+from e2ee.limits import (
+    CLOSED_EPOCH_LIFETIME_MS,
+    MAX_SKIP,
+    PQ_STALLED_RECEIVED,
+    PQ_STALLED_SENT,
+    UNANSWERED_SESSION_MS,
+)
 from e2ee.pqxdh import Party, ResponderKeys
 from e2ee.primitives import aead, kdf
+from e2ee.private_keys import encapsulate
 from e2ee.ratchet import double_ratchet, pq_ratchet, triple_ratchet
 from e2ee.ratchet.skipped_keys import nothing_skipped
 from e2ee.ratchet.state import ClosedPqChain
@@ -76,6 +83,38 @@ def test_the_first_message_establishes_the_session_on_both_ends() -> None:
     assert received.session.peer == ALICE.address
     assert alice.peer == BOB.address
     assert alice.precedence == received.session.precedence
+
+
+def test_a_recorded_encapsulation_takes_the_place_of_a_fresh_one() -> None:
+    bundle = BOB.bundle().verify(verified_list(BOB), NOW)
+    recorded = encapsulate(bundle.kem_prekey.public_key)
+    session = start_as_initiator(
+        ALICE_PARTY, ALICE.identity, bundle, Clock(NOW, NOW), RNG, encapsulate=lambda _theirs: recorded
+    )
+    assert session.pending_handshake is not None
+    assert session.pending_handshake.kem_ciphertext == recorded[1]
+
+
+def test_both_ends_know_who_initiated_and_when_they_did_so_themselves() -> None:
+    alice, bob = established()
+    assert (alice.origin.we_initiated, alice.origin.established_at) == (True, NOW)
+    assert (bob.origin.we_initiated, bob.origin.established_at) == (False, NOW + 1)
+
+
+def test_any_message_of_ours_settles_the_answer_that_is_owed() -> None:
+    alice, bob = established()
+    alice, plain = sent(alice)
+    bob = bob.decrypt(plain, ARRIVAL).session
+    assert not bob.owes_answer
+    alice, offer = sent(alice.ask_for_healing()._replace(owes_answer=True))
+    assert not alice.owes_answer
+    owing = bob.decrypt(offer, ARRIVAL).session
+    assert owing.owes_answer
+    turn = alice.ratchets.pq.turn._replace(healing=False)
+    without_payload = alice.ratchets._replace(pq=alice.ratchets.pq._replace(turn=turn))
+    _, plain = sent(alice._replace(ratchets=without_payload))
+    assert owing.decrypt(plain, ARRIVAL).session.owes_answer
+    assert not sent(owing)[0].owes_answer
 
 
 def test_the_handshake_is_repeated_until_the_first_reply_authenticates() -> None:
@@ -228,6 +267,19 @@ def test_closed_epochs_are_forgotten_after_7_days_and_nothing_else_changes() -> 
 
     assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS) is closed
     assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS + 1) == session
+
+
+def test_the_message_that_shows_that_an_epoch_has_stalled_is_the_only_one_to_say_so() -> None:
+    alice, bob = established()
+    counted = bob.ratchets.pq._replace(sent=PQ_STALLED_SENT, received=PQ_STALLED_RECEIVED - 2)
+    bob = bob._replace(ratchets=bob.ratchets._replace(pq=counted))
+    said = []
+    for _ in range(3):
+        alice, message = sent(alice)
+        received = bob.decrypt(message, ARRIVAL)
+        bob = received.session
+        said.append(received.epoch_stalled)
+    assert said == [False, True, False]
 
 
 def test_contents_of_all_sizes_come_back_as_they_were() -> None:

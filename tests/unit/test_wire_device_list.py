@@ -156,7 +156,7 @@ def test_the_signature_covers_every_byte_of_the_list() -> None:
 
 
 def test_a_list_signed_by_a_key_other_than_the_one_it_names_is_refused() -> None:
-    with pytest.raises(InvalidSignatureError):
+    with pytest.raises(InvalidSignatureError, match="on device list"):
         sign_list(make_list([ALICE]), BOB.account).verify(UserId("alice"))
     # A device signing key signs prekeys, never lists.
     content = make_list([ALICE])
@@ -199,8 +199,9 @@ def test_listed_gives_the_entry_of_a_device() -> None:
 
 
 def test_an_unlisted_device_is_refused() -> None:
-    with pytest.raises(UnlistedDeviceError):
+    with pytest.raises(UnlistedDeviceError) as unlisted:
         verified_list(ALICE).listed(ALICE_PHONE.address)
+    assert unlisted.value.address == str(ALICE_PHONE.address)
 
 
 def test_the_same_device_id_under_another_user_is_refused() -> None:

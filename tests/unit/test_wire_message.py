@@ -19,6 +19,7 @@ from e2ee.wire.message import (
     decode_body,
 )
 from e2ee.wire.public_keys import AccountKey, DeviceSigningKey, EphemeralKey, IdentityKey, RatchetPublicKey
+from tests.ed25519_arithmetic import P
 from tests.wire_objects import seeded_rng
 
 _rng = seeded_rng("message")
@@ -120,9 +121,16 @@ def test_an_unknown_type_of_message_is_refused(kind: int) -> None:
         decode_body(changed(message().encode(), 1, bytes([kind])))
 
 
-def test_a_non_canonical_ratchet_key_is_refused() -> None:
+@pytest.mark.parametrize("u", [P, P + 1, 2**255 - 1, 2**255, 2**256 - 1], ids=hex)
+def test_a_non_canonical_ratchet_key_is_refused(u: int) -> None:
     with pytest.raises(InvalidPublicKeyError):
-        RatchetMessage.decode(changed(message().encode(), 2, b"\xff" * 32))
+        RatchetMessage.decode(changed(message().encode(), 2, u.to_bytes(32, "little")))
+
+
+@pytest.mark.parametrize("u", [0, 127 * 2**248 - 1, 127 * 2**248, P - 1], ids=hex)
+def test_a_canonical_ratchet_key_is_read_as_it_is(u: int) -> None:
+    raw = u.to_bytes(32, "little")
+    assert RatchetMessage.decode(changed(message().encode(), 2, raw)).header.ratchet_key.raw == raw
 
 
 # --- PreKeyMessage -------------------------------------------------------------------------------------------

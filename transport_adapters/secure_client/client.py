@@ -250,7 +250,7 @@ class SecureClient:
         Raises:
             See `online`.
         """
-        await self._until(self._inbound.caught_up)
+        await self._until(self._parts.caught_up)
 
     async def flushed(self) -> None:
         """Wait until the server has taken everything that was queued.

@@ -26,8 +26,6 @@ class Inbound:
         self._parts, self._outbound, self._tending = parts, outbound, tending
         self.changed = asyncio.Event()
         """Set when a row was added for the application."""
-        self.caught_up = asyncio.Event()
-        """Set once everything that waited at the relay when we came online is committed."""
         self._head_seq: int | None = None
         self._prune_at = 0.0
         self._acks: list[DeliveryPosition] = []
@@ -106,15 +104,15 @@ class Inbound:
     async def _note_progress(self) -> None:
         """Notice that what waited when we connected is committed; only then delete what could still decrypt, if due."""
         now = asyncio.get_running_loop().time()
-        if self._head_seq is None or (self.caught_up.is_set() and now < self._prune_at):
+        if self._head_seq is None or (self._parts.caught_up.is_set() and now < self._prune_at):
             return
         _, watermark = await self._parts.commit(self._parts.messenger.cursor)
         if watermark < self._head_seq:
             return
         await self._parts.commit(self._parts.messenger.prune)
         self._prune_at = now + self._parts.pace.prune
-        if not self.caught_up.is_set():
-            self.caught_up.set()
+        if not self._parts.caught_up.is_set():
+            self._parts.caught_up.set()
             self._parts.emit(events.CaughtUp())
 
 

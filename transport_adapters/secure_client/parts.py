@@ -105,6 +105,8 @@ class Parts:
     pace: Pace = DEFAULT_PACE
     online: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the relay has answered for the first time."""
+    caught_up: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once everything that waited at the relay then is committed here."""
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call of the messenger off the event loop."""

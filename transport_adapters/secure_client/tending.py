@@ -43,8 +43,8 @@ class Tending:
         """Tend, for ever."""
         setbacks = 0
         while True:
-            await self._parts.online.wait()
-            # What comes in together is asked for together.
+            # What comes in together is asked for together: a device may ask once a minute.
+            await self._parts.caught_up.wait()
             await asyncio.sleep(self._parts.pace.first_retry)
             self._changed.clear()
             tended = await self._tend()

@@ -1,8 +1,9 @@
 /** Answers test vectors: one function for each type of test group, from its input to its output. */
 import { pathToFileURL } from 'node:url';
 import { conversation, deviceOf } from './src/answers/conversation.js';
+import { doubleRatchet } from './src/answers/doubleratchet.js';
 import * as n from './src/answers/names.js';
-import { doubleRatchet, pqRatchet } from './src/answers/ratchets.js';
+import { pqConversation, pqRatchet } from './src/answers/pqratchet.js';
 import {
   decodePreKeyMessage, decodeRatchetMessage, encodeHandshake, encodePreKeyMessage, readHandshake,
 } from './src/body.js';
@@ -153,6 +154,7 @@ const answers = {
   },
   DoubleRatchet: doubleRatchet,
   PqRatchet: pqRatchet,
+  PqConversation: pqConversation,
 
   RatchetMessageEncode: (i) => ({ encoded: n.fullMessageOf(i) }),
   RatchetMessageDecode: (i) => n.nameMessage(decodeRatchetMessage(unhex(i.encoded))),

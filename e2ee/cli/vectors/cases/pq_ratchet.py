@@ -162,6 +162,10 @@ def _epochs() -> Iterator[Case]:
     yield valid("late copies of proposal and answer are ignored", _late_copies(), "Epoch", "LatePayload")
     yield valid("messages of closed epochs come late", _late_messages(), "Epoch", "Skipped")
     yield valid("a closed chain is dropped after 7 days", _dropped_chain(), "Epoch", "Evicted")
+    talk = _due()
+    for _ in range(65):
+        talk.send("initiator")
+    yield valid("a proposal is attached to messages 1, 8, 16, 32 and 64", talk.given, "Epoch")
 
 
 def _due() -> _Talk:
@@ -191,8 +195,10 @@ def _lost_answer() -> JsonObject:
     second = talk.send("responder")
     talk.deliver("initiator", second)
     repeated = [talk.send("initiator") for _ in range(7)]
-    talk.deliver("responder", repeated[-1])  # the same proposal: the next message carries the answer
-    talk.deliver("initiator", talk.send("responder"))
+    talk.deliver("responder", repeated[-1])  # the same proposal: the next message carries the answer, and no further
+    answer = talk.send("responder")
+    talk.send("responder")
+    talk.deliver("initiator", answer)
     talk.exchange()
     return talk.given
 
@@ -275,6 +281,18 @@ def _healing() -> Iterator[Case]:
         talk.send("initiator")  # a side that was asked attaches to every message
     talk.exchange(2)
     yield valid("requests and proposals on every message until the epoch ends", talk.given, "Healing", "Epoch")
+    talk.wait(DAY_MS)
+    talk.deliver("initiator", talk.send("responder"))
+    talk.send("initiator")
+    talk.deliver("responder", talk.send("initiator"))
+    yield valid("having been asked ends with the epoch", talk.given, "Healing", "Epoch")
+    talk = _Talk()
+    talk.exchange()
+    talk.heal("initiator")
+    talk.deliver("responder", talk.send("initiator"))
+    talk.heal("initiator")  # the seed on its way may have leaked by now
+    talk.exchange(4)
+    yield valid("asked for a second time while the first is under way", talk.given, "Healing", "Epoch")
 
 
 def _accepted() -> Iterator[Case]:

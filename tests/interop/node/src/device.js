@@ -31,6 +31,7 @@ import {
 
 const PREKEY_LIFETIME = 90n * 86_400_000n;
 const REPLAY_LIMIT = 100_000;
+const EMPTY_LANE = 2;
 
 /** @param {Partial<Seeds & {device: Uint8Array}>} given @returns {Device} */
 export function createDevice(user, now, given = {}) {
@@ -176,7 +177,7 @@ export function heal(d, to, now, fixed = {}) {
   const sessions = d.sessions[addressText(to)] ?? [];
   const all = withSession(sessions, healSession(sending(sessions, now)));
   const healing = { ...d, sessions: { ...d.sessions, [addressText(to)]: all } };
-  return sendTo(healing, to, { kind: EMPTY, body: new Uint8Array() }, now, fixed);
+  return sendTo(healing, to, { kind: EMPTY, body: new Uint8Array(), lane: EMPTY_LANE }, now, fixed);
 }
 
 /** What goes for age. @param {Device} d @param {import('./identifiers.js').Address} peer */

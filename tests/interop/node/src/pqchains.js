@@ -4,7 +4,8 @@ import { pqChainStep } from './pqkeys.js';
 import { LIFE, LIFE_RECEIVED, lookUp, skip } from './skipped.js';
 
 /**
- * @typedef {{at: number, received: number}} Moment our clock, and the messages received on the session
+ * @typedef {{at: number, received: number}} Moment our clock, and the messages received on the session before the one
+ *   that closes a chain
  * @typedef {{epoch: number, key: Uint8Array, next: number, closed: ?Moment}} ReceivingChain
  */
 

@@ -11,7 +11,7 @@ import { ratchetKem, sha256 } from './primitives.js';
  * @typedef {import('./pqratchet.js').PqRatchet} PqRatchet
  * @typedef {{epoch: number, type: number, payload: Uint8Array}} Carried of a message: its epoch and its payload
  * @typedef {{now: number, received: number, kem?: import('./pqkeys.js').Encapsulation}} Context
- *   our clock; messages received on the session, with this one; a recorded encapsulation, for tests
+ *   our clock; messages received on the session before this one; a recorded encapsulation, for tests
  */
 
 const DUE_MESSAGES = 50;
@@ -55,7 +55,8 @@ function payloadNow(s, now) {
  */
 export function attach(s, now) {
   const { type, payload } = payloadNow(s, now);
-  return { state: type === NONE ? s : { ...s, attached: now, again: false }, type, payload };
+  const isAttachment = type === OFFER || type === ANSWER;
+  return { state: isAttachment ? { ...s, attached: now, again: false } : s, type, payload };
 }
 
 /**

@@ -9,15 +9,15 @@ import { healPq, prunePq, receivePq, sendPq, startPq } from './pqratchet.js';
 import { accept } from './pqturns.js';
 import { kdf, open, random, seal } from './primitives.js';
 import { knows, receive, send, startInitiator, startResponder } from './ratchet.js';
-import { evict, settle } from './skipped.js';
+import { evictAged, settle } from './skipped.js';
 
 /**
  * @typedef {{id: Uint8Array, created: bigint, storedAt: bigint, answered: boolean, dead: boolean,
  *   header: Uint8Array, repeat: string, peer: import('./handshake.js').Party, received: number,
  *   ratchet: import('./ratchet.js').Ratchet, pq: import('./pqratchet.js').PqRatchet,
  *   skipped: import('./skipped.js').Skipped, skippedPq: import('./skipped.js').Skipped, owing: ?number}} Session
- *   `answered` also in a session that the peer started; `repeat` is H; `owing` since when a payload came in and nothing
- *   was sent
+ *   `answered` also in a session that the peer started; `repeat` is H; `owing` since when a payload came in, or healing
+ *   is ours to go on with, and nothing was sent
  */
 
 const UNANSWERED = 30n * 86_400_000n;
@@ -97,11 +97,12 @@ export function decrypt(s, m, now, { kem } = {}) {
   const { padded } = openMessage(s.id, dr.message, pq.message, m);
   const received = s.received + 1;
   const carried = { epoch: m.pq.epoch, type: m.payloadType, payload: m.payload };
-  const turned = accept(pq.state, carried, { now, received, kem });
+  const turned = accept(pq.state, carried, { now, received: s.received, kem });
   const content = unpad(padded);
+  const owes = carried.type !== NONE || (turned.healing && turned.phase.name === 'propose-idle');
   const session = {
     ...s, received, answered: true, ratchet: dr.state, pq: turned,
-    owing: carried.type === NONE ? s.owing : s.owing ?? now,
+    owing: owes ? s.owing ?? now : s.owing,
     skipped: settle(s.skipped, dr.add, dr.used, now, received),
     skippedPq: settle(s.skippedPq, pq.add, pq.used, now, received),
   };
@@ -129,12 +130,11 @@ export const withSession = (sessions, s) =>
 /** What goes for age: lower sessions, chains, and skipped keys. @param {Session[]} sessions @param {bigint} now */
 export function pruneSessions(sessions, now) {
   const sending = sendingSession(sessions, now);
-  const gone = sending && now - sending.storedAt >= KEPT_FOR;
+  const gone = sending && now - sending.storedAt > KEPT_FOR;
   const kept = gone ? inOrder(sessions).slice(0, inOrder(sessions).indexOf(sending) + 1) : sessions;
   const at = Number(now);
-  const young = (map, s) => evict(map, at, s.received);
   return kept.map((s) => ({
-    ...s, skipped: young(s.skipped, s), skippedPq: young(s.skippedPq, s), pq: prunePq(s.pq, at),
+    ...s, skipped: evictAged(s.skipped, at), skippedPq: evictAged(s.skippedPq, at), pq: prunePq(s.pq, at),
   }));
 }
 

@@ -36,31 +36,31 @@ export function lookUp(map, name, missing = 'duplicate_message') {
 }
 
 /**
- * The map after a message has authenticated.
+ * The map after a message has authenticated. Where keys join, others go for number.
  * @param {Skipped} map @param {[string, Uint8Array][]} add @param {?string} used
  * @param {number} received messages received on the session, with this one
  * @returns {Skipped}
  */
 export function settle(map, add, used, now, received) {
+  if (used === null && !add.length) return map;
   const next = { ...map };
   if (used !== null) delete next[used];
   for (const [name, key] of add) next[name] = { key, at: now, received };
-  return next;
+  return add.length ? evict(next, (kept) => received - kept.received > LIFE_RECEIVED) : next;
 }
 
 /** Names of keys, without the marks, in the order in which they came. @param {Skipped} map */
 export const keptKeys = (map) => Object.keys(map).filter((name) => map[name] !== 'evicted');
 
-/**
- * What goes for number or age; it waits until the inbox was drained (section 12.4).
- * @param {Skipped} map @returns {Skipped}
- */
-export function evict(map, now, received) {
+/** What goes for age; it waits until the inbox was drained (section 12.4). @param {Skipped} map @returns {Skipped} */
+export const evictAged = (map, now) => evict(map, (kept) => now - kept.at > LIFE);
+
+/** Marks the oldest of too many, and those of which `isOver` is true. @param {(kept: Kept) => boolean} isOver */
+function evict(map, isOver) {
   const next = { ...map };
   const keys = keptKeys(map);
-  const old = (kept) => now - kept.at > LIFE || received - kept.received > LIFE_RECEIVED;
   keys.forEach((name, i) => {
-    if (i < keys.length - KEPT || old(next[name])) next[name] = 'evicted';
+    if (i < keys.length - KEPT || isOver(next[name])) next[name] = 'evicted';
   });
   const marks = Object.keys(next).filter((name) => next[name] === 'evicted');
   for (const name of marks.slice(0, Math.max(0, marks.length - MARKS))) delete next[name];

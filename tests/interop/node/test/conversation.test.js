@@ -2,9 +2,11 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { peer } from '../converse.js';
+import { unhex } from '../src/bytes.js';
 import {
   addPrekey, claimBundle, createDevice, heal, learnList, receiveEnvelope, sendTo, start,
 } from '../src/device.js';
+import { decodeEnvelope } from '../src/envelope.js';
 import { randomNumbers } from './support/ends.js';
 
 const NOW = 1800000000000;
@@ -70,13 +72,20 @@ for (const seed of [1, 2]) {
   });
 }
 
+/** The fields of a PreKeyMessage without payload, in bytes, up to the ciphertext (sections 8.1 and 8.2). */
+const FIELDS = [
+  1, 1, 32, 32, 32, 8, 32, 4, 1, 4, 4, 1568, 4, // the handshake header and a length
+  1, 1, 32, 4, 4, 4, 4, 1, 2, 32, 12,
+];
+
 test('a forged first message consumes nothing; a repeated one without one-time prekeys is refused', () => {
   const [a, b] = pair({ oneTime: false });
   a('start', { bundle: b('bundle').bundle });
   const { envelope, body } = say(a, b, 'hello');
-  for (let at = 4; at < body.length; at += 97) {
+  const starts = FIELDS.reduce((all, size) => [...all, all.at(-1) + size], [0]);
+  for (const at of [...starts, body.length / 2 - 1]) {
     const before = JSON.stringify(b('device'));
-    b.refused('receive', { sender: a.address, body: flipped(body, at) });
+    b.refused('receive', { sender: a.address, body: flipped(body, 2 * at + 1) });
     assert.equal(JSON.stringify(b('device')), before);
   }
   b('receive', { envelope });
@@ -120,6 +129,7 @@ test('healing on demand goes through in three round trips, from the first messag
   const heal = (from, to) => from('heal', { to: to.address });
   for (const [from, to, write] of [[a, b, heal], [b, a, heal], [a, b, say], [b, a, say], [a, b, say], [b, a, say]]) {
     const sent = write(from, to, 'text');
+    if (write === heal) assert.equal(decodeEnvelope(unhex(sent.envelope)).lane, 2);
     assert.equal(to('receive', { envelope: sent.envelope }).fate, write === heal ? 'accepted' : 'delivered');
   }
   for (const [me, other] of [[a, b], [b, a]]) {
@@ -140,23 +150,45 @@ test('who got a payload and sends nothing for five seconds owes an empty message
   assert.equal(sessionOf(b, a, NOW + 9000).owes_empty, false);
 });
 
-test('a refused payload refuses its message; the session goes on', () => {
+test('who asked for healing while answering owes an empty message once that epoch has completed', () => {
+  const [a, b] = pair();
+  a('start', { bundle: b('bundle').bundle });
+  b('receive', { envelope: a('heal', { to: b.address }).envelope });
+  a('receive', { envelope: b('heal', { to: a.address }).envelope });
+  b('receive', { envelope: say(a, b, 'of the new epoch').envelope });
+  const { phase, healing, owes_empty: owes } = sessionOf(b, a, NOW + 5000);
+  assert.deepEqual([phase, healing, owes], ['propose-idle', true, true]);
+});
+
+/** Alice has sent Bob a first message, and he has read it. */
+function afterFirst() {
   const [alice, bob] = ['alice', 'bob'].map((user) => createDevice(user, BigInt(NOW)));
-  let b = addPrekey(addPrekey(bob, 'signed', BigInt(NOW)).device, 'kem last-resort', BigInt(NOW)).device;
-  const started = start(learnList(alice, 'bob', bob.list), claimBundle(b).bundle, BigInt(NOW));
-  const to = bob.party.address;
-  const sent = sendTo(started.device, to, { kind: 8, body: new Uint8Array() }, BigInt(NOW));
-  b = receiveEnvelope(b, sent.envelope, BigInt(NOW)).device;
-  const [name] = Object.keys(sent.device.sessions);
-  const [session] = sent.device.sessions[name];
-  const knowsNoSecret = { ...session, pq: { ...session.pq, authentication: new Uint8Array(32) } };
-  const forger = { ...sent.device, sessions: { [name]: [knowsNoSecret] } };
-  const forged = heal(forger, to, BigInt(NOW));
-  const before = structuredClone(b);
-  assert.throws(() => receiveEnvelope(b, forged.envelope, BigInt(NOW)), { code: 'authentication_failed' });
-  assert.deepEqual(structuredClone(b), before);
-  const good = heal(sent.device, to, BigInt(NOW));
-  assert.equal(receiveEnvelope(b, good.envelope, BigInt(NOW)).session.pq.phase.name, 'answering');
+  const ready = addPrekey(addPrekey(bob, 'signed', BigInt(NOW)).device, 'kem last-resort', BigInt(NOW)).device;
+  const started = start(learnList(alice, 'bob', bob.list), claimBundle(ready).bundle, BigInt(NOW));
+  const sent = sendTo(started.device, bob.party.address, { kind: 8, body: new Uint8Array() }, BigInt(NOW));
+  const read = receiveEnvelope(ready, sent.envelope, BigInt(NOW)).device;
+  return { from: sent.device, before: started.session, read, to: bob.party.address };
+}
+
+/** What is made with another post-quantum state is refused; what is made with the right one is not. */
+function refusesPq({ from, read, to }, change) {
+  const [[name, [session]]] = Object.entries(from.sessions);
+  const changed = { ...from, sessions: { [name]: [{ ...session, pq: change(session.pq) }] } };
+  const kept = structuredClone(read);
+  const wrong = heal(changed, to, BigInt(NOW)).envelope;
+  assert.throws(() => receiveEnvelope(read, wrong, BigInt(NOW)), { code: 'authentication_failed' });
+  assert.deepEqual(structuredClone(read), kept);
+  const good = heal(from, to, BigInt(NOW)).envelope;
+  assert.equal(receiveEnvelope(read, good, BigInt(NOW)).session.pq.phase.name, 'answering');
+}
+
+test('a refused payload refuses its message; the session goes on', () => {
+  refusesPq(afterFirst(), (pq) => ({ ...pq, authentication: new Uint8Array(32) }));
+});
+
+test('a new index beside a post-quantum one that was used is no duplicate, but does not authenticate', () => {
+  const state = afterFirst();
+  refusesPq(state, () => state.before.pq);
 });
 
 test('two lists that contradict each other stop sending', () => {

@@ -3,9 +3,10 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { encodeList, judgeList, judgePosition, isStale, listHash, positionOf, signList } from '../src/devicelist.js';
 import { dhPair, random, signingKey } from '../src/primitives.js';
+import { startPq } from '../src/pqratchet.js';
 import { receive, send, startInitiator, startResponder } from '../src/ratchet.js';
-import { inOrder, sendingSession } from '../src/session.js';
-import { evict, settle } from '../src/skipped.js';
+import { inOrder, pruneSessions, sendingSession } from '../src/session.js';
+import { evictAged, keptKeys, settle } from '../src/skipped.js';
 
 const DAY = 86_400_000;
 const seed = random(32);
@@ -46,15 +47,23 @@ test('4.2 positions in messages', () => {
   assert(!isStale(judge(judgePosition(contact, positionOf(third)), third)));
 });
 
+const session = (created, n, more) => ({ created, id: Uint8Array.of(n), answered: true, storedAt: 0n, ...more });
+
 test('12.1 the order of sessions', () => {
-  const session = (created, n, more) => ({ created, id: Uint8Array.of(n), answered: true, storedAt: 0n, ...more });
   const sessions = [session(1n, 9), session(2n, 1), session(2n, 2), session(3n, 0, { answered: false })];
   assert.deepEqual(inOrder(sessions).map((s) => s.id[0]), [0, 2, 1, 9]);
   assert.equal(sendingSession(sessions, BigInt(30 * DAY)).id[0], 0);
   assert.equal(sendingSession(sessions, BigInt(30 * DAY) + 1n).id[0], 2);
 });
 
-test('7.2 and 11 a skipped key is evicted for age, and then for number', () => {
+test('12.1 lower sessions go when the sending one was stored more than 45 days ago', () => {
+  const state = { skipped: {}, skippedPq: {}, pq: startPq(random(32), true, 0) };
+  const sessions = [session(1n, 1, { ...state, storedAt: BigInt(-DAY) }), session(2n, 2, state)];
+  const left = (ms) => pruneSessions(sessions, BigInt(45 * DAY + ms)).map((s) => s.id[0]);
+  assert.deepEqual([left(0), left(1)], [[1, 2], [2]]);
+});
+
+test('7.2 and 11 a skipped key is evicted for age in the upkeep, and for number when others join', () => {
   const prekey = dhPair();
   const root = random(32);
   let alice = startInitiator(root, prekey.public);
@@ -65,12 +74,17 @@ test('7.2 and 11 a skipped key is evicted for age, and then for number', () => {
   });
   const got = receive(startResponder(root, prekey), {}, headers[2]);
   const skipped = settle({}, got.add, null, 0, 1);
-  assert.equal(Object.keys(skipped).length, 2);
-  assert(receive(got.state, evict(skipped, 7 * DAY, 2001), headers[0]).message);
-  for (const aged of [evict(skipped, 7 * DAY + 1, 2), evict(skipped, 0, 2002)]) {
-    assert.throws(() => receive(got.state, aged, headers[0]), { code: 'key_evicted', layer: 'limit' });
-  }
-  const many = Array.from({ length: 2000 }, (_, i) => [`other:${i}`, random(32)]);
-  const full = evict(settle(skipped, many, null, 0, 2), 0, 2);
-  assert.throws(() => receive(got.state, full, headers[1]), { code: 'key_evicted' });
+  const others = (count) => Array.from({ length: count }, (_, i) => [`other:${i}`, random(32)]);
+  const opens = (map, n) => receive(got.state, map, headers[n]).message;
+  const gone = (map, n) => assert.throws(() => opens(map, n), { code: 'key_evicted', layer: 'limit' });
+  assert.equal(keptKeys(skipped).length, 2);
+  assert(opens(evictAged(skipped, 7 * DAY), 0));
+  gone(evictAged(skipped, 7 * DAY + 1), 0);
+  assert(opens(settle(skipped, others(1), null, 30 * DAY, 2001), 0));
+  gone(settle(skipped, others(1), null, 0, 2002), 0);
+  assert(opens(settle(skipped, [], 'other:0', 0, 2002), 0)); // nothing joins
+  const full = settle(skipped, others(1999), null, 0, 2);
+  gone(full, 0);
+  assert(opens(full, 1));
+  assert.equal(keptKeys(full).length, 2000);
 });

@@ -3,12 +3,22 @@ import { unhex } from '../bytes.js';
 import * as devices from '../device.js';
 import { decodeList, newestList } from '../devicelist.js';
 import { addressText } from '../identifiers.js';
+import { stringify } from '../json.js';
 import { attempt } from '../lines.js';
 import { encodeKem, encodeOneTime, encodeSigned } from '../prekeys.js';
 import { keptKeys } from '../skipped.js';
-import { kemOf, nameAddress, nameKeys, rejected, seedOf } from './names.js';
+import { kemOf, nameAddress, nameKeys, rejected, rejectedOf, seedOf } from './names.js';
 
+const made = new Map();
+
+/** Most tests have the same devices; as a device is a value, they can share them. */
 export function deviceOf(i) {
+  const name = stringify(i);
+  if (!made.has(name)) made.set(name, makeDevice(i));
+  return made.get(name);
+}
+
+function makeDevice(i) {
   const now = BigInt(i.created_at);
   let device = devices.createDevice(i.user_id, now, {
     account: unhex(i.account_seed), signing: unhex(i.device_signing_seed), identity: unhex(i.identity_private_key),
@@ -52,7 +62,7 @@ export function conversation(all, steps) {
       step: 'receive', outcome: isStored ? 'stored' : 'consumed', envelope_id: envelope.id,
       sender: nameAddress(envelope.sender), lane: envelope.lane, ttl: envelope.ttl,
       associated_data: session.id, root_key: session.ratchet.root,
-      chain_key: session.ratchet.receiving.key, skipped_keys: skippedKeys(got.device),
+      chain_key: session.ratchet.receiving.key, pq_root_key: session.pq.root, skipped_keys: skippedKeys(got.device),
       message: isStored ? message : undefined,
     };
   };
@@ -83,7 +93,7 @@ export function conversation(all, steps) {
       const { session, trace } = sent;
       return {
         associated_data: session.id, root_key: session.ratchet.root, chain_key: session.ratchet.sending.key,
-        ...nameKeys(trace), plaintext: trace.padded, envelope: sent.envelope,
+        ...nameKeys(trace), plaintext: trace.padded, envelope: sent.envelope, rejected_secret: rejectedOf(step),
       };
     },
     receive: (step, me, now) => receive(me, unhex(step.envelope), now, step),

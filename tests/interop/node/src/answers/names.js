@@ -3,12 +3,12 @@ import { encodeHandshake, encodeRatchetMessage } from '../body.js';
 import { decodeAll, hex, unhex } from '../bytes.js';
 import { listHash } from '../devicelist.js';
 import { repeatKey } from '../handshake.js';
-import { decaps, readDhKey } from '../primitives.js';
+import { decaps, ratchetKem, readDhKey } from '../primitives.js';
 
 /** What a step draws for the post-quantum ratchet, if it draws anything. */
-export const seedOf = (step) => step.kem_seed && unhex(step.kem_seed, 64);
-export const kemOf = (step) => step.kem_ciphertext
-  && { ss: unhex(step.kem_shared_secret, 32), ct: unhex(step.kem_ciphertext, 1088) };
+export const seedOf = (step) => step.seed && unhex(step.seed, 64);
+export const kemOf = (step) => step.ciphertext
+  && { ss: unhex(step.shared_secret, 32), ct: unhex(step.ciphertext, 1088) };
 
 export const readKey = (text) => decodeAll(unhex(text), readDhKey);
 
@@ -69,5 +69,7 @@ export const nameAgreed = ({ agreed: { dhs: [dh1, dh2, dh3, dh4], transcript, id
 export const nameKeys = ({ message, pqMessage, key, commitment }) =>
   ({ message_key: message, pq_message_key: pqMessage, aes_key: key, commitment });
 
-/** The secret of a ciphertext that nobody made: it shows the half z of the seed. */
+/** The secret of a ciphertext that nobody made shows the half z of a seed: here that of a KEM prekey, ... */
 export const rejected = (seed) => decaps(seed, new Uint8Array(1568).fill(0x5a));
+/** ... and here that of the encapsulation key that a step offers, if it does. */
+export const rejectedOf = (step) => step.seed && ratchetKem.decaps(seedOf(step), new Uint8Array(1088).fill(0x5a));

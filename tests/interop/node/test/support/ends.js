@@ -9,7 +9,7 @@ export const NOW = 1800000000000;
 
 /** Nothing may write to a state. */
 function frozen(value) {
-  if (value !== null && typeof value === 'object' && !(value instanceof Uint8Array)) {
+  if (value !== null && typeof value === 'object' && !(value instanceof Uint8Array) && !Object.isFrozen(value)) {
     Object.freeze(value);
     Object.values(value).forEach(frozen);
   }
@@ -33,10 +33,9 @@ export class End {
   read(m, now = NOW) {
     const got = receivePq(this.state, this.skipped, m);
     assert.equal(hex(got.message), m.key);
-    const received = this.received + 1;
-    this.state = frozen(accept(frozen(got.state), m, { now, received }));
-    this.skipped = settle(this.skipped, got.add, got.used, now, received);
-    this.received = received;
+    this.state = frozen(accept(frozen(got.state), m, { now, received: this.received }));
+    this.received += 1;
+    this.skipped = settle(this.skipped, got.add, got.used, now, this.received);
   }
 
   change(operation, ...rest) {

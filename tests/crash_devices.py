@@ -1,0 +1,167 @@
+"""A whole life of two devices, in which a process dies by SIGKILL around every commit.
+
+Run as a program, with a directory. For each act processes of their own are forked, which open the device's store, act
+and kill themselves: one before its commit, one after it. What they leave is looked at; then the act is done again.
+
+Owns: the deaths, and what may be found after one.
+Does not know about: the acts (whole_life.py). Prints who was committing when a process died, as JSON.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any, NoReturn
+
+from e2ee.errors import AccountNotFoundError
+from e2ee.messenger import Messenger
+from e2ee.ports import ReadTransaction, Store, Transaction
+from e2ee.stores.sqlite import SqliteStore
+from e2ee.wire.identifiers import parse_user_id
+from tests.store_files import KEY
+from tests.whole_life import Act, Story
+
+SURVIVED, FAILED = 1, 2
+"""Exit codes: of a process that made no commit, and of one in which something else went wrong."""
+
+SIMPLE = ("outbox_settled", "confirm")
+"""What only ever deletes a row. A few deaths there are enough."""
+ENOUGH = 8
+
+
+class Moment(Enum):
+    BEFORE = "before"
+    AFTER = "after"
+
+
+class DeadlyStore:
+    """A store whose first commit ends the process, after it was written down whose it was."""
+
+    def __init__(self, inner: Store, moment: Moment, record: int) -> None:
+        self._inner, self._moment, self._record = inner, moment, record
+
+    def read(self) -> AbstractContextManager[ReadTransaction]:
+        return self._inner.read()
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        # Above this generator and the library that drives it is the `with` statement.
+        committing = sys._getframe(2).f_code.co_name
+        with self._inner.write() as transaction:
+            yield transaction
+            # A block that raised does not come here: it commits nothing.
+            if self._moment is Moment.BEFORE:
+                self._die(committing)
+        self._die(committing)
+
+    def _die(self, committing: str) -> None:
+        os.write(self._record, f"{committing} {self._moment.value}\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class Deaths:
+    """Performs acts, each after the deaths of some processes that tried."""
+
+    def __init__(self, directory: Path) -> None:
+        self.story = Story(directory)
+        self._record = directory / "deaths"
+        self._writing = os.open(self._record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._acts = Counter[str]()
+        self._forks = 0
+
+    def perform(self, act: Act) -> Any:
+        """Let a process die before the first commit of an act, another one after it; then act."""
+        self._acts[act.method] += 1
+        if act.method in SIMPLE and self._acts[act.method] > ENOUGH:
+            return act.perform()
+        before = act.device.snapshot()
+        self._die(act, Moment.BEFORE)
+        assert act.device.snapshot() == before, f"{act.method} left something"
+        self._connect(act)
+        queued = act.device.messenger.outbox()
+        if self._die(act, Moment.AFTER) and act.method == "send":
+            new = [entry for entry in act.device.messenger.outbox() if entry not in queued]
+            assert len(new) == 1
+            self.story.sent.add(new[0].message_id)
+        self._connect(act)
+        return act.perform()
+
+    def _connect(self, act: Act) -> None:
+        """Come online after a death: it must not look like a rollback, unless the act is to find one out."""
+        if act.method != "note_connected":
+            assert act.device.messenger.note_connected(self.story.inboxes[act.device].statement()) == ()
+
+    def create(self, path: Path) -> None:
+        """Let processes die that make an account."""
+        SqliteStore.create(path, key=KEY).close()
+        for moment in Moment:
+            assert self._fork(lambda store: Messenger.create(store, parse_user_id("carol")), path, moment)
+            with SqliteStore.open(path, key=KEY) as store:
+                try:
+                    Messenger.open(store)
+                except AccountNotFoundError:
+                    assert moment is Moment.BEFORE
+                else:
+                    assert moment is Moment.AFTER
+
+    def _die(self, act: Act, moment: Moment) -> bool:
+        """Let a process act until it dies, and start the device anew; return False if it lived to the end."""
+        device, path = act.device, self.story.path(act.device.user_id)
+
+        def run(store: Store) -> None:
+            device.store = store
+            device.restart()
+            act.perform()
+
+        device.store.close()
+        died = self._fork(run, path, moment)
+        device.store = SqliteStore.open(path, key=KEY)
+        device.restart()
+        return died
+
+    def _fork(self, act: Callable[[Store], object], path: Path, moment: Moment) -> bool:
+        self._forks += 1
+        child = os.fork()
+        if child == 0:
+            self.story.world.random.seed(self._forks)  # not the numbers that the parent will draw
+            live(act, path, moment, self._writing)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (-signal.SIGKILL, SURVIVED), code
+        return code == -signal.SIGKILL
+
+    def summary(self) -> Counter[str]:
+        """How often who was committing, and died at which moment."""
+        return Counter(self._record.read_text().splitlines())
+
+
+def live(act: Callable[[Store], object], path: Path, moment: Moment, record: int) -> NoReturn:
+    """Open the store and act. Nothing may escape: this process would go on telling the story."""
+    code = SURVIVED
+    try:
+        act(DeadlyStore(SqliteStore.open(path, key=KEY), moment, record))
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+        code = FAILED
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main(directory: Path) -> None:
+    deaths = Deaths(directory)
+    deaths.create(directory / "carol.db")
+    deaths.story.tell(deaths.perform)
+    print(json.dumps(deaths.summary()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
