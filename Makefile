@@ -9,7 +9,7 @@ CAMPAIGNS := $(VENV)/.campaigns
 PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench fuzz mutants vectors docs lock clean
+.PHONY: help demo test check format bench fuzz soak mutants vectors docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s  %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ bench: $(INSTALLED) ## Measure against the references, write benchmarks/results/
 fuzz: $(CAMPAIGNS) ## Fuzz decoders and conversations (SECONDS=20 for each target, TARGETS="Envelope two_parties")
 	@$(BIN)/python -c 'import atheris' 2> /dev/null || { echo "make fuzz: atheris has wheels for Linux on x86-64 only"; exit 2; }
 	@$(BIN)/python -m tests.fuzz run --seconds $(or $(SECONDS),20) $(TARGETS)
+
+soak: $(INSTALLED) ## Random runs of several devices, other ones each time (TIMES=20 as many as in make test)
+	@E2EE_SOAK=$(or $(TIMES),20) $(BIN)/pytest -q tests/properties/test_several_devices.py
 
 mutants: $(CAMPAIGNS) ## Break the protocol code line by line and see a test fail; resumes (MODULES="e2ee.wire.codec")
 	@$(BIN)/python -m scripts.mutants $(MODULES)

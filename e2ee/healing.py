@@ -56,7 +56,7 @@ def note_unreadable(tx: Transaction, envelope: Envelope, error: E2EEError, now: 
     if not isinstance(error, _SESSION_LOSS) or not _is_listed(load_contact(tx, peer.user_id), peer):
         return False
     healing = load_healing(tx, peer)
-    save_healing(tx, healing.want(envelope.envelope_id, _latest_proven(tx, peer)), now)
+    save_healing(tx, healing.want(envelope.envelope_id, _latest_counted(tx, peer, now)), now)
     return True
 
 
@@ -77,10 +77,19 @@ def plan(healing: Healing, sending_session: Session | None, now: int) -> Plan:
     # What was asked for once waits for a session that comes to be for another reason.
     unasked = any(each.asks == 0 and each.after >= established_at for each in healing.wanted)
     lacks_session = unasked or healing.outranked
-    ask_wait = _wait(healing.asked_at, RETRY_REQUEST_MS, now) if ask else 0
+    ask_wait = _wait(healing.asked_at, _request_pause(healing, sending_session), now) if ask else 0
     fresh_wait = _wait(healing.fresh_at, FRESH_SESSION_MS, now) if lacks_session else 0
     waits = [wait for wait in (ask_wait, fresh_wait) if wait]
     return Plan(ask if not ask_wait else (), lacks_session and not fresh_wait, min(waits, default=None))
+
+
+def _request_pause(healing: Healing, session: Session | None) -> int:
+    """A request that the peer cannot read is itself unreadable, and asked for: where both ends lost their state, each
+    would ask for the other's request for ever. So one is enough on a session until the peer answers on it.
+    """
+    if session is None or not session.carries_handshake or healing.asked_at < session.origin.established_at:
+        return RETRY_REQUEST_MS
+    return FRESH_SESSION_MS
 
 
 def note_asked(tx: Transaction, healing: Healing, session: Session, now: int) -> None:
@@ -95,11 +104,28 @@ def note_asked(tx: Transaction, healing: Healing, session: Session, now: int) ->
     save_healing(tx, healing._replace(asked_at=now, wanted=tuple(wanted)), now)
 
 
-def note_fresh_session(tx: Transaction, peer: DeviceAddress, now: int) -> None:
-    """Note that a session was started; counts if it was to heal."""
-    healing = load_healing(tx, peer)
+def note_fresh_session(tx: Transaction, session: Session, now: int) -> None:
+    """Note that a session was started; counts if it was to heal. If it was to outrank a dead one, the peer must hear of
+    it although there may be nothing to say: then an answer is owed on it.
+    """
+    healing = load_healing(tx, session.peer)
+    if healing.outranked:
+        session_records.save_session(tx, session._replace(owes_answer=True))
+        session_records.owe_answer(tx, session, now)
     if healing.wanted or healing.outranked:
         save_healing(tx, healing._replace(fresh_at=now, outranked=False), now)
+
+
+def note_outranked(tx: Transaction, peer: DeviceAddress, now: int) -> None:
+    """Let a fresh session be due if a dead one outranks what remains: nothing may be sent on what remains
+    (`session_records.sending_session`), and the peer may go on with the dead one.
+    """
+    for session in session_records.sessions_with(tx, peer):
+        if session.may_send(now):
+            return
+        if session.dead:
+            save_healing(tx, load_healing(tx, peer)._replace(outranked=True), now)
+            return
 
 
 def give_up(tx: Transaction, healing: Healing, now: int) -> None:
@@ -136,7 +162,9 @@ def honour(
         given_up.add(sent.session_id)
         if sent.original is not None and not request_resend(tx, sent, sent.recipient, now):
             notices.append(MessageNotResent(sent.message_id, sent.recipient))
-    _give_up_sessions(tx, session.peer, given_up, now)
+    if given_up:
+        _give_up_sessions(tx, session.peer, given_up)
+        note_outranked(tx, session.peer, now)
     return notices
 
 
@@ -155,31 +183,29 @@ def note_new_devices(tx: Transaction, before: Contact | None, after: Contact, no
                 request_resend(tx, sent, address, now)
 
 
-def _give_up_sessions(tx: Transaction, peer: DeviceAddress, session_ids: set[bytes], now: int) -> None:
-    """End sending on sessions that the peer cannot read. If one of them outranks what remains, nothing may be sent on
-    what remains (`session_records.sending_session`), and the peer may go on with the dead one: a fresh session is due.
-    """
-    outranked = True
+def _give_up_sessions(tx: Transaction, peer: DeviceAddress, session_ids: set[bytes]) -> None:
+    """End sending on sessions that the peer cannot read."""
     for session in session_records.sessions_with(tx, peer):
         if session.session_id in session_ids:
             session_records.save_session(tx, session.mark_dead())
-            if outranked:
-                save_healing(tx, load_healing(tx, peer)._replace(outranked=True), now)
-        elif session.may_send(now):
-            outranked = False
 
 
 def _is_listed(contact: Contact | None, device: DeviceAddress) -> bool:
     return contact is not None and contact.device_list.content.device(device.device_id) is not None
 
 
-def _latest_proven(tx: ReadTransaction, peer: DeviceAddress) -> int:
-    """Return when the latest session came to be that the peer is known to have; 0 if there is none.
+def _latest_counted(tx: ReadTransaction, peer: DeviceAddress, now: int) -> int:
+    """Return when the latest session came to be that the peer may have used for what it sent; 0 if there is none.
 
-    A session that we started and that was not answered yet is later than anything the peer has sent so far.
+    One that we started and that was not answered yet is later than what the peer has sent so far: it is what we ask on.
+    But not for ever. If the peer sends on a session that we lost and that outranks this one, it never answers on it.
     """
-    proven = [session for session in session_records.sessions_with(tx, peer) if not session.carries_handshake]
-    return max((session.origin.established_at for session in proven), default=0)
+    counted = [
+        session.origin.established_at
+        for session in session_records.sessions_with(tx, peer)
+        if not (session.carries_handshake and _wait(session.origin.established_at, FRESH_SESSION_MS, now))
+    ]
+    return max(counted, default=0)
 
 
 def _wait(last: int, pause: int, now: int) -> int:

@@ -189,8 +189,9 @@ class Messenger:
         Raises:
             AccountNotFoundError: the store holds none.
         """
-        with store.read() as tx:
+        with store.write() as tx:
             account = records.load_account(tx)
+            message_records.note_opened(tx)
         return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
 
     # --- this device -----------------------------------------------------------------------------------------
@@ -410,11 +411,13 @@ class Messenger:
         """Take note of what the relay states at the beginning of a connection; call it before anything is sent.
 
         If the relay has seen more of this device than the store knows, the store was rolled back: all sessions only
-        receive from now on, and `StoreRolledBack` is returned, at most once an hour.
+        receive from now on, and `StoreRolledBack` is returned, at most once an hour; `tend` makes up for it.
         """
         with self._store.write() as tx:
-            rolled_back = rollback.shows_rollback(tx, statement) and rollback.reset(tx, self._clock())
+            rollback.compare(tx, statement)
+            rolled_back = rollback.reset_if_due(tx, self._clock())
             message_records.start_epoch(tx, statement.epoch, statement.settled_through)
+            message_records.note_online(tx)
         return (StoreRolledBack(),) if rolled_back else ()
 
     def cursor(self) -> tuple[int, int]:

@@ -317,6 +317,8 @@ def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
         session_records.add_session(tx, session)
     else:
         session_records.save_session(tx, session)
+    if session.dead or opened.handshake is not None:
+        healing.note_outranked(tx, session.peer, now)
     if session.owes_answer:
         session_records.owe_answer(tx, session, now)
     if opened.decrypted.epoch_stalled:
@@ -328,7 +330,9 @@ def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
     message_records.remember_body(tx, opened.body_hash, now)
     number, more = _commit_content(tx, receiver, opened)
     is_request = opened.content.kind == ContentKind.RETRY_REQUEST
-    return Received(number, (*notices, *more), tend=opened.handshake is not None or is_request or session.owes_answer)
+    # The first message on a session starts it, or answers it: what was asked for on it may be asked for again.
+    tend = session.receives == 1 or is_request or session.owes_answer or session.dead
+    return Received(number, (*notices, *more), tend)
 
 
 def _commit_handshake(tx: Transaction, new: NewSession, now: int) -> None:

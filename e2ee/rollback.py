@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from e2ee import prekey_supply
 from e2ee.limits import FRESH_SESSION_MS
-from e2ee.ports import Transaction
+from e2ee.ports import ReadTransaction, Transaction
 from e2ee.stores import message_records, records, sent_records, session_records
 
 _RESET_AT = b"rollback reset"
+_RESET_DUE = b"rollback reset due"
 
 
 class RelayStatement(NamedTuple):
@@ -30,26 +31,38 @@ class RelayStatement(NamedTuple):
     """The highest position that this device acknowledged, and its epoch."""
 
 
-def shows_rollback(tx: Transaction, statement: RelayStatement) -> bool:
+def compare(tx: Transaction, statement: RelayStatement) -> None:
     """Compare the statement with the store; take over the higher counters, so that no n is used twice."""
-    sent_more = statement.accepted_counter > message_records.send_counter(tx)
+    # Not with the n of now: what was queued since the store was put back would hide what it lost.
+    sent_more = statement.accepted_counter > message_records.highest_released(tx)
     acked = statement.acked_epoch, statement.acked_seq
     acked_more = acked > message_records.highest_committed(tx)
     if sent_more:
         message_records.raise_send_counter(tx, statement.accepted_counter)
     if acked_more:
         message_records.note_acked(tx, *acked)
-    return sent_more or acked_more
+    if sent_more or acked_more:
+        records.set_counter(tx, _RESET_DUE, 1)
 
 
-def reset(tx: Transaction, now: int) -> bool:
-    """End sending on all sessions, at most once an hour; return whether it was done.
+def reset_in(tx: ReadTransaction, now: int) -> int | None:
+    """Return after how many milliseconds a reset is due: an hour after the last one; None if there was no rollback."""
+    if not records.counter(tx, _RESET_DUE):
+        return None
+    since = now - records.counter(tx, _RESET_AT)
+    # A clock that was set back does not make it longer.
+    return FRESH_SESSION_MS - since if 0 <= since < FRESH_SESSION_MS else 0
+
+
+def reset_if_due(tx: Transaction, now: int) -> bool:
+    """End sending on all sessions if that is due; return whether it was done.
 
     What waits in the outbox was encrypted with keys that may be used up: it is encrypted anew where its content is
     known. The server may offer prekeys that this store does not hold, so new ones take their place.
     """
-    if 0 <= now - records.counter(tx, _RESET_AT) < FRESH_SESSION_MS:
+    if reset_in(tx, now) != 0:
         return False
+    records.set_counter(tx, _RESET_DUE, 0)
     records.set_counter(tx, _RESET_AT, now)
     session_records.end_sending(tx)
     prekey_supply.replace_all(tx, now)

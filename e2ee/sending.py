@@ -114,7 +114,7 @@ def start_session(tx: Transaction, sender: Sender, bundle: PreKeyBundle) -> Sess
         if higher.precedence > session.precedence and not higher.dead:
             save_session(tx, higher.mark_dead())
     add_session(tx, session)
-    note_fresh_session(tx, session.peer, sender.now)
+    note_fresh_session(tx, session, sender.now)
     return session
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import final
 
-from e2ee import healing
+from e2ee import healing, rollback
 from e2ee.errors import DeviceListForkError, DeviceListStaleError
 from e2ee.limits import MAX_TTL_SECONDS, PQ_ANSWER_MS
-from e2ee.notices import AskedAgain, MessageNotResent, MessageResent, Notice
+from e2ee.notices import AskedAgain, MessageNotResent, MessageResent, Notice, StoreRolledBack
 from e2ee.ports import Transaction
 from e2ee.sending import EMPTY, Draft, Repeated, Sender, queue_to
 from e2ee.stores import healing_records, sent_records, session_records
@@ -75,6 +75,9 @@ class _Agenda:
 def tend(tx: Transaction, sender: Sender) -> Tended:
     """Do everything that is due and possible now."""
     agenda = _Agenda()
+    if rollback.reset_if_due(tx, sender.now):
+        agenda.notices.append(StoreRolledBack())
+    agenda.come_back(rollback.reset_in(tx, sender.now))
     for each in healing_records.open_healings(tx):
         _heal(tx, sender, each, agenda)
     for resend in sent_records.due_resends(tx):

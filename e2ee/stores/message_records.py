@@ -18,6 +18,8 @@ from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
 
 _SEND_COUNTER = b"send"
+_OFFLINE_ABOVE = b"offline above"
+"""1 more than n at the opening, until the next connection; 0 while there may be one."""
 _INBOUND_NUMBER = b"inbound"
 _EPOCH = b"inbox epoch"
 _WATERMARK = b"inbox watermark"
@@ -78,6 +80,23 @@ def remove_outbox(tx: Transaction, envelope_id: EnvelopeId) -> bool:
 def send_counter(tx: ReadTransaction) -> int:
     """Return the highest n used."""
     return counter(tx, _SEND_COUNTER)
+
+
+def note_opened(tx: Transaction) -> None:
+    """Note that no envelope beyond the present n can leave until the relay has stated what it remembers."""
+    if counter(tx, _OFFLINE_ABOVE) == 0:
+        set_counter(tx, _OFFLINE_ABOVE, send_counter(tx) + 1)
+
+
+def note_online(tx: Transaction) -> None:
+    """Note that envelopes leave from now on."""
+    set_counter(tx, _OFFLINE_ABOVE, 0)
+
+
+def highest_released(tx: ReadTransaction) -> int:
+    """Return the highest n whose envelope can have reached the relay, as far as the store knows."""
+    offline_above = counter(tx, _OFFLINE_ABOVE)
+    return offline_above - 1 if offline_above else send_counter(tx)
 
 
 def raise_send_counter(tx: Transaction, least: int) -> None:

@@ -63,7 +63,7 @@ class Storm:
                     one.send(other, f"crossing {number}")
             case "save":
                 self.saved[device] = device.snapshot()
-            case "rollback":
+            case "roll back":
                 device.restore(self.saved[device])
                 device.connect()
                 device.publish()

@@ -6,17 +6,19 @@ from e2ee.account import Account
 from e2ee.errors import AuthenticationError
 from e2ee.limits import (
     FRESH_SESSION_MS,
+    HOUR_MS,
     LATE_ENVELOPE_MS,
     MAX_RESENDS,
     MAX_RETRY_IDS,
     MAX_SENT_CONTENTS,
     MAX_SKIP,
     MAX_TIMESTAMP,
+    PQ_ANSWER_MS,
     RETRY_REQUEST_MS,
     SENT_CONTENT_MS,
 )
 from e2ee.messenger import DeliveryPosition, Messenger, Outcome
-from e2ee.notices import AskedAgain, MessageNotResent, MessageResent, Notice, SessionReplaced
+from e2ee.notices import AskedAgain, MessageNotResent, MessageResent, Notice, SessionReplaced, StoreRolledBack
 from e2ee.ports import Table
 from e2ee.stores import sent_records, session_records
 from e2ee.stores.memory import MemoryStore
@@ -43,6 +45,12 @@ def lost(alice: Device, bob: Device, text: str = "lost") -> bytes:
     envelope = alice.send(bob, text)
     assert [each.outcome for each in alice.world.deliver()] == [Outcome.UNREADABLE]
     return envelope
+
+
+def rolled_back(device: Device) -> None:
+    """The relay remembers more than the store: all its sessions end."""
+    device.world.network.accepted[device.address] += 1
+    assert device.connect() == (StoreRolledBack(),)
 
 
 def envelope_id(envelope: bytes) -> EnvelopeId:
@@ -130,11 +138,69 @@ def test_at_most_one_retry_request_a_minute_is_sent() -> None:
     bob.receive(stray[0])
     assert len(bob.tend().notices) == 1
     bob.receive(stray[1])
+    alice.world.deliver()
+    alice.tend()
+    assert [each.tend for each in alice.world.deliver()] == [True], "the first answer may let something fall due"
     tended = bob.tend()
     assert (tended.notices, tended.again_in) == ((), RETRY_REQUEST_MS)
     alice.world.wait(RETRY_REQUEST_MS)
     assert bob.tend().notices == (AskedAgain(alice.address, (envelope_id(stray[1]),)),)
     assert bob.tend().notices == (), "each is asked for once on one session"
+
+
+def test_on_a_session_that_the_peer_does_not_answer_at_most_one_retry_request_an_hour_is_sent() -> None:
+    """Else two devices that cannot read each other would ask for each other's requests, every minute."""
+    alice, bob = established()
+    stray = [alice.encrypt(bob, str(number)) for number in range(2)]
+    bob.forget_sessions(alice)
+    bob.receive(stray[0])
+    assert len(bob.tend().notices) == 1
+    bob.receive(stray[1])
+    tended = bob.tend()
+    assert (tended.notices, tended.again_in) == ((), FRESH_SESSION_MS)
+    alice.world.wait(FRESH_SESSION_MS)
+    assert bob.tend().notices == (AskedAgain(alice.address, (envelope_id(stray[1]),)),)
+
+
+def test_a_session_that_the_peer_does_not_answer_is_given_up_if_it_still_sends_what_we_cannot_read() -> None:
+    """Alice has a session that bob lost, and it outranks the one on which bob asks: she sends on the lost one."""
+    alice, bob = established()
+    before, clock = bob.snapshot(), bob.clock
+    bob.clock = lambda: clock() + HOUR_MS  # so that the session that is lost is the higher one
+    bob.restart()
+    bob.start_session(alice)
+    lost = bob.encrypt(alice, "on a session that is lost")
+    bob.clock = clock
+    bob.restore(before)
+    bob.restart()
+    bob.start_session(alice)
+    alice.receive(bob.encrypt(alice, "on the session that remains"))
+    alice.receive(lost)
+    alice.send(bob, "unreadable")
+    alice.world.settle()
+    assert bob.read() == [], "the request came on a session older than the one that carried the message: ignored"
+    alice.world.wait(FRESH_SESSION_MS)
+    alice.send(bob, "unreadable as well")
+    alice.world.settle()
+    assert bob.read() == ["unreadable", "unreadable as well"]
+    assert alice.sending_session(bob).session_id == bob.sending_session(alice).session_id
+
+
+def test_a_peers_session_below_dead_ones_leads_to_a_fresh_one_of_which_the_peer_hears() -> None:
+    """The peer goes on with what is dead here; without a fresh session the ends would send on different ones."""
+    alice, bob = established()
+    alice.start_session(bob)
+    late = alice.encrypt(bob, "late")
+    alice.world.wait(1)
+    alice.start_session(bob)
+    talk(alice, bob)
+    rolled_back(bob)
+    assert bob.receive(late).tend
+    assert bob.messenger.tend().sessions_wanted == (alice.address,)
+    bob.tend()
+    alice.world.wait(PQ_ANSWER_MS)
+    alice.world.settle()
+    assert alice.sending_session(bob).session_id == bob.sending_session(alice).session_id
 
 
 def test_a_message_that_was_under_way_when_the_fresh_session_began_is_asked_for_on_it() -> None:

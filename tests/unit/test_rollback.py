@@ -36,6 +36,28 @@ def test_a_store_that_did_less_than_the_relay_remembers_ends_sending_on_all_sess
     assert alice.receive(under_way).outcome is Outcome.STORED
 
 
+def test_what_was_queued_offline_since_the_store_was_put_back_hides_nothing() -> None:
+    alice, bob = established()
+    rolled_back(alice, bob)
+    alice.restart()
+    queued = [alice.messenger.send(bob.user_id, str(number)) for number in range(3)]
+    alice.restart()
+    assert queued[-1].entries[0].counter > alice.world.network.accepted[alice.address]
+    assert alice.connect() == (StoreRolledBack(),)
+    alice.world.settle()
+    assert bob.read() == ["0", "1", "2"]
+
+
+def test_a_store_that_was_online_since_its_opening_may_have_sent_everything() -> None:
+    alice, bob = established()
+    alice.restart()
+    alice.connect()
+    alice.encrypt(bob, "accepted, and the answer was lost")
+    assert alice.connect() == ()
+    alice.restart()
+    assert alice.connect() == ()
+
+
 def test_no_counter_is_used_twice_after_a_rollback() -> None:
     alice, bob = established()
     rolled_back(alice, bob)
@@ -66,9 +88,13 @@ def test_sessions_are_reset_at_most_once_an_hour_and_once_for_each_rollback() ->
     assert bob.messenger.note_connected(RelayStatement(1, 0, 1_000)) == ()
     bob.world.wait(FRESH_SESSION_MS - 1)
     assert bob.messenger.note_connected(RelayStatement(1, 0, 2_000)) == ()
+    assert bob.messenger.tend().again_in == 1
     bob.world.wait(1)
-    assert bob.messenger.note_connected(RelayStatement(1, 0, 2_000)) == (), "that one was taken note of"
+    assert bob.messenger.tend().notices == (StoreRolledBack(),), "that one was taken note of"
+    assert bob.messenger.note_connected(RelayStatement(1, 0, 3_000)) == ()
+    bob.world.wait(FRESH_SESSION_MS)
     assert bob.messenger.note_connected(RelayStatement(1, 0, 3_000)) == (StoreRolledBack(),)
+    assert bob.messenger.tend().notices == ()
 
 
 def test_a_crash_between_commit_and_network_never_looks_like_a_rollback() -> None:
