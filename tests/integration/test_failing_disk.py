@@ -75,7 +75,7 @@ def test_a_disk_that_fails_at_any_operation_of_any_commit_of_a_whole_life_change
 
 def starve(story: Story, act: Act, disk: FailingDisk, failures: tuple[Failure, ...]) -> tuple[Any, int]:
     """Let the disk fail at the first operation of an act, then at the second, until the act gets through."""
-    story.reopen(act.device)
+    reopen(story, act)
     before = act.device.snapshot()
     for operations in count():
         disk.fail(operations, failures[operations % len(failures)])
@@ -89,9 +89,16 @@ def starve(story: Story, act: Act, disk: FailingDisk, failures: tuple[Failure, .
             return result, operations
         # Half of the time the device goes on as it is.
         if operations // len(failures) % 2:
-            story.reopen(act.device)
+            reopen(story, act)
         assert act.device.snapshot() == before
     raise AssertionError
+
+
+def reopen(story: Story, act: Act) -> None:
+    """Start a device anew, and connect it as a client does before it sends: nothing looks like a rollback."""
+    story.reopen(act.device)
+    if act.method != "note_connected":
+        assert act.device.messenger.note_connected(story.inboxes[act.device].statement()) == ()
 
 
 @pytest.mark.parametrize("failure", Failure)
