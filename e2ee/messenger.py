@@ -137,7 +137,9 @@ class Status:
 
 @final
 class Messenger:
-    """One device. Every method is one transaction; none holds state between calls, so the store is the truth."""
+    """One device. Every method is one transaction, and the store is the truth. Beside it, a messenger only knows
+    whether it has heard from the relay since it was opened.
+    """
 
     def __init__(
         self,
@@ -153,6 +155,7 @@ class Messenger:
         self._store, self._account, self._rng, self._clock = store, account, rng, clock
         self._encapsulate = encapsulate
         self._keeps_contents = sent_log
+        self._may_send = True
 
     @classmethod
     def create(
@@ -189,10 +192,11 @@ class Messenger:
         Raises:
             AccountNotFoundError: the store holds none.
         """
-        with store.write() as tx:
+        with store.read() as tx:
             account = records.load_account(tx)
-            message_records.note_opened(tx)
-        return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
+        messenger = cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
+        messenger._may_send = False
+        return messenger
 
     # --- this device -----------------------------------------------------------------------------------------
 
@@ -418,6 +422,7 @@ class Messenger:
             rolled_back = rollback.reset_if_due(tx, self._clock())
             message_records.start_epoch(tx, statement.epoch, statement.settled_through)
             message_records.note_online(tx)
+        self._may_send = True
         return (StoreRolledBack(),) if rolled_back else ()
 
     def cursor(self) -> tuple[int, int]:
@@ -489,7 +494,7 @@ class Messenger:
         sent_records.forget_contents(tx, self._clock() - SENT_CONTENT_MS if self._keeps_contents else MAX_TIMESTAMP)
 
     def _sender(self) -> Sender:
-        return Sender(self._account, self._clock(), self._rng, self._keeps_contents)
+        return Sender(self._account, self._clock(), self._rng, self._keeps_contents, self._may_send)
 
     def _receiver(self) -> receiving.Receiver:
         return receiving.Receiver(self._account, self._clock(), self._encapsulate)

@@ -15,7 +15,7 @@ from e2ee.limits import MAX_TIMESTAMP, MAX_TTL_SECONDS
 from e2ee.ports import Transaction
 from e2ee.primitives.rng import Rng
 from e2ee.session import Session
-from e2ee.stores.message_records import OutboxEntry, add_outbox
+from e2ee.stores.message_records import OutboxEntry, add_outbox, note_offline
 from e2ee.stores.records import own_device_list
 from e2ee.stores.sent_records import SentContent, SentEnvelope, log_envelope, trim
 from e2ee.stores.session_records import add_session, save_session, sending_session, sessions_with, settle_answer
@@ -72,6 +72,8 @@ class Sender(NamedTuple):
     rng: Rng
     keeps_contents: bool = True
     """Whether the sent log keeps what was said, so that it can be sent again."""
+    may_send: bool = True
+    """Whether the relay was heard since the store was opened; what is queued before cannot leave (rollback.py)."""
 
 
 class Repeated(NamedTuple):
@@ -221,6 +223,8 @@ def _encrypt(tx: Transaction, sender: Sender, session: Session, content: Content
         ttl=draft.ttl,
         body=body,
     )
+    if not sender.may_send:
+        note_offline(tx)
     return add_outbox(tx, envelope, content.message_id, sender.now)
 
 

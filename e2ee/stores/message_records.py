@@ -19,7 +19,7 @@ from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
 
 _SEND_COUNTER = b"send"
 _OFFLINE_ABOVE = b"offline above"
-"""1 more than n at the opening, until the next connection; 0 while there may be one."""
+"""1 more than the n before the first envelope that was queued since the opening; 0 once there was a connection."""
 _INBOUND_NUMBER = b"inbound"
 _EPOCH = b"inbox epoch"
 _WATERMARK = b"inbox watermark"
@@ -82,7 +82,7 @@ def send_counter(tx: ReadTransaction) -> int:
     return counter(tx, _SEND_COUNTER)
 
 
-def note_opened(tx: Transaction) -> None:
+def note_offline(tx: Transaction) -> None:
     """Note that no envelope beyond the present n can leave until the relay has stated what it remembers."""
     if counter(tx, _OFFLINE_ABOVE) == 0:
         set_counter(tx, _OFFLINE_ABOVE, send_counter(tx) + 1)
