@@ -81,6 +81,8 @@ class Connection:
         self._faults = 0
         self._client: Client | None = None
         self._delivery: Delivery | None = None
+        self.seen_at = relay.now()
+        """Unix milliseconds of the client's last sign of life."""
         self.closed = asyncio.Event()
         """Set when the connection has ended, for whatever reason."""
 
@@ -93,6 +95,7 @@ class Connection:
         """Take one frame off the transport."""
         if self.closed.is_set():
             return
+        self.alive()
         try:
             frame = parse_client_frame(event, fields)
         except ProtocolError as error:
@@ -108,6 +111,10 @@ class Connection:
             self._delivery.grant(frame.messages, frame.bytes)
         else:
             self._queue(frame)
+
+    def alive(self) -> None:
+        """Note a sign of life: a frame, or the transport's own heartbeat, which the endpoint sees."""
+        self.seen_at = self._relay.now()
 
     def disconnected(self) -> None:
         """The transport is gone."""
