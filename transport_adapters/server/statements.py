@@ -103,9 +103,7 @@ class Statements:
 
         def within(at: int) -> Select[Any]:
             span = its.seq.between(bindparam(f"of_first_{at}"), bindparam(f"of_last_{at}"))
-            return select(its.seq, its.sender_id, its.size, its.state).where(
-                unacked, its.lane.in_([literal_column(str(lane)) for lane in LANES]), span
-            )
+            return select(its.seq, its.sender_id, its.size, its.state).where(unacked, every_lane, span)
 
         self.unacked = {number: union_all(*map(within, range(number))) for number in (1, RANGES_AT_ONCE)}
         self.lowest_unacked = select(func.min(union_all(*(lowest_of(lane) for lane in LANES)).subquery().c.seq))
