@@ -1,0 +1,453 @@
+"""The chat of examples/existing_chat before and after: real servers in processes, real clients.
+
+Before, it has the faults that such chats have, and they are shown. After, the same client does the same things in
+ordinary conversations, and private ones have none of those faults.
+"""
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import socketio
+
+from e2ee.cli.demo.search import search
+from examples.existing_chat.after.private_client import PrivateClient
+from examples.existing_chat.client import ChatClient, RefusedError
+from tests.contract.relay_world import within
+from tests.existing_chat import (
+    PASSWORD,
+    Chat,
+    device,
+    environment_without_secrets,
+    eventually,
+    heard,
+    person,
+    running,
+)
+from transport_adapters.secure_client.directory import UserUnreachableError
+
+PLAIN = "everybody with the database reads this sentence"
+PRIVATE = "only the two of us read this other sentence"
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as opened:
+        yield opened
+
+
+async def alice_and_bob(chat: Chat, stack: AsyncExitStack, *, new: bool = True) -> tuple[ChatClient, ChatClient]:
+    alice, bob = [await person(chat, name, new=new) for name in ("alice", "bob")]
+    for client in (alice, bob):
+        stack.push_async_callback(client.aclose)
+    return alice, bob
+
+
+def notifications(chat: Chat) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in chat.push.read_text().splitlines()] if chat.push.exists() else []
+
+
+# --- the same client, before and after ------------------------------------------------------------------------
+
+
+async def conversation_as_ever(chat: Chat, stack: AsyncExitStack) -> list[Any]:
+    """What people do with the chat; returns all they see, without ids that are drawn and times."""
+    seen: list[Any] = []
+    alice, bob = await alice_and_bob(chat, stack)
+    mallory = await person(chat, "mallory")
+    stack.push_async_callback(mallory.aclose)
+    conversation = await alice.open_conversation("bob")
+    for client in (alice, bob, mallory):
+        await client.connect()
+
+    await alice.say(conversation, "hello")
+    seen.append(await heard(bob))
+    await bob.emit("typing", conversation=conversation)
+    seen.append(await heard(alice))
+    number = await bob.say(conversation, "hello yourself")
+    seen.append(await heard(alice))
+    seen.append(await bob.conversations())
+    await alice.emit("read", conversation=conversation, message=number)
+    seen.append(await heard(bob))
+    await bob.disconnect()
+    await alice.say(conversation, "x" * 100)
+    seen += [await alice.history(conversation), await bob.conversations(), notifications(chat)]
+
+    for event, fields in (
+        ("message", {"text": "let me in"}),
+        ("typing", {}),
+        ("read", {"message": 1}),
+    ):
+        with pytest.raises(RefusedError, match="no_such_conversation"):
+            await mallory.emit(event, conversation=conversation, **fields)
+    with pytest.raises(RefusedError, match="no_such_conversation"):
+        await mallory.history(conversation)
+    with pytest.raises(RefusedError, match="bad_request"):
+        await mallory.emit("message", conversation=conversation, text=7)
+    with pytest.raises(RefusedError, match="wrong_name_or_password"):
+        await mallory.log_in("not the password")
+    with pytest.raises(RefusedError, match="name_taken"):
+        await mallory.register(PASSWORD)
+    seen.append(await mallory.conversations())
+    async with httpx.AsyncClient(base_url=chat.url) as http:
+        for path in ("/conversations", f"/conversations/{conversation}/messages", "/me"):
+            assert (await http.get(path)).status_code == 401
+            forged = {"Authorization": "Bearer forged"}
+            assert (await http.get(path, headers=forged)).status_code == 401
+    stranger = ChatClient(chat.url, "nobody")
+    stack.push_async_callback(stranger.aclose)
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        await stranger.connect()
+    return json.loads(json.dumps(seen).replace(conversation, "C"), object_hook=_settled)
+
+
+def _settled(fields: dict[str, Any]) -> dict[str, Any]:
+    times = {name: 0 for name in ("sent_at", "last_at") if name in fields}
+    return {name: value for name, value in (fields | times).items() if name != "private"}
+
+
+async def test_the_chats_own_client_sees_the_same_before_and_after(tmp_path: Path, stack: AsyncExitStack) -> None:
+    seen = []
+    for kind in ("before", "after"):
+        (tmp_path / kind).mkdir()
+        async with running(tmp_path / kind, kind) as chat, AsyncExitStack() as clients:
+            seen.append(await conversation_as_ever(chat, clients))
+    before, after = seen
+    assert before == after
+    shown = before[3][0]
+    assert (shown["preview"], shown["unread"]) == ("hello yourself", 1)
+    assert before[-2] == [{"to": 2, "title": "alice", "body": "x" * 79 + "…"}]
+
+
+@pytest.mark.parametrize("kind", ["before", "after"])
+@pytest.mark.parametrize("told", [{}, {"CHAT_JWT_SECRET": "short"}])
+def test_without_secrets_it_does_not_start(kind: str, told: dict[str, str], tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", f"examples.existing_chat.{kind}"],
+        cwd=tmp_path,
+        env=environment_without_secrets(tmp_path) | told,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "CHAT_JWT_SECRET: 32 random bytes or more" in ended.stderr
+
+
+def test_after_it_does_not_start_without_a_second_secret(tmp_path: Path) -> None:
+    for second in ({}, {"E2EE_TOKEN_SECRET": "x" * 32}):
+        ended = subprocess.run(
+            [sys.executable, "-m", "examples.existing_chat.after"],
+            cwd=tmp_path,
+            env=environment_without_secrets(tmp_path)
+            | {"CHAT_JWT_SECRET": "x" * 32, "E2EE_ORIGIN": "https://chat.example"}
+            | second,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 2
+        assert "TOKEN_SECRET" in ended.stderr.upper()
+
+
+# --- before: the faults ---------------------------------------------------------------------------------------
+
+
+async def test_before_a_message_to_somebody_away_is_never_delivered(tmp_path: Path, stack: AsyncExitStack) -> None:
+    async with running(tmp_path, "before") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        conversation = await alice.open_conversation("bob")
+        await alice.connect()
+        await alice.say(conversation, "while you are away")
+        await bob.connect()
+        await alice.say(conversation, "now that you are back")
+        _, message = await heard(bob)
+        assert message["text"] == "now that you are back"
+        assert bob.events.empty()
+
+
+async def test_before_a_message_whose_answer_was_lost_is_there_twice(tmp_path: Path, stack: AsyncExitStack) -> None:
+    async with running(tmp_path, "before") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        conversation = await alice.open_conversation("bob")
+        await alice.connect()
+        with the_first_answer_lost(alice):
+            await alice.say(conversation, "once")
+        assert [each["text"] for each in await bob.history(conversation)] == ["once", "once"]
+
+
+class the_first_answer_lost:
+    """The network drops one answer of the server on its way to a client."""
+
+    def __init__(self, client: ChatClient) -> None:
+        self._client, self._call, self._lost = client, client._call, False
+
+    def __enter__(self) -> None:
+        self._client._call = self._lossy  # type: ignore[method-assign]
+
+    def __exit__(self, *_error: object) -> None:
+        assert self._lost
+        self._client._call = self._call  # type: ignore[method-assign]
+
+    async def _lossy(self, event: str, fields: dict[str, Any]) -> Any:
+        answer = await self._call(event, fields)
+        if not self._lost:
+            self._lost = True
+            raise socketio.exceptions.TimeoutError
+        return answer
+
+
+async def test_before_somebody_stays_online_when_the_server_was_killed(tmp_path: Path, stack: AsyncExitStack) -> None:
+    async with running(tmp_path, "before") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        await alice.open_conversation("bob")
+        await bob.connect()
+        chat.kill()
+        await bob.disconnect()
+        await chat.start("before")
+        assert {"id": bob.user_id, "name": "bob", "online": True} in (await alice.conversations())[0]["members"]
+
+
+async def test_before_a_socket_outlives_the_logout(tmp_path: Path, stack: AsyncExitStack) -> None:
+    async with running(tmp_path, "before") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        conversation = await alice.open_conversation("bob")
+        for client in (alice, bob):
+            await client.connect()
+        await bob.log_out()
+        with pytest.raises(RefusedError, match="not_logged_in"):
+            await bob.conversations()
+        await alice.say(conversation, "after the logout")
+        assert (await heard(bob))[1]["text"] == "after the logout"
+
+
+# --- after: private conversations -----------------------------------------------------------------------------
+
+
+async def private_pair(
+    chat: Chat, stack: AsyncExitStack, alice: ChatClient, bob: ChatClient
+) -> tuple[PrivateClient, PrivateClient]:
+    """Give both a device, and the stack the duty to close it."""
+    pair = await device(chat, alice), await device(chat, bob)
+    for each in pair:
+        stack.push_async_callback(each.aclose)
+    return pair
+
+
+async def test_a_conversation_becomes_private_and_stays_so(tmp_path: Path, stack: AsyncExitStack) -> None:
+    async with running(tmp_path, "before") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        conversation = await alice.open_conversation("bob")
+        await alice.connect()
+        await alice.say(conversation, PLAIN)
+        found = search(chat.files, [PLAIN])
+        assert {each.place for each in found} >= {"chat.db", "chat.db:messages", "chat.push"}
+        await alice.disconnect()
+
+        # The next release of the server, on the same database.
+        await chat.restart("after")
+        alice, bob = await alice_and_bob(chat, stack, new=False)
+        for client in (alice, bob):
+            await client.connect()
+        assert [each["text"] for each in await bob.history(conversation)] == [PLAIN]
+        with pytest.raises(RefusedError, match="no_device"):
+            await alice.make_private(conversation)
+        a, b = await private_pair(chat, stack, alice, bob)
+        group = await alice.open_conversation("bob", (await someone(chat, stack, "carol")).name)
+        with pytest.raises(RefusedError, match="not_between_two"):
+            await alice.make_private(group)
+        await a.make_private(conversation)
+        await a.make_private(conversation)  # again changes nothing
+
+        # Plaintext is refused, to the old client as well; nothing of it is stored.
+        for client in (alice, bob):
+            with pytest.raises(RefusedError, match="private_conversation"):
+                await client.say(conversation, "by accident")
+        assert [each["text"] for each in await bob.history(conversation)] == [PLAIN]
+
+        await a.say(conversation, PRIVATE)
+        arrived = await within(b.arrived.get())
+        assert (arrived.sender, arrived.conversation, arrived.text) == ("1", conversation, PRIVATE)
+        await b.say(conversation, f"understood: {PRIVATE}")
+        await within(a.arrived.get())
+
+        # What the list shows: the server's, an old client's, and that of a client with the keys.
+        listed = next(each for each in await bob.conversations() if each["id"] == conversation)
+        assert (listed["preview"], listed["unread"], listed["private"]) == ("Private conversation", None, True)
+        own = next(each for each in await b.conversations() if each["id"] == conversation)
+        assert (own["preview"], own["unread"], own["private"]) == (f"understood: {PRIVATE}", 1, True)
+        await b.read(arrived)
+        own = next(each for each in await b.conversations() if each["id"] == conversation)
+        assert own["unread"] == 0
+        assert await a.safety_number(conversation) == await b.safety_number(conversation)
+
+        # Ordinary conversations go on beside it.
+        await alice.say(group, "in the old way")
+        assert (await heard(bob))[1]["text"] == "in the old way"
+        await bob.emit("typing", conversation=conversation)
+        assert (await heard(alice))[0] == "typing"
+
+        # Both are away when the disk is looked at; then at the servers' files and at the clients'.
+        await a.aclose()
+        await b.aclose()
+        chat.kill()
+        stores = [file for name in ("alice", "bob") for file in (tmp_path / name).iterdir()]
+        assert search([*chat.files, *stores], [PRIVATE, "by accident"]) == []
+        assert {each.place for each in search(chat.files, [PLAIN])} >= {"chat.db:messages", "chat.push"}
+
+
+async def someone(chat: Chat, stack: AsyncExitStack, name: str) -> ChatClient:
+    client = await person(chat, name)
+    stack.push_async_callback(client.aclose)
+    return client
+
+
+async def test_somebody_away_gets_each_private_message_once_although_the_server_is_killed(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    async with running(tmp_path, "after") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        conversation = await alice.open_conversation("bob")
+        a, b = await private_pair(chat, stack, alice, bob)
+        await a.make_private(conversation)
+        await alice.connect()
+        await a.say(conversation, "first contact")
+        await within(b.arrived.get())
+        await b.aclose()
+
+        said = [f"{PRIVATE} {number}" for number in range(20)]
+        for text in said[:10]:
+            await a.say(conversation, text)
+        # The push service learns that something came: a constant, and neither who nor what.
+        assert notifications(chat)[-1] == {"to": bob.user_id, "title": "Chat", "body": "New private message"}
+        await alice.disconnect()
+        chat.kill()
+        for text in said[10:]:
+            await a.secure.send("2", text, conversation=conversation)  # queued, without a server
+        await chat.start("after")
+
+        b = await device(chat, bob)
+        stack.push_async_callback(b.aclose)
+        got = [(await within(b.arrived.get())).text for _ in said]
+        assert got == said
+        await a.secure.flushed()
+        await b.secure.caught_up()
+        assert b.arrived.empty()
+        assert [each.text for each in b.history.messages(conversation)] == ["first contact", *said]
+        assert search(chat.files, said) == []
+
+
+async def test_who_logs_out_is_cut_off_and_misses_nothing(tmp_path: Path, stack: AsyncExitStack) -> None:
+    async with running(tmp_path, "after") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        conversation = await alice.open_conversation("bob")
+        a, b = await private_pair(chat, stack, alice, bob)
+        await a.make_private(conversation)
+        await a.say(conversation, "before the logout")
+        await within(b.arrived.get())
+
+        await bob.log_out()
+        await a.say(conversation, "after the logout")
+        await a.secure.flushed()
+        async with httpx.AsyncClient(base_url=chat.url) as http:
+            old = {"Authorization": f"Bearer {await bob.token()}"}
+            body = {"device_id": str(b.secure.address.device_id)}
+            assert (await http.post("/v1/logins", json=body, headers=old)).status_code == 401
+        assert waiting(chat) == 1
+        assert b.arrived.empty()
+
+        await b.aclose()
+        await bob.log_in(PASSWORD)
+        b = await device(chat, bob)
+        stack.push_async_callback(b.aclose)
+        assert (await within(b.arrived.get())).text == "after the logout"
+        await eventually(lambda: waiting(chat) == 0)
+
+
+def waiting(chat: Chat) -> int:
+    """Return how many envelopes wait for somebody."""
+    with closing(sqlite3.connect(f"file:{chat.database}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM e2ee_envelopes WHERE body IS NOT NULL").fetchone()[0])
+
+
+async def test_a_member_of_another_conversation_cannot_speak_in_this_one(tmp_path: Path, stack: AsyncExitStack) -> None:
+    async with running(tmp_path, "after") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        mallory = await someone(chat, stack, "mallory")
+        conversation = await alice.open_conversation("bob")
+        a, b = await private_pair(chat, stack, alice, bob)
+        m = await device(chat, mallory)
+        stack.push_async_callback(m.aclose)
+        await a.make_private(conversation)
+        with pytest.raises(UserUnreachableError):  # no conversation is theirs
+            await m.secure.send("2", "hi", conversation=conversation)
+        await mallory.open_conversation("bob")
+        await m.secure.send("2", "I am alice", conversation=conversation)
+        await m.secure.flushed()
+        await a.say(conversation, "I am alice, really")
+        assert (await within(b.arrived.get())).text == "I am alice, really"
+        assert [each.sender for each in b.history.messages(conversation)] == ["1"]
+
+
+async def test_a_server_that_denies_the_switch_gets_no_plaintext(tmp_path: Path, stack: AsyncExitStack) -> None:
+    async with running(tmp_path, "after") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        await alice.connect()
+        conversation = await alice.open_conversation("bob")
+        a, b = await private_pair(chat, stack, alice, bob)
+        await a.make_private(conversation)
+        await b.conversations()
+        with closing(sqlite3.connect(chat.database, timeout=15, isolation_level=None)) as database:
+            database.execute("UPDATE conversations SET private_since = NULL")
+        assert (await b.conversations())[0]["private"]
+        for one, other in ((a, b), (b, a)):
+            await one.say(conversation, PRIVATE)
+            assert (await within(other.arrived.get())).text == PRIVATE
+        assert await alice.history(conversation) == []
+
+
+async def test_an_id_that_is_no_number_of_the_chat_reaches_nobody(tmp_path: Path, stack: AsyncExitStack) -> None:
+    async with running(tmp_path, "after") as chat:
+        alice, _ = await alice_and_bob(chat, stack)
+        await alice.open_conversation("bob")
+        a = await device(chat, alice)
+        stack.push_async_callback(a.aclose)
+        for strange in ("02", "2x", "9" * 128, "-1"):
+            with pytest.raises(UserUnreachableError):
+                await a.secure.send(strange, "hi")
+        assert "Traceback" not in chat.log.read_text()
+        assert "WARNING" not in chat.log.read_text()
+
+
+async def test_what_is_removed_again_leaves_the_chat_as_it_was(tmp_path: Path, stack: AsyncExitStack) -> None:
+    async with running(tmp_path, "after") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        conversation = await alice.open_conversation("bob")
+        await device_once(chat, alice)
+        chat.kill()
+        document = (Path(__file__).parents[2] / "docs" / "adopting.md").read_text()
+        script = document.partition("```python removing\n")[2].partition("```")[0]
+        assert "drop_all" in script
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=60)
+        with closing(sqlite3.connect(chat.database)) as database:
+            names = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
+        assert [name for name in names if "e2ee" in name] == []
+        await chat.start("before")
+        await alice.connect()
+        await alice.say(conversation, PLAIN)
+        assert [each["text"] for each in await bob.history(conversation)] == [PLAIN]
+
+
+async def device_once(chat: Chat, client: ChatClient) -> None:
+    async with await device(chat, client) as opened:
+        await asyncio.wait_for(opened.secure.online(), 30)
