@@ -43,7 +43,6 @@ from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobo
 from keyserver.service.prekeys import PreKeyService
 from keyserver.settings import Settings
 from keyserver.tables import DeviceStatus, metadata
-from transport_adapters.frames import ErrorCode
 from transport_adapters.server.guard import guard
 from transport_adapters.server.ports import (
     OK,
@@ -91,7 +90,7 @@ class Services:
         """
         user_id = _application_user(user)
         await self.context.logins.close_all(user_id)
-        self.relay.cut(user_id, ErrorCode.TOKEN_INVALID)
+        self.relay.log_out(user_id)
 
 
 def build_services(

@@ -43,7 +43,7 @@ class Chat:
         """Start `before` or `after`, and wait until it listens."""
         command = [sys.executable, "-m", f"examples.existing_chat.{kind}", "--port", str(self._port)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - it only forks
                 [*command, "--database", str(self.database)],
                 stdout=log,
                 stderr=log,
@@ -112,7 +112,7 @@ async def heard(client: ChatClient) -> tuple[str, dict[str, Any]]:
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait until something is so."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - of another process, which tells nobody
             await asyncio.sleep(0.02)
 
 

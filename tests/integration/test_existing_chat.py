@@ -106,7 +106,8 @@ async def conversation_as_ever(chat: Chat, stack: AsyncExitStack) -> list[Any]:
     stack.push_async_callback(stranger.aclose)
     with pytest.raises(socketio.exceptions.ConnectionError):
         await stranger.connect()
-    return json.loads(json.dumps(seen).replace(conversation, "C"), object_hook=_settled)
+    settled: list[Any] = json.loads(json.dumps(seen).replace(conversation, "C"), object_hook=_settled)
+    return settled
 
 
 def _settled(fields: dict[str, Any]) -> dict[str, Any]:

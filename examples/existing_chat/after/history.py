@@ -3,9 +3,9 @@
 Owns: the messages, sealed one by one; which conversation is private, and with whom.
 Does not know about: the network, how messages are shown.
 
-The layer hands a message over and forgets it, and the server deletes what was confirmed, so keeping is the application's
-matter. Texts are sealed with AES-256-GCM, each with the columns beside it as associated data. Who steals the file sees
-numbers, times and sizes.
+The layer hands a message over and forgets it, and the server deletes what was confirmed: keeping it is the
+application's matter. Texts are sealed with AES-256-GCM, each with the columns beside it as associated data. Who steals
+the file sees numbers, times and sizes.
 """
 
 import json

@@ -48,7 +48,7 @@ class PrivateClient:
         `key` is 32 random bytes that the application keeps where the system keeps secrets (Keychain, Keystore, Secret
         Service). It opens the device and the history. `on_event` hears of what a person must decide or should see.
         """
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
         secure = await SecureClient.open(
             store=directory / "device.db",
             key=hmac.digest(key, b"chat: device", "sha256"),

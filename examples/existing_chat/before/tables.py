@@ -6,7 +6,18 @@ Does not know about: what the rows mean.
 
 from pathlib import Path
 
-from sqlalchemy import BigInteger, Column, Engine, ForeignKey, Integer, MetaData, String, Table, Text, create_engine
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Engine,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+)
 
 metadata = MetaData()
 
