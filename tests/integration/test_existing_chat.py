@@ -6,6 +6,7 @@ ordinary conversations, and private ones have none of those faults.
 
 import asyncio
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import httpx
 import pytest
 import socketio
 
+from e2ee.cli.demo.evidence import copy_database
 from e2ee.cli.demo.search import search
 from examples.existing_chat.after.private_client import PrivateClient
 from examples.existing_chat.client import ChatClient, RefusedError
@@ -428,6 +430,48 @@ async def test_an_id_that_is_no_number_of_the_chat_reaches_nobody(tmp_path: Path
                 await a.secure.send(strange, "hi")
         assert "Traceback" not in chat.log.read_text()
         assert "WARNING" not in chat.log.read_text()
+
+
+async def test_after_the_database_was_restored_from_a_backup_the_conversation_goes_on(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    async with running(tmp_path, "after") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        conversation = await alice.open_conversation("bob")
+        a, b = await private_pair(chat, stack, alice, bob)
+        await a.make_private(conversation)
+
+        async def exchange(*texts: str) -> None:
+            for text in texts:
+                for one, other in ((a, b), (b, a)):
+                    await one.say(conversation, text)
+                    assert (await within(other.arrived.get())).text == text
+
+        await exchange("one", "two")
+        await b.aclose()
+        await a.secure.send("2", "waits in the backup", conversation=conversation)
+        await a.secure.flushed()
+        backup = tmp_path / "backup.db"
+        copy_database(chat.database, backup)
+        b = await device(chat, bob)
+        stack.push_async_callback(b.aclose)
+        assert (await within(b.arrived.get())).text == "waits in the backup"
+        await exchange("three", "four")
+        chat.kill()
+        for file in chat.files[:-1]:
+            file.unlink(missing_ok=True)
+        shutil.move(backup, chat.database)
+        await chat.start("after")
+        await exchange("five", "six")
+        assert [each.text for each in b.history.messages(conversation) if each.sender == "1"] == [
+            "one",
+            "two",
+            "waits in the backup",
+            "three",
+            "four",
+            "five",
+            "six",
+        ]
 
 
 async def test_what_is_removed_again_leaves_the_chat_as_it_was(tmp_path: Path, stack: AsyncExitStack) -> None:
