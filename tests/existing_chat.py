@@ -5,7 +5,6 @@ Does not know about: what a test asserts.
 """
 
 import asyncio
-import os
 import secrets
 import socket
 import subprocess
@@ -114,11 +113,3 @@ async def eventually(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - of another process, which tells nobody
             await asyncio.sleep(0.02)
-
-
-def environment_without_secrets(home: Path) -> dict[str, str]:
-    """Return what a process finds that was told nothing."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("CHAT_", "E2EE_"))} | {
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(home),
-    }

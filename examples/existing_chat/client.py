@@ -10,7 +10,8 @@ Run the chat in one terminal, and in two others, with a password of at least 8 c
 import argparse
 import asyncio
 import getpass
-import sys
+import os
+from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import httpx
@@ -126,29 +127,45 @@ class ChatClient:
 
 async def converse(chat: ChatClient, conversation: str | None) -> None:
     """Print what is said, and say what is typed, until the end of the input."""
-    loop = asyncio.get_running_loop()
-    typed: asyncio.Queue[str] = asyncio.Queue()
-    loop.add_reader(sys.stdin, lambda: typed.put_nowait(sys.stdin.readline()))
-    names = {person["id"]: person["name"] for each in await chat.conversations() for person in each["members"]}
+    names: dict[int, str] = {}
 
     async def show() -> None:
         nonlocal conversation
         while True:
             event, fields = await chat.events.get()
             if event == "message":
-                conversation = fields["conversation"]
-                print(f"{names.get(fields['sender'], fields['sender'])}: {fields['text']}", flush=True)
+                conversation, sender = fields["conversation"], fields["sender"]
+                if sender not in names:
+                    for each in await chat.conversations():
+                        names.update({person["id"]: person["name"] for person in each["members"]})
+                print(f"{names[sender]}: {fields['text']}", flush=True)
 
     showing = asyncio.create_task(show())
+    print("type a line to say it; Ctrl-D ends", flush=True)
     try:
-        while line := await typed.get():
+        async for line in typed():
             if conversation is None:
                 print("nobody has written yet", flush=True)
             else:
-                await chat.say(conversation, line.rstrip("\n"))
+                await chat.say(conversation, line)
     finally:
-        loop.remove_reader(sys.stdin)
         showing.cancel()
+
+
+async def typed() -> AsyncIterator[str]:
+    """Yield the lines of the standard input."""
+    loop, lines = asyncio.get_running_loop(), asyncio.StreamReader()
+
+    def read() -> None:
+        if some := os.read(0, 4096):
+            lines.feed_data(some)
+        else:
+            loop.remove_reader(0)
+            lines.feed_eof()
+
+    loop.add_reader(0, read)
+    while line := await lines.readline():
+        yield line.decode(errors="replace").rstrip("\r\n")
 
 
 async def main() -> None:

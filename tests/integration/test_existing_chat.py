@@ -6,6 +6,7 @@ ordinary conversations, and private ones have none of those faults.
 
 import asyncio
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -21,14 +23,17 @@ import socketio
 
 from e2ee.cli.demo.evidence import copy_database
 from e2ee.cli.demo.search import search
+from examples.existing_chat.after import __main__ as after
 from examples.existing_chat.after.private_client import PrivateClient
+from examples.existing_chat.before import __main__ as before
 from examples.existing_chat.client import ChatClient, RefusedError
+from tests.cli_processes import Desk, free_port
 from tests.contract.relay_world import within
 from tests.existing_chat import (
     PASSWORD,
+    ROOT,
     Chat,
     device,
-    environment_without_secrets,
     eventually,
     heard,
     person,
@@ -130,37 +135,72 @@ async def test_the_chats_own_client_sees_the_same_before_and_after(tmp_path: Pat
     assert before[-2] == [{"to": 2, "title": "alice", "body": "x" * 79 + "…"}]
 
 
-@pytest.mark.parametrize("kind", ["before", "after"])
+@pytest.mark.parametrize("kind", [before, after])
 @pytest.mark.parametrize("told", [{}, {"CHAT_JWT_SECRET": "short"}])
-def test_without_secrets_it_does_not_start(kind: str, told: dict[str, str], tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", f"examples.existing_chat.{kind}"],
-        cwd=tmp_path,
-        env=environment_without_secrets(tmp_path) | told,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 2
-    assert "CHAT_JWT_SECRET: 32 random bytes or more" in ended.stderr
+def test_without_secrets_it_does_not_start(
+    kind: ModuleType, told: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_environment(monkeypatch, told)
+    with pytest.raises(SystemExit, match="2"):
+        kind.main()
+    assert "CHAT_JWT_SECRET: 32 random bytes or more" in capsys.readouterr().err
 
 
-def test_after_it_does_not_start_without_a_second_secret(tmp_path: Path) -> None:
-    for second in ({}, {"E2EE_TOKEN_SECRET": "x" * 32}):
-        ended = subprocess.run(
-            [sys.executable, "-m", "examples.existing_chat.after"],
-            cwd=tmp_path,
-            env=environment_without_secrets(tmp_path)
-            | {"CHAT_JWT_SECRET": "x" * 32, "E2EE_ORIGIN": "https://chat.example"}
-            | second,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert ended.returncode == 2
-        assert "TOKEN_SECRET" in ended.stderr.upper()
+@pytest.mark.parametrize(
+    ("second", "complaint"),
+    [
+        ({}, "E2EE_TOKEN_SECRET: Field required"),
+        ({"E2EE_TOKEN_SECRET": "x" * 32}, "token_secret and host_jwt_secret must differ"),
+        ({"E2EE_TOKEN_SECRET": "short"}, "E2EE_TOKEN_SECRET: a secret is at least 32 bytes long"),
+    ],
+)
+def test_after_it_does_not_start_without_another_secret_for_devices(
+    second: dict[str, str], complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_environment(monkeypatch, {"CHAT_JWT_SECRET": "x" * 32, "E2EE_ORIGIN": "https://chat.example"} | second)
+    with pytest.raises(SystemExit, match="2"):
+        after.main()
+    told = capsys.readouterr().err
+    assert complaint in told
+    assert "xxx" not in told
+
+
+def with_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
+    """Call what is tested as a command without arguments, in an environment of these values."""
+    monkeypatch.setattr(sys, "argv", ["chat"])
+    for name in [name for name in os.environ if name.startswith(("CHAT_", "E2EE_"))]:
+        monkeypatch.delenv(name)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("kind", ["before", "after"])
+def test_two_people_talk_at_terminals(kind: str, tmp_path: Path) -> None:
+    port = free_port()
+    env = {"PYTHONPATH": str(ROOT)}
+    package = "examples.existing_chat"
+    server = (sys.executable, "-m", f"{package}.{kind}", "--dev", "--port", str(port))
+    client = (sys.executable, "-m", f"{package}.client", f"http://127.0.0.1:{port}")
+    desk = Desk(tmp_path)
+    with (
+        desk.terminal(command=server, env=env) as running,
+        desk.terminal("alice", "--register", command=client, env=env) as alice,
+        desk.terminal("bob", "--register", "--with", "alice", command=client, env=env) as bob,
+    ):
+        running.wait_for("Uvicorn running")
+        for terminal in (alice, bob):
+            terminal.wait_for("Password:")
+            terminal.type(f"{PASSWORD}\n")
+            terminal.wait_for("type a line to say it")
+        bob.type("hello\n")
+        alice.wait_for("bob: hello\r\n")
+        alice.type("hello yourself\n")
+        bob.wait_for("alice: hello yourself\r\n")
+        for terminal in (alice, bob):
+            terminal.end_input()
+            assert terminal.end() == 0
+            assert "Traceback" not in terminal.seen
+            assert PASSWORD not in terminal.seen
 
 
 # --- before: the faults ---------------------------------------------------------------------------------------
@@ -480,7 +520,7 @@ async def test_what_is_removed_again_leaves_the_chat_as_it_was(tmp_path: Path, s
         conversation = await alice.open_conversation("bob")
         await device_once(chat, alice)
         chat.kill()
-        document = (Path(__file__).parents[2] / "docs" / "adopting.md").read_text()
+        document = (ROOT / "docs" / "adopting.md").read_text()
         script = document.partition("```python removing\n")[2].partition("```")[0]
         assert "drop_all" in script
         await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=60)
