@@ -15,7 +15,9 @@ never plaintext, keys or ciphertext.
     │  ├─ ReplayedHandshakeError      ├─ WrongRecipientError
     │  ├─ ForbiddenContentError       └─ DeviceListForkError
     ├─ TrustError                     a human must decide
-    │  └─ AccountKeyChangedError
+    │  ├─ AccountKeyChangedError
+    │  ├─ ContactNotVerifiedError
+    │  └─ SafetyNumberMismatchError
     └─ StateError                     our own stored state cannot serve the call
        ├─ SessionNotFoundError        ├─ CorruptStateError
        ├─ WrongPassphraseError        ├─ StoreLockedError
@@ -249,13 +251,42 @@ class DeviceListForkError(ProtocolError):
 
 @final
 class AccountKeyChangedError(TrustError):
-    """A contact's account key differs from the pinned one."""
+    """A contact's account key differs from the pinned one.
+
+    Once the new key is known, both safety numbers are there, 60 digits each; before, they are empty.
+    """
 
     code = "account_key_changed"
-    remedy = "Compare safety numbers, then accept the change or stay with the old key"
+    remedy = "Compare the new safety number with them, then accept the change or stay with the old key"
+
+    def __init__(self, user_id: str, old_safety_number: str = "", new_safety_number: str = "") -> None:
+        super().__init__(f"The account key of {user_id} has changed")
+        self.user_id = user_id
+        self.old_safety_number = old_safety_number
+        self.new_safety_number = new_safety_number
+
+
+@final
+class ContactNotVerifiedError(TrustError):
+    """The policy sends to verified contacts only, and this one is not."""
+
+    code = "contact_not_verified"
+    remedy = "Compare safety numbers with them over another channel, then record it"
 
     def __init__(self, user_id: str) -> None:
-        super().__init__(f"The account key of {user_id} has changed")
+        super().__init__(f"The contact {user_id} is not verified")
+        self.user_id = user_id
+
+
+@final
+class SafetyNumberMismatchError(TrustError):
+    """What was compared is not the number of the keys that we know: somebody stands between, or a key has changed."""
+
+    code = "safety_number_mismatch"
+    remedy = "Do not trust this contact; compare again, and look for a newer key"
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(f"The safety number with {user_id} is another one")
         self.user_id = user_id
 
 

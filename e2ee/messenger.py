@@ -20,6 +20,7 @@ from typing import NamedTuple, final
 
 from e2ee import healing, prekey_supply, receiving, rollback, sending, tending
 from e2ee.account import Account
+from e2ee.contact_book import ContactBook
 from e2ee.errors import (
     AccountKeyChangedError,
     DeviceListForkError,
@@ -46,11 +47,11 @@ from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
 from e2ee.rollback import RelayStatement
 from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
-from e2ee.stores import healing_records, message_records, records, sent_records, session_records
+from e2ee.stores import healing_records, message_records, records, sent_records, session_records, trust_records
 from e2ee.stores.message_records import InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
-from e2ee.trust import learn_device_list, mark_forked, sendable_contact
+from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, sendable_contact
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
 from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.envelope import Envelope, Lane
@@ -259,20 +260,45 @@ class Messenger:
 
         Raises:
             InvalidSignatureError: not a list of this user, or a wrong signature.
-            AccountKeyChangedError: signed by another account key than the pinned one.
+            AccountKeyChangedError: signed by another account key than the pinned one. This is recorded: sending to this
+                user stops until a person has decided (`contact_book`), or the policy does at once.
             DeviceListForkError: it contradicts the newest list known. This is recorded: sending to this user stops.
         """
         try:
-            with self._store.write() as tx:
-                before, now = records.load_contact(tx, user_id), self._clock()
-                for signed in lists:
-                    contact = learn_device_list(tx, user_id, signed, now)
-                    healing.note_new_devices(tx, before, contact, now)
-                    before = contact
+            self._learn(user_id, tuple(lists))
         except DeviceListForkError:
             with self._store.write() as tx:
                 mark_forked(tx, user_id)
             raise
+
+    @property
+    def contact_book(self) -> ContactBook:
+        """What a person sees of contacts, and decides about them."""
+        return ContactBook(self._store, self._clock)
+
+    def waiting_for_trust(self) -> tuple[UserId, ...]:
+        """Return the users of whom messages under a changed account key are kept."""
+        with self._store.read() as tx:
+            return trust_records.waiting_users(tx)
+
+    def reconsider(self, user_id: UserId) -> list[Reception]:
+        """Read what was kept of a user under a changed account key, after the change was accepted.
+
+        What still waits for a decision is kept. May be repeated, after a crash for instance.
+
+        Raises:
+            StateError: our own store failed; the rest is still kept.
+        """
+        with self._store.read() as tx:
+            kept = trust_records.kept_envelopes(tx, user_id)
+        receptions = []
+        for envelope in kept:
+            reception = self.receive(envelope.encode())
+            if reception.outcome is not Outcome.WAITING_FOR_TRUST:
+                with self._store.write() as tx:
+                    trust_records.forget_envelope(tx, envelope)
+                receptions.append(reception)
+        return receptions
 
     def missing_sessions(self, user_id: UserId) -> tuple[DeviceAddress, ...]:
         """Return the user's devices that no session can send to; claim their bundles and hand them in.
@@ -493,6 +519,26 @@ class Messenger:
         """Forget what was said too long ago to be said again. Nothing that the server does or omits puts this off."""
         sent_records.forget_contents(tx, self._clock() - SENT_CONTENT_MS if self._keeps_contents else MAX_TIMESTAMP)
 
+    def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> None:
+        try:
+            with self._store.write() as tx:
+                before, now = records.load_contact(tx, user_id), self._clock()
+                for signed in lists:
+                    contact = learn_device_list(tx, user_id, signed, now)
+                    healing.note_new_devices(tx, before, contact, now)
+                    before = contact
+        except AccountKeyChangedError:
+            self._note_changed_key(user_id, lists[-1])
+
+    def _note_changed_key(self, user_id: UserId, newest: SignedDeviceList) -> None:
+        """Keep the newest of some lists, one of which is under another account key, until a person decides."""
+        with self._store.write() as tx:
+            contact = note_changed_key(tx, user_id, newest, self._clock())
+            if contact.changed is None:
+                return  # accepted, or the newest is under the pinned key after all
+        with self._store.read() as tx:
+            raise changed_key_error(tx, contact)
+
     def _sender(self) -> Sender:
         return Sender(self._account, self._clock(), self._rng, self._keeps_contents, self._may_send)
 
@@ -510,7 +556,7 @@ class Messenger:
             now = self._clock()
             if isinstance(error, DuplicateMessageError):
                 outcome = Outcome.DUPLICATE
-            elif isinstance(error, AccountKeyChangedError) and message_records.keep_for_trust(tx, envelope, now):
+            elif isinstance(error, AccountKeyChangedError) and trust_records.keep_envelope(tx, envelope, now):
                 outcome = Outcome.WAITING_FOR_TRUST
             else:
                 message_records.remember_unreadable(tx, envelope, error.code, now)

@@ -37,6 +37,7 @@ class Table(Enum):
     HEALING = ("healing", 1)
     DROPPED = ("dropped", 1)
     OWED_ANSWERS = ("owed_answers", 1)
+    TRUST_DECISIONS = ("trust_decisions", 1)
 
     def __init__(self, label: str, version: int) -> None:
         self.label: Final = label

@@ -36,7 +36,7 @@ from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.session import DecryptedContent, Session
 from e2ee.stores import healing_records, message_records, records, session_records
 from e2ee.stores.records import Contact
-from e2ee.trust import check_listed, hear_of_list, judge_device_list
+from e2ee.trust import check_listed, hear_of_list, judge_device_list, note_first_use
 from e2ee.wire.content import (
     Content,
     ContentKind,
@@ -326,6 +326,8 @@ def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
     known = records.load_contact(tx, opened.contact.user_id)
     if opened.contact != known:
         records.save_contact(tx, opened.contact)
+        if known is None:
+            note_first_use(tx, opened.contact, now)
         healing.note_new_devices(tx, known, opened.contact, now)
     message_records.remember_body(tx, opened.body_hash, now)
     number, more = _commit_content(tx, receiver, opened)

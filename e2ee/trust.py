@@ -1,17 +1,29 @@
 """Whom we talk to: pinned account keys and the newest device list of each contact.
 
-Owns: trust on first use, the judgement of a newly seen device list (protocol.md section 4.2).
-Does not know about: sessions, messages, the network.
+Owns: trust on first use, the judgement of a newly seen device list (protocol.md section 4.2), what a person's decision
+about an account key changes.
+Does not know about: messages, the network, how safety numbers are shown.
 """
 
 from dataclasses import replace
 
-from e2ee.errors import AccountKeyChangedError, DeviceListForkError, DeviceListStaleError, UnlistedDeviceError
+from e2ee.errors import (
+    AccountKeyChangedError,
+    ContactNotVerifiedError,
+    DeviceListForkError,
+    DeviceListStaleError,
+    SafetyNumberMismatchError,
+    UnlistedDeviceError,
+)
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import Party
-from e2ee.stores.records import Contact, load_contact, save_contact
+from e2ee.safety_number import Side, safety_number
+from e2ee.stores import session_records, trust_records
+from e2ee.stores.records import Contact, load_contact, own_device_list, save_contact
+from e2ee.stores.trust_records import Decision, TrustDecision, TrustPolicy
 from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, UserId
+from e2ee.wire.public_keys import AccountKey
 
 
 def learn_device_list(tx: Transaction, user_id: UserId, signed: SignedDeviceList, now: int) -> Contact:
@@ -24,9 +36,17 @@ def learn_device_list(tx: Transaction, user_id: UserId, signed: SignedDeviceList
         AccountKeyChangedError: signed by another account key than the pinned one.
         DeviceListForkError: it contradicts the newest list known. The caller records it with `mark_forked`.
     """
+    is_new = load_contact(tx, user_id) is None
     contact = judge_device_list(tx, user_id, signed, now)
     save_contact(tx, contact)
+    if is_new:
+        note_first_use(tx, contact, now)
     return contact
+
+
+def note_first_use(tx: Transaction, contact: Contact, now: int) -> None:
+    """Enter into the history that an account key was pinned because it was the first."""
+    _record(tx, contact, Decision.PINNED, now)
 
 
 def judge_device_list(tx: ReadTransaction, user_id: UserId, signed: SignedDeviceList, now: int) -> Contact:
@@ -52,8 +72,8 @@ def hear_of_list(contact: Contact, position: ListPosition) -> Contact:
     Another hash for the list that we know, or for the one before it, is a fork: sending stops, and the message itself
     is still delivered, because its session proves the device that sent it.
     """
-    known = contact.device_list.content
-    expected = {known.seq: known.hash(), known.seq - 1: known.previous_hash}.get(position.seq, position.hash)
+    known, newest = contact.device_list.content, contact.device_list.position
+    expected = {newest.seq: newest.hash, known.seq - 1: known.previous_hash}.get(position.seq, position.hash)
     forked = contact.forked or position.hash != expected
     return replace(contact, heard_seq=max(contact.heard_seq, position.seq), forked=forked)
 
@@ -71,13 +91,114 @@ def sendable_contact(tx: ReadTransaction, user_id: UserId) -> Contact:
     Raises:
         DeviceListStaleError: no list is known, or a newer one was heard of: fetch it first.
         DeviceListForkError: its lists contradict each other.
+        AccountKeyChangedError: a change of its account key waits for a decision.
+        ContactNotVerifiedError: the policy is to send to verified contacts only.
     """
     contact = load_contact(tx, user_id)
     if contact is None or contact.is_stale:
         raise DeviceListStaleError(user_id)
     if contact.forked:
         raise DeviceListForkError(user_id)
+    if contact.changed is not None:
+        raise changed_key_error(tx, contact)
+    if not contact.verified and trust_records.policy(tx) is TrustPolicy.VERIFIED_ONLY:
+        raise ContactNotVerifiedError(user_id)
     return contact
+
+
+# --- a person's decisions ------------------------------------------------------------------------------------
+
+
+def note_changed_key(tx: Transaction, user_id: UserId, signed: SignedDeviceList, now: int) -> Contact:
+    """Keep a list under another account key until a person decides, or accept it if the policy is to.
+
+    Raises:
+        InvalidSignatureError: not this user's list, or a wrong signature.
+        DeviceListForkError: its seq is not above the newest one known; seq never restarts for a user id.
+        AccountKeyChangedError: it is under the pinned key, so that some list before it cannot belong to the chain.
+    """
+    contact, verified = _known(tx, user_id), signed.verify(user_id)
+    new_key = verified.content.account_key
+    if new_key == contact.account_key:
+        raise AccountKeyChangedError(user_id)
+    if verified.content.seq <= contact.device_list.content.seq:
+        raise DeviceListForkError(user_id)
+    if contact.changed is None or contact.changed.content.account_key != new_key:
+        _record(tx, replace(contact, account_key=new_key), Decision.CHANGE_SEEN, now)
+    contact = replace(contact, changed=verified)
+    save_contact(tx, contact)
+    if trust_records.policy(tx) is TrustPolicy.UNATTENDED:
+        return accept_changed_key(tx, user_id, new_key, now)
+    return contact
+
+
+def accept_changed_key(tx: Transaction, user_id: UserId, account_key: AccountKey, now: int) -> Contact:
+    """Pin the account key that waits. All sessions under the old one end, and so does a fork.
+
+    Raises:
+        SafetyNumberMismatchError: another key waits than the one that was looked at, or none.
+    """
+    contact = _known(tx, user_id)
+    if contact.changed is None or contact.changed.content.account_key != account_key:
+        raise SafetyNumberMismatchError(user_id)
+    session_records.delete_sessions_of_user(tx, user_id)
+    contact = Contact(user_id, account_key, contact.changed, queried_at=now)
+    save_contact(tx, contact)
+    _record(tx, contact, Decision.CHANGE_ACCEPTED, now)
+    return contact
+
+
+def decline_changed_key(tx: Transaction, user_id: UserId, now: int) -> Contact:
+    """Stay with the pinned account key. If the server goes on giving out the other one, the change is seen again."""
+    contact = _known(tx, user_id)
+    if contact.changed is not None:
+        declined = replace(contact, account_key=contact.changed.content.account_key)
+        _record(tx, declined, Decision.CHANGE_DECLINED, now)
+        contact = replace(contact, changed=None)
+        save_contact(tx, contact)
+    return contact
+
+
+def set_verified(tx: Transaction, user_id: UserId, verified: bool, now: int) -> Contact:
+    """Record that the safety number was compared, or that this counts no longer."""
+    contact = _known(tx, user_id)
+    if contact.verified != verified:
+        contact = replace(contact, verified=verified)
+        save_contact(tx, contact)
+        _record(tx, contact, Decision.VERIFIED if verified else Decision.VERIFICATION_WITHDRAWN, now)
+    return contact
+
+
+def safety_number_with(tx: ReadTransaction, user_id: UserId, account_key: AccountKey) -> str:
+    """Return the 60 digits of our account and a user under this account key."""
+    return safety_number(our_side(tx), (user_id, account_key))
+
+
+def our_side(tx: ReadTransaction) -> Side:
+    """Return our user id and account key."""
+    own = own_device_list(tx).content
+    return own.user_id, own.account_key
+
+
+def changed_key_error(tx: ReadTransaction, contact: Contact) -> AccountKeyChangedError:
+    """Make the error that says which two safety numbers a person has to tell apart."""
+    keys = [contact.account_key] + ([contact.changed.content.account_key] if contact.changed else [])
+    numbers = (safety_number_with(tx, contact.user_id, key) for key in keys)
+    return AccountKeyChangedError(contact.user_id, *numbers)
+
+
+def _known(tx: ReadTransaction, user_id: UserId) -> Contact:
+    contact = load_contact(tx, user_id)
+    if contact is None:
+        raise DeviceListStaleError(user_id)
+    return contact
+
+
+def _record(tx: Transaction, contact: Contact, decision: Decision, now: int) -> None:
+    trust_records.record(tx, TrustDecision(contact.user_id, decision, contact.account_key, now))
+
+
+# --- devices -------------------------------------------------------------------------------------------------
 
 
 def check_listed(device_list: VerifiedDeviceList, party: Party) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from e2ee.errors import CorruptStateError, ProtocolError
-from e2ee.limits import MAX_ENVELOPE, MAX_PENDING_TRUST, MAX_TIMESTAMP, MAX_UNREADABLE
+from e2ee.limits import MAX_ENVELOPE, MAX_TIMESTAMP, MAX_UNREADABLE
 from e2ee.ports import ReadTransaction, Table, Transaction
 from e2ee.stores.records import counter, next_counter, set_counter
 from e2ee.wire.codec import Reader, Writer
@@ -146,17 +146,6 @@ def remember_unreadable(tx: Transaction, envelope: Envelope, error_code: str, no
     if excess > 0:
         for record in tx.scan(Table.UNREADABLE, limit=excess):
             tx.delete(Table.UNREADABLE, record.key)
-
-
-def keep_for_trust(tx: Transaction, envelope: Envelope, now: int) -> bool:
-    """Keep a first message under a changed account key as ciphertext; return False if too many wait already."""
-    group = envelope.sender.user_id.encode()
-    if tx.count(Table.PENDING_TRUST, group) >= MAX_PENDING_TRUST:
-        return False
-    # The id alone is the server's to choose: one sender's envelope must not replace another's.
-    key = envelope.envelope_id.raw + envelope.sender.encode()
-    tx.put(Table.PENDING_TRUST, key, envelope.encode(), group=group, order=now)
-    return True
 
 
 def cursor(tx: ReadTransaction) -> tuple[int, int]:

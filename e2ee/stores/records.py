@@ -6,6 +6,7 @@ Does not know about: how a store keeps records (memory.py, sqlite.py), what they
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import final
 
 from e2ee import persist
@@ -19,7 +20,7 @@ from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.identifiers import PreKeyId, UserId
 from e2ee.wire.public_keys import AccountKey
 
-_CONTACT_VERSION = 1
+_CONTACT_VERSION = 2
 _ACCOUNT = b"account"
 
 
@@ -108,6 +109,10 @@ class Contact:
     """Two lists contradicted each other: sending stops until a human decides."""
     queried_at: int = 0
     """When the server was last asked for a newer list, Unix milliseconds."""
+    verified: bool = False
+    """The safety number was compared, with this account key."""
+    changed: VerifiedDeviceList | None = None
+    """A list under another account key: sending stops until a human decides."""
 
     @property
     def is_stale(self) -> bool:
@@ -126,7 +131,9 @@ def load_contact(tx: ReadTransaction, user_id: UserId) -> Contact | None:
 
 def save_contact(tx: Transaction, contact: Contact) -> None:
     writer = Writer().u8(_CONTACT_VERSION).raw(contact.account_key.raw).u8(contact.forked)
-    writer.u64(contact.heard_seq).u64(contact.queried_at).raw(contact.device_list.signed.encode())
+    writer.u64(contact.heard_seq).u64(contact.queried_at).u8(contact.verified)
+    writer.bytes32(b"" if contact.changed is None else contact.changed.signed.encode())
+    writer.raw(contact.device_list.signed.encode())
     tx.put(Table.CONTACTS, contact.user_id.encode(), writer.finish())
 
 
@@ -157,15 +164,18 @@ def _decode_contact(user_id: UserId, data: bytes) -> Contact:
     reader = Reader(data)
     try:
         version, account_key = reader.u8(), AccountKey.decode(reader)
+        if version not in (1, _CONTACT_VERSION):
+            raise CorruptStateError(f"contact has layout version {version}")
         forked, heard_seq, queried_at = reader.flag(), reader.u64(), reader.u64()
+        verified, changed = (reader.flag(), reader.bytes32(MAX_ENVELOPE)) if version > 1 else (False, b"")
         device_list = _restore_list(data[reader.position() :])
     except ProtocolError:
         raise CorruptStateError("contact does not decode") from None
-    if version != _CONTACT_VERSION:
-        raise CorruptStateError(f"contact has layout version {version}")
-    return Contact(user_id, account_key, device_list, heard_seq, forked, queried_at)
+    waiting = _restore_list(changed) if changed else None
+    return Contact(user_id, account_key, device_list, heard_seq, forked, queried_at, verified, waiting)
 
 
+@lru_cache(maxsize=128)  # a message reads its contact's list several times, and the next one mostly the same again
 def _restore_list(data: bytes) -> VerifiedDeviceList:
     if len(data) > MAX_ENVELOPE:
         raise CorruptStateError("device list is too long")

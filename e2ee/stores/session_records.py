@@ -19,7 +19,7 @@ from e2ee.limits import (
 from e2ee.ports import ReadTransaction, Record, Table, Transaction
 from e2ee.ratchet.skipped_keys import Evicted, FindSkipped, Ratchet, SkippedKey, SkippedPosition
 from e2ee.session import Session
-from e2ee.wire.identifiers import DeviceAddress, PreKeyId
+from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
 
 _LIVE, _EVICTED = b"L", b"E"
 _EVICTION_STEP = 32
@@ -104,6 +104,14 @@ def delete_session(tx: Transaction, session: Session) -> None:
     for ratchet in Ratchet:
         for state in (_LIVE, _EVICTED):
             tx.delete_group(Table.SKIPPED_KEYS, _group(session, ratchet, state))
+
+
+def delete_sessions_of_user(tx: Transaction, user_id: UserId) -> None:
+    """Delete the sessions with all devices of a user, whether they are listed still or not."""
+    for record in tx.scan(Table.SESSIONS):
+        session = persist.decode_session(record.value)
+        if session.peer.user_id == user_id:
+            delete_session(tx, session)
 
 
 def delete_superseded(tx: Transaction, now: int) -> None:

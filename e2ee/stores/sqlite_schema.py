@@ -107,14 +107,20 @@ STATEMENTS: Final = {
 
 
 _TABLES_OF_VERSION_2: Final = ("sent", "resends", "healing", "dropped", "owed_answers")
+_TABLES_OF_VERSION_3: Final = ("trust_decisions",)
 
 
 def _to_version_1(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
-    _create(connection, [table.label for table in Table if table.label not in _TABLES_OF_VERSION_2])
+    later = _TABLES_OF_VERSION_2 + _TABLES_OF_VERSION_3
+    _create(connection, [table.label for table in Table if table.label not in later])
 
 
 def _to_version_2(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
     _create(connection, _TABLES_OF_VERSION_2)
+
+
+def _to_version_3(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
+    _create(connection, _TABLES_OF_VERSION_3)
 
 
 def _create(connection: "sqlite3.Connection", labels: Sequence[str]) -> None:
@@ -123,7 +129,7 @@ def _create(connection: "sqlite3.Connection", labels: Sequence[str]) -> None:
             connection.execute(statement.format(label=label))
 
 
-MIGRATIONS: "tuple[Migration, ...]" = (_to_version_1, _to_version_2)
+MIGRATIONS: "tuple[Migration, ...]" = (_to_version_1, _to_version_2, _to_version_3)
 """The step at position n leads from version n to n + 1. A released step never changes."""
 
 

@@ -9,7 +9,7 @@ from e2ee.limits import LATE_ENVELOPE_MS, MAX_PENDING_TRUST, MAX_TIMESTAMP, OUTB
 from e2ee.messenger import DeliveryPosition, Messenger, Outcome
 from e2ee.ports import Table
 from e2ee.rollback import RelayStatement
-from e2ee.stores import message_records
+from e2ee.stores import message_records, trust_records
 from e2ee.stores.memory import MemoryStore
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType
 from e2ee.wire.envelope import Envelope
@@ -234,7 +234,7 @@ def test_at_most_100_messages_per_contact_wait_for_trust_for_30_days() -> None:
     alice, bob = established()
     with bob.store.write() as tx:
         kept = [
-            message_records.keep_for_trust(tx, Envelope.decode(alice.wrap(bob, b"sealed")), bob.world.now)
+            trust_records.keep_envelope(tx, Envelope.decode(alice.wrap(bob, b"sealed")), bob.world.now)
             for _ in range(MAX_PENDING_TRUST + 1)
         ]
     assert kept == [True] * MAX_PENDING_TRUST + [False]
@@ -252,7 +252,7 @@ def test_one_senders_waiting_message_does_not_replace_anothers_of_the_same_id() 
     with bob.store.write() as tx:
         for sender in (alice, carol):
             same_id = changed(sender.wrap(bob, b"sealed"), envelope_id=EnvelopeId(bytes(16)))
-            message_records.keep_for_trust(tx, Envelope.decode(same_id), bob.world.now)
+            trust_records.keep_envelope(tx, Envelope.decode(same_id), bob.world.now)
         assert tx.count(Table.PENDING_TRUST) == 2
 
 

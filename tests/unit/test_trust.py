@@ -116,15 +116,17 @@ def test_a_list_of_another_user_or_with_a_false_signature_is_refused_and_changes
             alice.messenger.learn_device_lists(bob.user_id, [forged])
 
 
-def test_a_list_under_another_account_key_is_refused_and_the_pinned_key_stays() -> None:
+def test_a_list_under_another_account_key_is_kept_apart_and_the_pinned_key_stays() -> None:
     alice, bob = pair()
     talk(alice, bob)
     other = AccountKeyPair.generate(alice.world.random.randbytes)
     content = replace(successor(bob).content, account_key=other.public)
     resigned = SignedDeviceList(content, other.sign(content.signed_bytes()))
-    with unchanged(alice), pytest.raises(AccountKeyChangedError):
+    before = alice.messenger.contact(bob.user_id)
+    assert before is not None
+    with unchanged(alice, Table.CONTACTS, Table.TRUST_DECISIONS, Table.COUNTERS), pytest.raises(AccountKeyChangedError):
         alice.messenger.learn_device_lists(bob.user_id, [resigned])
-    alice.encrypt(bob, "sending goes on to the pinned key")
+    assert alice.messenger.contact(bob.user_id) == replace(before, changed=resigned.verify(bob.user_id))
 
 
 def test_a_batch_of_lists_is_taken_whole_or_not_at_all() -> None:

@@ -1,0 +1,121 @@
+"""Typed views of a transaction: what people decided about whom to trust, and what waits for a decision.
+
+Owns: keys and values of the decisions, the policy, the envelopes that came under a changed account key.
+Does not know about: what a decision changes (trust.py).
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import final
+
+from e2ee.errors import CorruptStateError, ProtocolError
+from e2ee.limits import MAX_PENDING_TRUST
+from e2ee.ports import ReadTransaction, Record, Table, Transaction
+from e2ee.stores.records import counter, next_counter, set_counter
+from e2ee.wire.codec import Reader, Writer
+from e2ee.wire.envelope import Envelope
+from e2ee.wire.identifiers import UserId
+from e2ee.wire.public_keys import AccountKey
+
+_VERSION = 1
+_NUMBER = b"trust decision"
+_POLICY = b"trust policy"
+
+
+@final
+class TrustPolicy(IntEnum):
+    """Whom this device sends to. Receiving is the same under each."""
+
+    FIRST_USE = 0
+    """Everybody under the account key seen first; a changed key waits for a human."""
+    VERIFIED_ONLY = 1
+    """Contacts alone whose safety number was compared."""
+    UNATTENDED = 2
+    """Like FIRST_USE, and a changed key is accepted at once: for bots, whom nobody looks after."""
+
+
+@final
+class Decision(IntEnum):
+    """What was decided, or seen, about an account key."""
+
+    PINNED = 1
+    """First use."""
+    CHANGE_SEEN = 2
+    CHANGE_ACCEPTED = 3
+    CHANGE_DECLINED = 4
+    VERIFIED = 5
+    VERIFICATION_WITHDRAWN = 6
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TrustDecision:
+    """One line of the history of a contact. `at` is Unix milliseconds; `key` the account key it is about."""
+
+    user_id: UserId
+    decision: Decision
+    key: AccountKey
+    at: int
+
+
+def policy(tx: ReadTransaction) -> TrustPolicy:
+    """Return this device's policy."""
+    try:
+        return TrustPolicy(counter(tx, _POLICY))
+    except ValueError:
+        raise CorruptStateError("unknown trust policy") from None
+
+
+def set_policy(tx: Transaction, value: TrustPolicy) -> None:
+    set_counter(tx, _POLICY, value)
+
+
+def record(tx: Transaction, decision: TrustDecision) -> None:
+    """Add a line to the history."""
+    value = Writer().u8(_VERSION).u8(decision.decision).raw(decision.key.raw).u64(decision.at).finish()
+    number = next_counter(tx, _NUMBER)
+    key, group = number.to_bytes(8, "big"), decision.user_id.encode()
+    tx.put(Table.TRUST_DECISIONS, key, value, group=group, order=number)
+
+
+def decisions(tx: ReadTransaction, user_id: UserId | None = None) -> list[TrustDecision]:
+    """Return the history, of one user or of all, oldest first."""
+    group = None if user_id is None else user_id.encode()
+    return [_decode(each) for each in tx.scan(Table.TRUST_DECISIONS, group)]
+
+
+def keep_envelope(tx: Transaction, envelope: Envelope, now: int) -> bool:
+    """Keep a first message under a changed account key as ciphertext; return False if too many wait already."""
+    group = envelope.sender.user_id.encode()
+    # The id alone is the server's to choose: one sender's envelope must not replace another's.
+    key = envelope.envelope_id.raw + envelope.sender.encode()
+    if tx.get(Table.PENDING_TRUST, key) is None and tx.count(Table.PENDING_TRUST, group) >= MAX_PENDING_TRUST:
+        return False
+    tx.put(Table.PENDING_TRUST, key, envelope.encode(), group=group, order=now)
+    return True
+
+
+def kept_envelopes(tx: ReadTransaction, user_id: UserId) -> list[Envelope]:
+    """Return what waits for a decision about a user, oldest first."""
+    return [Envelope.decode(each.value) for each in tx.scan(Table.PENDING_TRUST, user_id.encode())]
+
+
+def forget_envelope(tx: Transaction, envelope: Envelope) -> None:
+    tx.delete(Table.PENDING_TRUST, envelope.envelope_id.raw + envelope.sender.encode())
+
+
+def waiting_users(tx: ReadTransaction) -> tuple[UserId, ...]:
+    """Return of whom something waits for a decision, sorted."""
+    return tuple(sorted({UserId(each.group.decode()) for each in tx.scan(Table.PENDING_TRUST)}))
+
+
+def _decode(stored: Record) -> TrustDecision:
+    reader = Reader(stored.value)
+    try:
+        version, decision, key, at = reader.u8(), reader.u8(), AccountKey.decode(reader), reader.u64()
+        reader.finish()
+        if version != _VERSION:
+            raise CorruptStateError(f"trust decision has layout version {version}")
+        return TrustDecision(UserId(stored.group.decode()), Decision(decision), key, at)
+    except (ProtocolError, ValueError):
+        raise CorruptStateError("trust decision does not decode") from None
