@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import httpx
 
-from e2ee.safety_number import safety_number
 from e2ee.wire.identifiers import UserId
 from transport_adapters import SecureClient
 from transport_adapters.secure_client.client import Message
@@ -102,11 +101,9 @@ class PrivateClient:
     async def safety_number(self, conversation: str) -> str:
         """Return the 60 digits that both members see alike, if nobody is between them."""
         peer = self.history.peer(conversation)
-        contact = None if peer is None else await asyncio.to_thread(self.secure.messenger.contact, peer)
-        if contact is None:
+        if peer is None:
             raise NotBetweenTwoError
-        own = self.secure.messenger.account.party.account_key
-        return safety_number((self._me, own), (contact.user_id, contact.account_key))
+        return await asyncio.to_thread(self.secure.messenger.contact_book.safety_number, peer)
 
     async def aclose(self) -> None:
         """Go offline. The chat's own client stays as it is."""
