@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from socketio.exceptions import SocketIOError
 
 from e2ee.wire.identifiers import UserId
 from transport_adapters import SecureClient
@@ -38,7 +39,8 @@ class PrivateClient:
     def __init__(self, chat: ChatClient, secure: SecureClient, history: History) -> None:
         self.chat, self.secure, self.history = chat, secure, history
         self.arrived: asyncio.Queue[Kept] = asyncio.Queue()
-        self._receiving = asyncio.create_task(self._receive())
+        self.receiving = asyncio.create_task(self._receive())
+        """Ends with the client, or raises what stopped it: a disk that is full, a login on another device."""
 
     @classmethod
     async def open(cls, chat: ChatClient, directory: Path, key: bytes, on_event: OnEvent | None = None) -> Self:
@@ -48,15 +50,20 @@ class PrivateClient:
         Service). It opens the device and the history. `on_event` hears of what a person must decide or should see.
         """
         await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
-        secure = await SecureClient.open(
-            store=directory / "device.db",
-            key=hmac.digest(key, b"chat: device", "sha256"),
-            user=str(chat.user_id),
-            server=chat.server,
-            token_provider=chat.token,
-            on_event=on_event,
-        )
-        return cls(chat, secure, History(directory / "history.db", hmac.digest(key, b"chat: history", "sha256")))
+        history = History(directory / "history.db", hmac.digest(key, b"chat: history", "sha256"))
+        try:
+            secure = await SecureClient.open(
+                store=directory / "device.db",
+                key=hmac.digest(key, b"chat: device", "sha256"),
+                user=str(chat.user_id),
+                server=chat.server,
+                token_provider=chat.token,
+                on_event=on_event,
+            )
+        except BaseException:
+            history.close()
+            raise
+        return cls(chat, secure, history)
 
     async def make_private(self, conversation: str) -> None:
         """Switch a conversation to private. Both members need a device; there is no way back."""
@@ -77,7 +84,7 @@ class PrivateClient:
         message_id = await self.secure.send(peer, text, conversation=conversation)
         now = time.time_ns() // 1_000_000
         self.history.keep(Kept(message_id, self._me, conversation, now, text), unread=False)
-        with contextlib.suppress(Exception):  # only a push notification is lost
+        with contextlib.suppress(RefusedError, SocketIOError):  # only a push notification is lost
             await self.chat.emit("sent", conversation=conversation)
 
     async def read(self, message: Kept) -> None:
@@ -107,8 +114,8 @@ class PrivateClient:
 
     async def aclose(self) -> None:
         """Go offline. The chat's own client stays as it is."""
-        self._receiving.cancel()
-        await asyncio.gather(self._receiving, return_exceptions=True)
+        self.receiving.cancel()
+        await asyncio.gather(self.receiving, return_exceptions=True)
         await self.secure.aclose()
         self.history.close()
 

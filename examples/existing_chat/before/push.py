@@ -19,6 +19,7 @@ class Push:
     """Hands notifications to the push service, for which a file stands in here: one JSON object per line."""
 
     def __init__(self, file: Path) -> None:
+        file.touch(mode=0o600)
         self._file = file
 
     def notify(self, user_id: int, title: str, text: str) -> None:
