@@ -84,9 +84,14 @@ class Expired:
 @final
 @dataclass(frozen=True, slots=True)
 class TrustNeeded:
-    """A message waits, as ciphertext, under a changed account key: a human must decide."""
+    """A message waits, as ciphertext, under a changed account key: a human must decide (`SecureClient.contacts`).
+
+    The safety numbers of the pinned key and of the new one have 60 digits, and are empty if the server did not answer.
+    """
 
     user_id: UserId
+    old_safety_number: str = ""
+    new_safety_number: str = ""
 
 
 @final

@@ -36,6 +36,7 @@ from e2ee.wire.identifiers import (
 )
 from transport_adapters import events
 from transport_adapters.base import TransportRefusedError
+from transport_adapters.secure_client.contacts import Contacts
 from transport_adapters.secure_client.directory import Directory
 from transport_adapters.secure_client.inbound import Inbound
 from transport_adapters.secure_client.opening import (
@@ -100,6 +101,8 @@ class SecureClient:
         self._outbound = Outbound(parts, self._directory)
         self._tending = Tending(parts, self._directory, self._outbound)
         self._inbound = Inbound(parts, self._outbound, self._tending)
+        self.contacts = Contacts(parts, self._directory, self._inbound)
+        """Safety numbers, verification, changed account keys."""
         self._tasks: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
@@ -277,7 +280,7 @@ class SecureClient:
         await self.aclose()
 
     def _start(self) -> None:
-        background = self._outbound.run, self._directory.keep_supplied, self._tending.run
+        background = self._outbound.run, self._directory.keep_supplied, self._tending.run, self.contacts.run
         work = (self._inbound.run, self._inbound.acknowledge, *background)
         for each in work:
             task = asyncio.create_task(each())

@@ -11,6 +11,7 @@ from typing import final
 
 from e2ee.messenger import DeliveryPosition, Outcome, Reception
 from e2ee.rollback import RelayStatement
+from e2ee.wire.identifiers import UserId
 from transport_adapters import events
 from transport_adapters.base import Connected, Delivery, SeqRange, TransportError
 from transport_adapters.secure_client.outbound import Outbound
@@ -26,6 +27,9 @@ class Inbound:
         self._parts, self._outbound, self._tending = parts, outbound, tending
         self.changed = asyncio.Event()
         """Set when a row was added for the application."""
+        self.kept: set[UserId] = set()
+        """Users of whom a message under a changed account key was kept, until somebody has looked."""
+        self.kept_changed = asyncio.Event()
         self._head_seq: int | None = None
         self._prune_at = 0.0
         self._acks: list[DeliveryPosition] = []
@@ -81,7 +85,7 @@ class Inbound:
         position = DeliveryPosition(delivery.epoch, delivery.seq)
         if delivery.envelope is not None:
             # A peer's bytes never raise here, so only local faults are tried again.
-            self._report(await self._parts.commit(self._parts.messenger.receive, delivery.envelope, position))
+            self.report(await self._parts.commit(self._parts.messenger.receive, delivery.envelope, position))
         else:
             await self._parts.commit(self._parts.messenger.note_dropped, position, delivery.sender)
             if delivery.sender is not None and delivery.envelope_id is not None:
@@ -89,7 +93,8 @@ class Inbound:
         self._acks.append(position)
         self._acks_due.set()
 
-    def _report(self, reception: Reception) -> None:
+    def report(self, reception: Reception) -> None:
+        """Tell the application what became of an envelope."""
         for notice in reception.notices:
             self._parts.emit(notice)
         if reception.tend:
@@ -97,7 +102,8 @@ class Inbound:
         if reception.outcome is Outcome.STORED:
             self.changed.set()
         elif reception.outcome is Outcome.WAITING_FOR_TRUST and reception.sender is not None:
-            self._parts.emit(events.TrustNeeded(reception.sender.user_id))
+            self.kept.add(reception.sender.user_id)
+            self.kept_changed.set()
         elif reception.outcome is Outcome.UNREADABLE and reception.error is not None:
             self._parts.emit(events.Unreadable(reception.sender, reception.envelope_id, reception.error.code))
 
