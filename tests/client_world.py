@@ -35,6 +35,7 @@ from transport_adapters.base import (
     Outgoing,
     SendResult,
     SeqRange,
+    Signal,
 )
 from transport_adapters.frames import CloseCode
 from transport_adapters.link import LinkOptions
@@ -317,6 +318,10 @@ class Tap:
         await self._inner.ack(epoch, ranges)
         self.after_acks.set()
 
+    async def signal(self, signal: Signal) -> None:
+        assert self._inner is not None
+        await self._inner.signal(signal)
+
     async def aclose(self) -> None:
         if self._pump is not None:
             self._pump.cancel()
@@ -329,7 +334,7 @@ class Tap:
             async for incoming in self._inner.receive():
                 if isinstance(incoming, Delivery):
                     self.delivered.append(incoming)
-                else:
+                elif isinstance(incoming, Connected):
                     self.connected = incoming
                 for each in self.change(incoming):
                     self.inject(each)

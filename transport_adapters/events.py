@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import final
 
 from e2ee.notices import Notice
-from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
+from e2ee.wire.identifiers import ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId
+from transport_adapters.base import PresenceState
 
 
 @final
@@ -91,6 +92,34 @@ class TrustNeeded:
 
 @final
 @dataclass(frozen=True, slots=True)
+class PresenceChanged:
+    """A user we watch is there, away, or gone, as the server says. First told after `watch`, then when it changes."""
+
+    user_id: UserId
+    state: PresenceState
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TypingStarted:
+    """A user we watch writes to us, as the server says. Ended by `TypingStopped`, six seconds later at most if it is
+    not repeated."""
+
+    user_id: UserId
+    conversation: ConversationId | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TypingStopped:
+    """They stopped, or nothing more was heard of it."""
+
+    user_id: UserId
+    conversation: ConversationId | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """Work in the background failed and is being tried again. `code` names the error."""
 
@@ -118,6 +147,9 @@ Event = (
     | Unreadable
     | Expired
     | TrustNeeded
+    | PresenceChanged
+    | TypingStarted
+    | TypingStopped
     | Trouble
     | Ended
     | Notice

@@ -14,7 +14,7 @@ before it is acknowledged, and shown to the application at least once, under a s
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,7 @@ from e2ee.wire.identifiers import (
     parse_conversation_id,
 )
 from transport_adapters import events
-from transport_adapters.base import TransportRefusedError
+from transport_adapters.base import PresenceState, TransportRefusedError
 from transport_adapters.secure_client.directory import Directory
 from transport_adapters.secure_client.inbound import Inbound
 from transport_adapters.secure_client.opening import (
@@ -54,6 +54,7 @@ from transport_adapters.secure_client.parts import (
     Parts,
     TokenProvider,
 )
+from transport_adapters.secure_client.presence import PresenceView
 from transport_adapters.secure_client.tending import Tending
 
 __all__ = ["Message", "SecureClient", "TransportFactory", "socketio_transport"]
@@ -99,7 +100,8 @@ class SecureClient:
         self._directory = Directory(parts)
         self._outbound = Outbound(parts, self._directory)
         self._tending = Tending(parts, self._directory, self._outbound)
-        self._inbound = Inbound(parts, self._outbound, self._tending)
+        self._presence = PresenceView(parts)
+        self._inbound = Inbound(parts, self._outbound, self._tending, self._presence)
         self._tasks: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
@@ -206,6 +208,44 @@ class SecureClient:
         await self._directory.with_sessions(user_id, lambda: messenger.send_receipt(user_id, ReceiptType.READ, ids))
         self._outbound.wake()
 
+    async def set_presence(self, state: PresenceState | str, *, lease: int | None = None) -> None:
+        """Let those whom the server's rules allow see that this device is `online` or `away`. Off until called.
+
+        Said again on every connection, for as long as the client is open; `offline` ends it. Of several devices of a
+        user, the most present counts. `lease` is after how many seconds of silence the device counts as gone, 10 to 30;
+        a shorter one than 30 needs a transport that gives signs of life more often than every 15 seconds.
+
+        Raises:
+            ValueError: no such state, or lease out of range.
+        """
+        await self._presence.announce(PresenceState(state), lease)
+
+    async def watch(self, users: Iterable[str]) -> None:
+        """Be told, by `PresenceChanged`, how these users stand: at most 500, in place of those watched before.
+
+        Who does not want to be seen, or not by us, is `offline` as anybody who is not there.
+
+        Raises:
+            ValueError: not user ids, or more than 500.
+        """
+        await self._presence.watch(application_user(user) for user in users)
+
+    def presence(self, user: str) -> PresenceState:
+        """Return how a watched user stands, as far as we were told."""
+        return self._presence.state(application_user(user))
+
+    async def typing(self, user: str, *, conversation: str | None = None, active: bool = True) -> None:
+        """Tell a user who watches us that we are writing; call it with every keystroke, it is said every 3 s at most.
+
+        Works only after `set_presence`. The server sees it, and the conversation's id if it is named: leave that out
+        unless the id says nothing.
+
+        Raises:
+            ValueError: not a user id or conversation id.
+        """
+        named = None if conversation is None else _conversation(conversation)
+        await self._presence.type(application_user(user), named, active)
+
     async def heal_now(self, user: str) -> None:
         """After a suspected leak of this device's store: renew all secrets shared with a user's devices, at once.
 
@@ -304,6 +344,7 @@ class SecureClient:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_ACKS_SECONDS):
                     await self._inbound.flush()
+            self._presence.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -7,14 +7,15 @@ Does not know about: decryption (messenger), how the application is fed.
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import final
+from typing import assert_never, final
 
 from e2ee.messenger import DeliveryPosition, Outcome, Reception
 from e2ee.rollback import RelayStatement
 from transport_adapters import events
-from transport_adapters.base import Connected, Delivery, SeqRange, TransportError
+from transport_adapters.base import Connected, Delivery, PresenceSeen, SeqRange, TransportError, TypingSeen
 from transport_adapters.secure_client.outbound import Outbound
 from transport_adapters.secure_client.parts import Parts
+from transport_adapters.secure_client.presence import PresenceView
 from transport_adapters.secure_client.tending import Tending
 
 
@@ -22,8 +23,8 @@ from transport_adapters.secure_client.tending import Tending
 class Inbound:
     """Takes deliveries in, one transaction each, and acknowledges what is committed."""
 
-    def __init__(self, parts: Parts, outbound: Outbound, tending: Tending) -> None:
-        self._parts, self._outbound, self._tending = parts, outbound, tending
+    def __init__(self, parts: Parts, outbound: Outbound, tending: Tending, presence: PresenceView) -> None:
+        self._parts, self._outbound, self._tending, self._presence = parts, outbound, tending, presence
         self.changed = asyncio.Event()
         """Set when a row was added for the application."""
         self._head_seq: int | None = None
@@ -39,10 +40,16 @@ class Inbound:
             TransportRefusedError: the server ended it for good.
         """
         async for incoming in self._parts.transport.receive():
-            if isinstance(incoming, Connected):
-                await self._note_connected(incoming)
-            else:
-                await self._take(incoming)
+            match incoming:
+                case Connected():
+                    await self._note_connected(incoming)
+                case Delivery():
+                    await self._take(incoming)
+                case PresenceSeen() | TypingSeen():
+                    self._presence.take(incoming)
+                    continue
+                case _:
+                    assert_never(incoming)
             await self._note_progress()
 
     async def acknowledge(self) -> None:
