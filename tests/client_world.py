@@ -24,6 +24,7 @@ from e2ee.stores.memory import MemoryStore
 from e2ee.wire.device_list import DeviceList, ListedDevice, SignedDeviceList, ordered
 from keyserver.app import Services, StandaloneApp, create_app, system_clock
 from keyserver.auth import Clock
+from keyserver.service.policy import ContactRule, nobody
 from tests.keyserver_world import host_token, settings
 from transport_adapters import events
 from transport_adapters.base import (
@@ -350,7 +351,12 @@ def eager_socketio(server: str, *, token: TokenProvider, cursor: Callable[[], Aw
 
 @asynccontextmanager
 async def client_world(
-    directory: Path, *, now: Clock = system_clock, token_seconds: int = 900, **changes: Any
+    directory: Path,
+    *,
+    now: Clock = system_clock,
+    token_seconds: int = 900,
+    may_see: ContactRule = nobody,
+    **changes: Any,
 ) -> AsyncIterator[ClientWorld]:
     """Run a server on a free port of loopback until the block ends."""
     with socket.socket() as listener:
@@ -360,7 +366,7 @@ async def client_world(
         short = settings(directory / "server.db", origin=url, **changes).model_copy(
             update={"token_seconds": token_seconds}
         )
-        app, faults = create_app(short, now=now), Faults()
+        app, faults = create_app(short, may_see=may_see, now=now), Faults()
         config = uvicorn.Config(faults.wrap(app), log_config=None, lifespan="on", timeout_graceful_shutdown=3)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listener]))

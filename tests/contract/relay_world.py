@@ -35,6 +35,7 @@ from transport_adapters.frames import (
     Send,
     Sent,
     ServerFrame,
+    Typing,
     Welcome,
 )
 from transport_adapters.link import LinkOptions
@@ -45,7 +46,7 @@ from transport_adapters.server.settings import DEFAULT_MAILBOX, DEFAULT_RELAY, M
 from transport_adapters.server.tables import define_tables
 
 T = TypeVar("T")
-Frame = TypeVar("Frame", Welcome, Sent, Deliver, Error)
+Frame = TypeVar("Frame", Welcome, Sent, Deliver, Typing, Error)
 START = 1_800_000_000_000
 TOKEN_LIFETIME_MS = 15 * 60 * 1000
 PATIENT = replace(DEFAULT_RELAY, hello_timeout=60, send_timeout=60, reread_interval=3600, close_timeout=0.5)

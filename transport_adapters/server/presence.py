@@ -80,6 +80,15 @@ class PresenceService:
         self._unsubscribe = around.bus.subscribe_presence(self._hear)
         self._graces: set[asyncio.TimerHandle] = set()
 
+    @property
+    def watched(self) -> int:
+        """How many users are watched from here."""
+        return len(self._watchers)
+
+    def watchers(self, user_id: UserId) -> frozenset[Watching]:
+        """The connections here that watch a user."""
+        return frozenset(self._watchers.get(user_id, ()))
+
     def start(self) -> None:
         """Begin to renew and to sweep. Idempotent."""
         if not self._tasks:
@@ -238,6 +247,8 @@ class Attendance:
         self._again: asyncio.TimerHandle | None = None
         self._left = False
         self._watching: Watching | None = None
+        self._wanted: frozenset[UserId] = frozenset()
+        self._watch_again: asyncio.TimerHandle | None = None
 
     async def take(self, frame: Presence | Watch | Typing) -> None:
         """Do what a frame says. Too much of it is left out, and never an error: only the newest state matters."""
@@ -249,7 +260,9 @@ class Attendance:
                 self._wish = _NOTHING if hidden else _Wish(state, (lease or MAX_LEASE) * SECOND_MS - MARGIN_MS)
                 self._write_soon()
             case Watch(users):
-                self._watch(frozenset(users))
+                self._wanted = frozenset(users)
+                if self._watch_again is None:
+                    self._watch()
             case Typing():
                 await self._type(frame)
             case _:
@@ -262,6 +275,8 @@ class Attendance:
         if self._again is not None:
             self._again.cancel()
             self._again = None
+        if self._watch_again is not None:
+            self._watch_again.cancel()
         if self._watching is not None:
             self._service.watch(self._watching, self._watching.users, frozenset())
             self._watching.stop()
@@ -292,12 +307,17 @@ class Attendance:
 
     # --- inside
 
-    def _watch(self, users: frozenset[UserId]) -> None:
+    def _watch(self) -> None:
+        """Watch whom the client asked for last. Not again within the grace period: each name costs a question."""
+        self._watch_again = None
+        if self._watching is not None and self._watching.users == self._wanted:
+            return
         if self._watching is None:
             self._watching = Watching(self._address.user_id, self._outbox, self._around.contacts, self._around.now)
         before = self._watching.users
-        self._watching.restrict(users)
-        self._service.watch(self._watching, before, users)
+        self._watching.restrict(self._wanted)
+        self._service.watch(self._watching, before, self._wanted)
+        self._watch_again = asyncio.get_running_loop().call_later(self._around.settings.presence_grace, self._watch)
 
     async def _type(self, frame: Typing) -> None:
         """Pass on that somebody writes, if they let themselves be seen at all."""
