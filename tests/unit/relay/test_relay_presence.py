@@ -115,6 +115,16 @@ async def test_a_silent_device_is_offline_to_its_watchers_at_most_30_seconds_lat
     assert await rows(world) == []
 
 
+async def test_a_lease_that_has_run_out_counts_no_more_even_before_it_is_swept(
+    world: RelayWorld, alice: DeviceAddress, bob: DeviceAddress
+) -> None:
+    visible(world, "bob")
+    await present(world, bob)
+    world.clock.advance(29)
+    assert told(await watcher(world, alice, BOB)) == {BOB: OFFLINE}
+    assert len(await rows(world)) == 1
+
+
 async def test_a_device_that_comes_back_to_life_on_its_old_connection_is_online_again(
     world: RelayWorld, alice: DeviceAddress, bob: DeviceAddress
 ) -> None:
@@ -199,7 +209,9 @@ async def test_an_old_connection_does_not_bring_back_a_device_that_left_from_ano
         world.clock.advance(1)
         zombie.connection.alive()
         await world.relay.presence.renew()
+        await zombie.answered(bob)
         await world.relay.presence.renew()
+        await zombie.answered(bob)
         assert await rows(world) == []
 
 
