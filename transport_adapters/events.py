@@ -6,11 +6,14 @@ Does not know about: who causes them.
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from e2ee.notices import Notice
-from e2ee.wire.identifiers import ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId
+from e2ee.wire.identifiers import CallId, ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId
 from transport_adapters.base import PresenceState
+
+if TYPE_CHECKING:
+    from transport_adapters.secure_client.calls import Call
 
 
 @final
@@ -120,6 +123,34 @@ class TypingStopped:
 
 @final
 @dataclass(frozen=True, slots=True)
+class CallRinging:
+    """Somebody calls: `call.accept`, `call.decline`, or let it ring. If `call.glare`, we called them: just accept."""
+
+    call: "Call"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CallChanged:
+    """A call went on to `call.state`, or ended: `call.end` says why."""
+
+    call: "Call"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CallMissed:
+    """A user called and nobody answered, whether or not it rang here. Comes with the messages, while they are asked
+    for, and like them perhaps twice after a crash."""
+
+    user_id: UserId
+    call_id: CallId
+    at: int
+    """The caller's clock, Unix milliseconds."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """Work in the background failed and is being tried again. `code` names the error."""
 
@@ -150,6 +181,9 @@ Event = (
     | PresenceChanged
     | TypingStarted
     | TypingStopped
+    | CallRinging
+    | CallChanged
+    | CallMissed
     | Trouble
     | Ended
     | Notice

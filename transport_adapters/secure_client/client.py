@@ -25,6 +25,7 @@ from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
 from e2ee.stores.message_records import InboundMessage
 from e2ee.wire import content as contents
+from e2ee.wire.call_signal import CallSignal
 from e2ee.wire.content import ContentKind, ReceiptType
 from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import (
@@ -36,8 +37,9 @@ from e2ee.wire.identifiers import (
 )
 from transport_adapters import events
 from transport_adapters.base import PresenceState, TransportRefusedError
+from transport_adapters.secure_client.calls import Call, Calls
 from transport_adapters.secure_client.directory import Directory
-from transport_adapters.secure_client.inbound import Inbound
+from transport_adapters.secure_client.inbound import Inbound, Live
 from transport_adapters.secure_client.opening import (
     TransportFactory,
     application_user,
@@ -101,7 +103,8 @@ class SecureClient:
         self._outbound = Outbound(parts, self._directory)
         self._tending = Tending(parts, self._directory, self._outbound)
         self._presence = PresenceView(parts)
-        self._inbound = Inbound(parts, self._outbound, self._tending, self._presence)
+        self._calls = Calls(self.address.device_id, self._say, parts.emit, parts.pace.ring)
+        self._inbound = Inbound(parts, self._outbound, self._tending, Live(self._presence, self._calls))
         self._tasks: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
@@ -207,6 +210,18 @@ class SecureClient:
         messenger = self._parts.messenger
         await self._directory.with_sessions(user_id, lambda: messenger.send_receipt(user_id, ReceiptType.READ, ids))
         self._outbound.wake()
+
+    async def call(self, user: str, data: bytes = b"") -> Call:
+        """Ring all devices of a user for a minute. How it goes on is told by `CallChanged`, and by `call.ended()`.
+
+        `data` is opaque, at most 3,840 bytes: what the devices need to know to connect, such as an SDP. Signals
+        overtake chat and expire after a minute; media is the application's own matter. If both call at once, one call
+        goes on, the same at both ends, and rings with `glare` set where it was not made.
+
+        Raises:
+            See `send`. ValueError: more than 3,840 bytes.
+        """
+        return await self._calls.ring(application_user(user), data)
 
     async def set_presence(self, state: PresenceState | str, *, lease: int | None = None) -> None:
         """Let those whom the server's rules allow see that this device is `online` or `away`. Off until called.
@@ -316,6 +331,11 @@ class SecureClient:
     ) -> None:
         await self.aclose()
 
+    async def _say(self, user_id: UserId, signal: CallSignal) -> None:
+        messenger = self._parts.messenger
+        await self._directory.with_sessions(user_id, lambda: messenger.signal_call(user_id, signal))
+        self._outbound.wake()
+
     def _start(self) -> None:
         background = self._outbound.run, self._directory.keep_supplied, self._tending.run
         work = (self._inbound.run, self._inbound.acknowledge, *background)
@@ -345,6 +365,7 @@ class SecureClient:
                 async with asyncio.timeout(_LAST_ACKS_SECONDS):
                     await self._inbound.flush()
             self._presence.close()
+            await self._calls.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -384,12 +405,16 @@ class SecureClient:
             self._shown = None
 
     def _present(self, row: InboundMessage) -> Message | None:
-        """Turn an inbound row into a message; a receipt becomes an event."""
+        """Turn an inbound row into a message; a receipt or a missed call becomes an event."""
         content = row.content
         if content.kind == ContentKind.RECEIPT:
             receipt = contents.Receipt.decode(content.body)
             read = receipt.type is ReceiptType.READ
             self._parts.emit(events.Receipt(row.sender.user_id, read, receipt.message_ids))
+            return None
+        if content.kind == ContentKind.CALL:
+            missed = CallSignal.decode(content.body)
+            self._parts.emit(events.CallMissed(row.sender.user_id, missed.call_id, content.sent_at))
             return None
         return Message(
             message_id=content.message_id,
