@@ -6,7 +6,7 @@ Does not know about: which signal is allowed when (the application's side), medi
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import ClassVar, final
+from typing import final
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_CALL_DATA
@@ -36,7 +36,6 @@ class CallAction(IntEnum):
 class CallSignal:
     """One signal. `device_id` is there for ANSWERED and only there; `data` is the application's, opaque."""
 
-    MAX_DATA: ClassVar[int] = MAX_CALL_DATA
     call_id: CallId
     action: CallAction
     data: bytes = field(default=b"", repr=False)

@@ -91,6 +91,7 @@ async def test_a_call_is_rung_accepted_and_hung_up() -> None:
     assert theirs.state is CallState.CONNECTING
     await line.run()
     assert (ours.state, theirs.state, ours.data) == (CallState.ACTIVE, CallState.ACTIVE, b"an answer")
+    assert await within(ours.answered())
     await ours.hang_up()
     await line.run()
     assert (await within(ours.ended()), await within(theirs.ended())) == (CallEnd.HUNG_UP, CallEnd.HUNG_UP)
@@ -103,6 +104,7 @@ async def test_a_declined_call_ends_at_both_ends_and_leaves_no_notice() -> None:
     await theirs.hang_up()  # what rings is declined
     await line.run()
     assert (ours.end, theirs.end) == (CallEnd.DECLINED, CallEnd.DECLINED)
+    assert not await within(ours.answered())
     assert CallAction.MISSED not in line.actions(alice.owner)
     await line.close()
 

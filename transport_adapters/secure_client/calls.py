@@ -60,6 +60,7 @@ class Call:
         self.glare = False
         """Both called at once, and this is the call that goes on: accept it without asking."""
         self._timer: asyncio.TimerHandle | None = None
+        self._answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._over: asyncio.Future[CallEnd] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -94,6 +95,10 @@ class Call:
         else:
             await self._calls.answer(self, Step.WE_HANG_UP, self._signal(CallAction.HANG_UP, data))
 
+    async def answered(self) -> bool:
+        """Wait until the call is active, or over; return whether it became active."""
+        return await asyncio.shield(self._answered)
+
     async def ended(self) -> CallEnd:
         """Wait until the call is over; return why."""
         return await asyncio.shield(self._over)  # a caller that gives up waiting is not the only one
@@ -105,6 +110,8 @@ class Call:
         if self._timer is not None:
             self._timer.cancel()
         self.state, self.end, self._timer = state, end, deadline
+        if state in (CallState.ACTIVE, CallState.ENDED) and not self._answered.done():
+            self._answered.set_result(state is CallState.ACTIVE)
         if end is not None:
             self._over.set_result(end)
 
