@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import message_path, store_path
+from benchmarks import message_path, relay_path, store_path
 from benchmarks.harness import Row
 
 _RESULTS = Path(__file__).parent / "results" / "bench.json"
@@ -18,6 +18,7 @@ _RESULTS = Path(__file__).parent / "results" / "bench.json"
 _PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "message path": message_path.rows,
     "store": store_path.rows,
+    "relay": relay_path.rows,
 }
 
 

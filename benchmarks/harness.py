@@ -48,6 +48,12 @@ def at_least(name: str, sides: tuple[float, float], unit: str, limit: float) -> 
     return Row(name, ours, reference, unit, ratio, f">= {limit:g}", ratio >= limit)
 
 
+def plain(name: str, sides: tuple[float, float], unit: str) -> Row:
+    """Make a row that only informs."""
+    ours, reference = sides
+    return Row(name, ours, reference, unit, ours / reference, "", holds=True)
+
+
 def microseconds(operations: Sequence[Callable[[], object]], rounds: int = ROUNDS) -> list[float]:
     """Return the median time of each operation, in microseconds, the operations taking turns."""
     counts = [_calls_per_round(operation) for operation in operations]

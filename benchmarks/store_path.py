@@ -36,6 +36,7 @@ def _receive(directory: Path) -> Row:
     store = SqliteStore.create(directory / "bob.db", key=bytes(32))
     alice, bob = Messenger.create(MemoryStore(), UserId("alice")), Messenger.create(store, UserId("bob"))
     _introduce(alice, bob)
+    _hear_back(alice, bob)
     envelopes = iter(_encrypt(alice, bob.address.user_id, _ROUNDS * _PER_ROUND))
     receiving: list[float] = []
     committing: list[float] = []
@@ -73,6 +74,15 @@ def _introduce(alice: Messenger, bob: Messenger) -> None:
     alice.start_session(
         PreKeyBundle(bob.address, due.signed_prekey, due.one_time_prekeys[0], due.one_time_kem_prekeys[0])
     )
+
+
+def _hear_back(alice: Messenger, bob: Messenger) -> None:
+    """Let one message go each way: from then on there are no first messages, which carry a handshake."""
+    for sender, recipient in ((alice, bob), (bob, alice)):
+        sender.send(recipient.address.user_id, "hello")
+        for entry in sender.outbox():
+            recipient.receive(entry.envelope)
+            sender.outbox_settled([entry.envelope_id])
 
 
 def _commit(bare: sqlite3.Connection, body: bytes) -> None:

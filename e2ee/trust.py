@@ -52,8 +52,8 @@ def hear_of_list(contact: Contact, position: ListPosition) -> Contact:
     Another hash for the list that we know, or for the one before it, is a fork: sending stops, and the message itself
     is still delivered, because its session proves the device that sent it.
     """
-    known = contact.device_list.content
-    expected = {known.seq: known.hash(), known.seq - 1: known.previous_hash}.get(position.seq, position.hash)
+    known, newest = contact.device_list.content, contact.device_list.position
+    expected = {newest.seq: newest.hash, known.seq - 1: known.previous_hash}.get(position.seq, position.hash)
     forked = contact.forked or position.hash != expected
     return replace(contact, heard_seq=max(contact.heard_seq, position.seq), forked=forked)
 

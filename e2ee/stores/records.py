@@ -6,6 +6,7 @@ Does not know about: how a store keeps records (memory.py, sqlite.py), what they
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import final
 
 from e2ee import persist
@@ -166,6 +167,7 @@ def _decode_contact(user_id: UserId, data: bytes) -> Contact:
     return Contact(user_id, account_key, device_list, heard_seq, forked, queried_at)
 
 
+@lru_cache(maxsize=128)  # a message reads its contact's list several times, and the next one mostly the same again
 def _restore_list(data: bytes) -> VerifiedDeviceList:
     if len(data) > MAX_ENVELOPE:
         raise CorruptStateError("device list is too long")

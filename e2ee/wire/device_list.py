@@ -5,7 +5,7 @@ Does not know about: private keys, what lists a device has seen before, the netw
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Final, final
 
@@ -196,11 +196,11 @@ class VerifiedDeviceList:
 
     content: DeviceList
     signed: SignedDeviceList
+    position: ListPosition = field(init=False)
+    """Where this list stands in its user's chain; kept, because every message names it."""
 
-    @property
-    def position(self) -> ListPosition:
-        """Where this list stands in its user's chain."""
-        return self.content.position
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "position", self.content.position)
 
     def listed(self, address: DeviceAddress) -> ListedDevice:
         """Return the entry of a device.

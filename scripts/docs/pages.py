@@ -26,7 +26,7 @@ class Page(NamedTuple):
 
 
 _OF_THE_INTERFACE: Final = "send receive ack signal aclose"
-_OF_UVICORN: Final = "pause_writing resume_writing receive on_task_complete"
+_OF_UVICORN: Final = "connection_made pause_writing resume_writing receive on_task_complete"
 
 PAGES: Final = (
     Page(

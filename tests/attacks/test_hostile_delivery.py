@@ -1,7 +1,7 @@
 """Wrong bundles from the server; a network that repeats, loses, crosses and reorders (docs/attacks.md, scenarios)."""
 
 from dataclasses import replace
-from itertools import permutations
+from itertools import permutations, product
 
 import pytest
 
@@ -131,6 +131,28 @@ def test_simultaneous_starts_converge_in_every_order_and_with_any_message_lost(l
                 (bob, alice)[number % 2].receive(envelopes[number])
         talk(alice, bob)
         assert alice.sending_session(bob).session_id == bob.sending_session(alice).session_id
+
+
+@pytest.mark.parametrize("lost", list(product((False, True), repeat=2)), ids=["nothing", "bob's", "alice's", "both"])
+@pytest.mark.parametrize("gap", [-1, 0, 1], ids=["clock back", "same moment", "later"])
+def test_simultaneous_starts_again_and_again_converge_whatever_is_lost(lost: tuple[bool, bool], gap: int) -> None:
+    alice, bob = people("alice", "bob")
+    talk(alice, bob)
+    for number in range(5):
+        alice.world.wait(gap)
+        alice.start_session(bob)
+        bob.start_session(alice)
+        crossing = (bob, alice.encrypt(bob, f"a{number}")), (alice, bob.encrypt(alice, f"b{number}"))
+        for (recipient, envelope), is_lost in zip(crossing, lost, strict=True):
+            if not is_lost:
+                assert recipient.receive(envelope).outcome is Outcome.STORED
+    for sender, recipient in ((alice, bob), (bob, alice), (alice, bob)):
+        assert recipient.receive(sender.encrypt(recipient, "after the crossings")).outcome is Outcome.STORED
+    assert alice.sending_session(bob).session_id == bob.sending_session(alice).session_id
+    # What was lost comes late: it is read, or refused as a duplicate, and moves nobody to another session.
+    for recipient, envelope in crossing:
+        assert recipient.receive(envelope).outcome in (Outcome.STORED, Outcome.DUPLICATE)
+    assert alice.sending_session(bob).session_id == bob.sending_session(alice).session_id
 
 
 def test_a_session_that_nobody_answers_is_given_up_after_30_days() -> None:

@@ -13,9 +13,10 @@ from e2ee.wire.identifiers import DeviceAddress, EnvelopeId
 from tests.contract.relay_world import START, address
 from transport_adapters.base import SeqRange
 from transport_adapters.server.lanes import Budget, Schedule
-from transport_adapters.server.mailbox import Appended, InboxState, Mailbox, Posted
+from transport_adapters.server.mailbox import InboxState, Mailbox, Position
 from transport_adapters.server.pending import Pending, Reader, read_pending
 from transport_adapters.server.ports import OK, SendCheck
+from transport_adapters.server.posting import Appended, Posted
 from transport_adapters.server.settings import DEFAULT_MAILBOX, MailboxSettings
 from transport_adapters.server.tables import define_tables
 
@@ -42,11 +43,19 @@ class Inbox:
         ttl: int = 3600,
         check: SendCheck = OK,
     ) -> Appended:
+        return self.append_all([self.posted(sender, envelope_id, body, lane, ttl)], check)[0]
+
+    def posted(self, sender: DeviceAddress, envelope_id: int, body: bytes, lane: Lane, ttl: int) -> Posted:
         self.counter += 1
         name = EnvelopeId(envelope_id.to_bytes(16, "big"))
         envelope = Envelope(name, sender, self.owner, lane, ttl, body)
-        posted = Posted(envelope, envelope.encode(), self.counter)
-        return self.mailbox.append(self.connection, posted, lambda: check, self.now)
+        return Posted(envelope, envelope.encode(), self.counter)
+
+    def append_all(self, batch: list[Posted], check: SendCheck = OK) -> list[Appended]:
+        posting = self.mailbox.posting(self.connection, batch)
+        results = [posting.append(each, lambda: check, self.now) for each in batch]
+        posting.flush()
+        return results
 
     def state(self, epoch: int = 0, watermark: int = 0) -> InboxState:
         state = self.mailbox.hello(self.connection, self.owner, epoch, watermark, self.now)
@@ -65,7 +74,8 @@ class Inbox:
         return rows
 
     def ack(self, epoch: int, *ranges: tuple[int, int]) -> bool:
-        return self.mailbox.ack(self.connection, self.state().inbox_id, epoch, [SeqRange(*each) for each in ranges])
+        position = Position(epoch, [SeqRange(*each) for each in ranges])
+        return self.mailbox.ack(self.connection, self.state().inbox_id, [position]) == [True]
 
     def rows(self) -> list[Any]:
         envelopes = self.mailbox.tables.envelopes

@@ -15,7 +15,7 @@ from e2ee.wire.identifiers import DeviceAddress
 from tests.contract.mailbox_fixture import EVERYTHING, Inbox, open_inbox
 from tests.contract.relay_world import address
 from transport_adapters.server.lanes import Budget
-from transport_adapters.server.mailbox import Full, Stored
+from transport_adapters.server.posting import Appended, Full, Stored
 from transport_adapters.server.retention import expire, purge
 from transport_adapters.server.settings import MailboxSettings
 from transport_adapters.server.tables import ACKED, EXPIRED, STORED
@@ -59,23 +59,33 @@ class MailboxMachine(RuleBasedStateMachine):
         lane=st.sampled_from(Lane),
         ttl=st.sampled_from([1, 60, 3600, 28 * 24 * 3600]),
         length=st.sampled_from([0, 100, 1_500]),
+        count=st.integers(1, 4),
+        repeat=st.booleans(),
     )
-    def append(self, sender: DeviceAddress, lane: Lane, ttl: int, length: int) -> None:
-        self.ids += 1
-        result = self.inbox.append(sender, self.ids, body=bytes(length), lane=lane, ttl=ttl)
+    def append(self, sender: DeviceAddress, lane: Lane, ttl: int, length: int, count: int, repeat: bool) -> None:
+        """One batch of a sender; perhaps its last envelope is there twice."""
+        ids = [self.ids + 1 + number for number in range(count)]
+        self.ids += count
+        batch = [self.inbox.posted(sender, each, bytes(length), lane, ttl) for each in ids + ids[-1:] * repeat]
+        results = self.inbox.append_all(batch)
+        for envelope_id, result in zip(ids, results, strict=False):
+            assert result == self.expected(sender, envelope_id, length, 60 if lane is Lane.CONTROL else ttl, ttl)
+        if repeat:
+            first = results[-2]
+            assert results[-1] == (Stored(first.seq, duplicate=True) if isinstance(first, Stored) else first)
+
+    def expected(self, sender: DeviceAddress, envelope_id: int, length: int, longest: int, ttl: int) -> Appended:
         size = 63 + len(sender.user_id) + length  # 63: the header without the sender's name
         held = [row for row in self.rows if row.state == STORED]
         own = [row for row in held if row.sender.user_id == sender.user_id]
         if len(held) >= 8 or sum(row.size for row in held) + size > 4_000:
-            assert result is Full.INBOX
-        elif len(own) >= 4 or sum(row.size for row in own) + size > 2_000:
-            assert result is Full.SENDER
-        else:
-            self.head += 1
-            assert result == Stored(self.head, duplicate=False)
-            life = min(ttl, 60) if lane is Lane.CONTROL else ttl
-            now = self.inbox.now
-            self.rows.append(Row(self.head, sender, self.ids, size, now, now + 1000 * life))
+            return Full.INBOX
+        if len(own) >= 4 or sum(row.size for row in own) + size > 2_000:
+            return Full.SENDER
+        self.head += 1
+        now = self.inbox.now
+        self.rows.append(Row(self.head, sender, envelope_id, size, now, now + 1000 * min(ttl, longest)))
+        return Stored(self.head, duplicate=False)
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())

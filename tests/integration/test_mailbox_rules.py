@@ -7,8 +7,8 @@ from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceId, UserId
 from tests.contract.mailbox_fixture import Inbox, open_inbox
 from tests.contract.relay_world import START, address
-from transport_adapters.server.mailbox import Full, Stored
 from transport_adapters.server.ports import OK, SendCheck, StaleList, Unavailable
+from transport_adapters.server.posting import Full, Stored
 from transport_adapters.server.retention import BATCH, expire, purge
 from transport_adapters.server.settings import MailboxSettings
 

@@ -7,6 +7,7 @@ Does not know about: connections and transports. One intake serves all of a rela
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Final, NamedTuple, assert_never, final
 
 from sqlalchemy import Connection
@@ -17,8 +18,17 @@ from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, UserId
 from transport_adapters.frames import Ack, Error, ErrorCode, Send, Sent, ServerFrame
 from transport_adapters.server.buckets import Buckets
 from transport_adapters.server.bus import Bus
-from transport_adapters.server.mailbox import Full, Mailbox, Posted, Stored
-from transport_adapters.server.ports import ContactPolicy, Database, DeviceDirectory, SendCheck, StaleList, Unavailable
+from transport_adapters.server.mailbox import Mailbox, Position
+from transport_adapters.server.ports import (
+    ContactPolicy,
+    Database,
+    DeviceDirectory,
+    ListClaim,
+    SendCheck,
+    StaleList,
+    Unavailable,
+)
+from transport_adapters.server.posting import Appended, Full, Posted, Stored
 from transport_adapters.server.settings import RelaySettings
 
 _logger = logging.getLogger(__name__)
@@ -120,45 +130,49 @@ class Intake:
     def _store(
         self, connection: Connection, client: Client, allowed: Sequence[_Checked | Ack | Error]
     ) -> list[_Outcome]:
-        recipients = {each.posted.envelope.recipient for each in allowed if isinstance(each, _Checked)}
-        self._mailbox.lock(connection, recipients | {client.address})
+        acks = [Position(each.epoch, each.ranges) for each in allowed if isinstance(each, Ack)]
+        sends = [each.posted for each in allowed if isinstance(each, _Checked)]
+        self._mailbox.lock(connection, {each.envelope.recipient for each in sends} | {client.address})
+        acked = iter(self._mailbox.ack(connection, client.inbox_id, acks) if acks else ())
+        posting = self._mailbox.posting(connection, sends)
+
+        @cache  # lists do not change within a transaction
+        def check(recipient: DeviceAddress, sender_list: ListClaim, recipient_list: ListClaim) -> SendCheck:
+            return self._ports.directory.check_send(connection, client.address, recipient, sender_list, recipient_list)
+
         outcomes = []
         for item in allowed:
             match item:
                 case Error():
                     outcomes.append(_Outcome(item))
-                case Ack(epoch, ranges):
-                    done = self._mailbox.ack(connection, client.inbox_id, epoch, ranges)
+                case Ack():
                     refusal = _refusal(ErrorCode.ACK_REFUSED, "another epoch, or above the head")
-                    outcomes.append(_Outcome(None if done else refusal))
-                case _Checked():
-                    outcomes.append(self._append(connection, client.address, item))
+                    outcomes.append(_Outcome(None if next(acked) else refusal))
+                case _Checked(send, posted):
+                    of_send = partial(check, posted.envelope.recipient, send.sender_list, send.recipient_list)
+                    outcomes.append(_outcome(posted, posting.append(posted, of_send, self._ports.now())))
                 case _:
                     assert_never(item)
+        posting.flush()
         return outcomes
 
-    def _append(self, connection: Connection, sender: DeviceAddress, item: _Checked) -> _Outcome:
-        send, recipient = item.send, item.posted.envelope.recipient
 
-        def check() -> SendCheck:
-            directory = self._ports.directory
-            return directory.check_send(connection, sender, recipient, send.sender_list, send.recipient_list)
-
-        result = self._mailbox.append(connection, item.posted, check, self._ports.now())
-        match result:
-            case Stored(_, duplicate):
-                return _Outcome(Sent(_id(item), duplicate), None if duplicate else recipient)
-            case Full():
-                return _Outcome(_refusal(ErrorCode.INBOX_FULL, result.value, _id(item)))
-            case Unavailable():
-                detail = "the device cannot receive at present"
-                return _Outcome(_refusal(ErrorCode.DEVICE_UNAVAILABLE, detail, _id(item)))
-            case StaleList(user_id, seq, device_ids):
-                detail = "a device list is not the newest"
-                stale = Error(ErrorCode.STALE_DEVICE_LIST, detail, _id(item), None, None, user_id, seq, device_ids)
-                return _Outcome(stale)
-            case _:
-                assert_never(result)
+def _outcome(posted: Posted, result: Appended) -> _Outcome:
+    recipient, envelope_id = posted.envelope.recipient, posted.envelope.envelope_id
+    match result:
+        case Stored(_, duplicate):
+            return _Outcome(Sent(envelope_id, duplicate), None if duplicate else recipient)
+        case Full():
+            return _Outcome(_refusal(ErrorCode.INBOX_FULL, result.value, envelope_id))
+        case Unavailable():
+            detail = "the device cannot receive at present"
+            return _Outcome(_refusal(ErrorCode.DEVICE_UNAVAILABLE, detail, envelope_id))
+        case StaleList(user_id, seq, device_ids):
+            detail = "a device list is not the newest"
+            stale = Error(ErrorCode.STALE_DEVICE_LIST, detail, envelope_id, None, None, user_id, seq, device_ids)
+            return _Outcome(stale)
+        case _:
+            assert_never(result)
 
 
 def peek_envelope_id(frame: object) -> EnvelopeId | None:

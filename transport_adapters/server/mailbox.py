@@ -8,17 +8,14 @@ Synchronous functions on a connection; the caller owns the transaction. A sequen
 counter under its row lock, so a reader never sees n + 1 before n. Locks are taken in the order inbox, counter.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple, final
 
 from sqlalchemy import Connection, Row, and_, or_, select
 
-from e2ee.wire.envelope import Envelope, Lane
-from e2ee.wire.identifiers import DeviceAddress, UserId
+from e2ee.wire.identifiers import DeviceAddress
 from transport_adapters.base import SeqRange
-from transport_adapters.server.ports import Ok, SendCheck, StaleList, Unavailable
+from transport_adapters.server.posting import Posted, Posting
 from transport_adapters.server.settings import DEFAULT_MAILBOX, MailboxSettings
 from transport_adapters.server.statements import RANGES_AT_ONCE, Statements, named, of_device
 from transport_adapters.server.tables import EXPIRED, STORED, MailboxTables
@@ -28,32 +25,11 @@ _CHUNK: Final = 500
 """Sequence numbers in one statement, below every database's limit of parameters."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """An envelope as it came, decoded, with its sender's counter n."""
+class Position(NamedTuple):
+    """What one ack names: an epoch, and ascending, disjoint ranges of it."""
 
-    envelope: Envelope
-    encoded: bytes
-    counter: int
-
-
-class Stored(NamedTuple):
-    """The envelope is in the mailbox, under this sequence number; `duplicate` if it was there before."""
-
-    seq: int
-    duplicate: bool
-
-
-@final
-class Full(Enum):
-    """The inbox refuses: it is full, or this sending user has its half of it."""
-
-    INBOX = "the inbox is full"
-    SENDER = "the sender has filled half of the inbox"
-
-
-Appended = Stored | Full | StaleList | Unavailable
+    epoch: int
+    ranges: Sequence[SeqRange]
 
 
 class InboxState(NamedTuple):
@@ -67,14 +43,6 @@ class InboxState(NamedTuple):
     acked_seq: int
     settled_through: int
     dropped_through: int
-
-
-class _Place(NamedTuple):
-    """Where an envelope goes: the inbox, its sender's row there, its number among the sender's."""
-
-    inbox_id: int
-    sender_id: int
-    ordinal: int
 
 
 @final
@@ -105,32 +73,9 @@ class Mailbox:
         chosen = or_(*(and_(its.user_id == each.user_id, its.device_id == each.device_id.raw) for each in addresses))
         connection.execute(select(its.id).where(chosen).order_by(its.id).with_for_update()).all()
 
-    def append(self, connection: Connection, posted: Posted, check: Callable[[], SendCheck], now: int) -> Appended:
-        """Store one envelope, unless it is stored already, the check refuses it, or there is no room.
-
-        A retried send gets the first result, even if lists or quota have changed since.
-        """
-        envelope = posted.envelope
-        inbox = connection.execute(self.sql.inbox, of_device(envelope.recipient)).one_or_none()
-        if inbox is None:
-            verdict = check()
-            return Unavailable() if isinstance(verdict, Ok) else verdict
-        sender_id, known_seq = self._known(connection, inbox.id, envelope)
-        if known_seq is not None:
-            self._record_counter(connection, posted)
-            return Stored(known_seq, duplicate=True)
-        verdict = check()
-        if not isinstance(verdict, Ok):
-            return verdict
-        full = self._full(connection, inbox, envelope.sender.user_id, len(posted.encoded))
-        if full is not None:
-            return full
-        seq: int = inbox.head_seq + 1
-        filled = {"of_inbox": inbox.id, "seq": seq, "size": len(posted.encoded)}
-        connection.execute(self.sql.fill_inbox, filled)
-        self._insert(connection, self._sender(connection, inbox.id, sender_id, posted), seq, posted, now)
-        self._record_counter(connection, posted)
-        return Stored(seq, duplicate=False)
+    def posting(self, connection: Connection, batch: Sequence[Posted]) -> Posting:
+        """Begin to store what one device sends."""
+        return Posting(self.sql, self.settings, connection, batch)
 
     def hello(
         self, connection: Connection, address: DeviceAddress, epoch: int, watermark: int, now: int
@@ -165,24 +110,30 @@ class Mailbox:
         head: int = inbox.head_seq
         return head if lowest is None else lowest - 1
 
-    def ack(self, connection: Connection, inbox_id: int, epoch: int, ranges: Sequence[SeqRange]) -> bool:
-        """Turn the rows of the ranges (ascending, disjoint) into tombstones.
+    def ack(self, connection: Connection, inbox_id: int, acks: Sequence[Position]) -> list[bool]:
+        """Turn the rows of one or more acks into tombstones.
 
-        Return False, and delete nothing, if the epoch is another or a number above the head is named.
+        Of each, return False, and delete nothing, if its epoch is another or it names a number above the head.
         """
         inbox = connection.execute(self.sql.inbox_by_id, {"of_inbox": inbox_id}).one_or_none()
-        if inbox is None or inbox.epoch != epoch or ranges[-1].last > inbox.head_seq:
-            return False
-        rows = self._unacked(connection, inbox_id, ranges)
+        if inbox is None:
+            return [False] * len(acks)
+        good = [epoch == inbox.epoch and ranges[-1].last <= inbox.head_seq for epoch, ranges in acks]
+        accepted = _merged(each for (_, ranges), counts in zip(acks, good, strict=True) if counts for each in ranges)
+        if accepted:
+            self._entomb(connection, inbox, accepted)
+        return good
+
+    def _entomb(self, connection: Connection, inbox: Row[Any], ranges: Sequence[SeqRange]) -> None:
+        rows = self._unacked(connection, inbox.id, ranges)
         for at in range(0, len(rows), _CHUNK):
             chunk = [row.seq for row in rows[at : at + _CHUNK]]
-            connection.execute(self.sql.entomb, {"of_inbox": inbox_id, "of_seqs": chunk})
-        self.release(connection, inbox_id, [row for row in rows if row.state == STORED])
-        before = inbox.acked_seq if inbox.acked_epoch == epoch else 0
+            connection.execute(self.sql.entomb, {"of_inbox": inbox.id, "of_seqs": chunk})
+        self.release(connection, inbox.id, [row for row in rows if row.state == STORED])
+        before = inbox.acked_seq if inbox.acked_epoch == inbox.epoch else 0
         gone = sum(row.state == EXPIRED for row in rows)
-        position = {"of_inbox": inbox_id, "new_epoch": epoch, "seq": max(before, ranges[-1].last), "gone": gone}
+        position = {"of_inbox": inbox.id, "new_epoch": inbox.epoch, "seq": max(before, ranges[-1].last), "gone": gone}
         connection.execute(self.sql.acked, position)
-        return True
 
     def release(self, connection: Connection, inbox_id: int, rows: Sequence[Any]) -> None:
         """Give back the quota of rows (sender_id, size) whose bodies go. The caller holds the inbox's lock."""
@@ -194,53 +145,6 @@ class Mailbox:
             sizes = [row.size for row in rows if row.sender_id == sender_id]
             freed = {"of_sender": sender_id, "count": len(sizes), "size": sum(sizes)}
             connection.execute(self.sql.empty_sender, freed)
-
-    def _known(self, connection: Connection, inbox_id: int, envelope: Envelope) -> tuple[int | None, int | None]:
-        """Find the sender's row in this inbox, and the seq of this envelope if it was stored before."""
-        named_so = {"of_inbox": inbox_id, "of_envelope": envelope.envelope_id.raw, **of_device(envelope.sender)}
-        row = connection.execute(self.sql.known, named_so).one_or_none()
-        return (None, None) if row is None else (row.id, row.seq)
-
-    def _full(self, connection: Connection, inbox: Row[Any], user_id: UserId, size: int) -> Full | None:
-        settings = self.settings
-        if inbox.envelopes >= settings.max_envelopes or inbox.bytes + size > settings.max_bytes:
-            return Full.INBOX
-        half_envelopes, half_bytes = settings.max_envelopes // 2, settings.max_bytes // 2
-        if inbox.envelopes < half_envelopes and inbox.bytes + size <= half_bytes:
-            return None  # nobody can hold half of it
-        held = connection.execute(self.sql.held_by_user, {"of_inbox": inbox.id, "of_user": user_id})
-        count, total = held.one()
-        return Full.SENDER if count >= half_envelopes or total + size > half_bytes else None
-
-    def _sender(self, connection: Connection, inbox_id: int, sender_id: int | None, posted: Posted) -> _Place:
-        """Count the envelope for its sender."""
-        size = len(posted.encoded)
-        if sender_id is not None:
-            row = connection.execute(self.sql.next_of_sender, {"of_sender": sender_id, "size": size}).one()
-        else:
-            first = {"inbox_id": inbox_id, **named(posted.envelope.sender), "ordinal": 1, "envelopes": 1, "bytes": size}
-            row = connection.execute(self.sql.first_of_sender, first).one()
-        return _Place(inbox_id, row.id, row.ordinal)
-
-    def _insert(self, connection: Connection, place: _Place, seq: int, posted: Posted, now: int) -> None:
-        envelope = posted.envelope
-        ttl = envelope.ttl if envelope.lane != Lane.CONTROL else min(envelope.ttl, self.settings.control_ttl_seconds)
-        row = {
-            **place._asdict(),
-            "seq": seq,
-            "envelope_id": envelope.envelope_id.raw,
-            "lane": int(envelope.lane),
-            "state": STORED,
-            "size": len(posted.encoded),
-            "created_at": now,
-            "expires_at": now + 1000 * ttl,
-            "body": posted.encoded,
-        }
-        connection.execute(self.sql.insert_envelope, row)
-
-    def _record_counter(self, connection: Connection, posted: Posted) -> None:
-        statement = self.sql.raise_counter[connection.dialect.name]
-        connection.execute(statement, {**named(posted.envelope.sender), "counter": posted.counter})
 
     def _unacked(self, connection: Connection, inbox_id: int, ranges: Sequence[SeqRange]) -> list[Any]:
         """Find the rows of the ranges. Costs what they hold, not what lies between them."""
@@ -254,3 +158,14 @@ class Mailbox:
                 bounds |= {f"of_first_{number}": first, f"of_last_{number}": last}
             found += connection.execute(self.sql.unacked[size], bounds)
         return found
+
+
+def _merged(ranges: Iterable[SeqRange]) -> list[SeqRange]:
+    """Join ranges that touch or overlap, so that a client that acks one by one costs no more than another."""
+    merged: list[SeqRange] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1].last + 1:
+            merged[-1] = SeqRange(merged[-1].first, max(last, merged[-1].last))
+        else:
+            merged.append(SeqRange(first, last))
+    return merged

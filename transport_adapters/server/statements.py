@@ -6,7 +6,19 @@ Does not know about: what the mailbox decides. Parameters of a condition begin w
 
 from typing import Any, Final, final
 
-from sqlalchemy import BindParameter, Select, and_, bindparam, func, insert, literal, or_, select, union_all, update
+from sqlalchemy import (
+    BindParameter,
+    Select,
+    and_,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from e2ee.wire.envelope import Lane
@@ -42,7 +54,7 @@ class Statements:
         self.fill_inbox = (
             update(inboxes)
             .where(of_id)
-            .values(head_seq=bindparam("seq"), envelopes=its.envelopes + 1, bytes=its.bytes + size)
+            .values(head_seq=bindparam("seq"), envelopes=its.envelopes + count, bytes=its.bytes + size)
         )
         self.empty_inbox = update(inboxes).where(of_id).values(envelopes=its.envelopes - count, bytes=its.bytes - size)
         self.acked = (
@@ -60,16 +72,18 @@ class Statements:
         its, of_id = senders.c, senders.c.id == bindparam("of_sender")
         count, size = _number("count"), _number("size")
         in_inbox = its.inbox_id == bindparam("of_inbox")
-        same = and_(envelopes.c.sender_id == its.id, envelopes.c.envelope_id == bindparam("of_envelope"))
-        self.known = select(its.id, envelopes.c.seq).outerjoin(envelopes, same).where(in_inbox, *_of_device(its))
+        self.sender = select(its.id, its.ordinal).where(in_inbox, *_of_device(its))
+        those = envelopes.c.envelope_id.in_(bindparam("of_envelopes", expanding=True))
+        self.known = select(envelopes.c.envelope_id, envelopes.c.seq).where(
+            envelopes.c.sender_id == bindparam("of_sender"), those
+        )
         totals = func.coalesce(func.sum(its.envelopes), 0), func.coalesce(func.sum(its.bytes), 0)
         self.held_by_user = select(*totals).where(in_inbox, its.user_id == bindparam("of_user"))
-        self.first_of_sender = insert(senders).returning(its.id, its.ordinal)
-        self.next_of_sender = (
+        self.first_of_sender = insert(senders).returning(its.id)
+        self.fill_sender = (
             update(senders)
             .where(of_id)
-            .values(ordinal=its.ordinal + 1, envelopes=its.envelopes + 1, bytes=its.bytes + size)
-            .returning(its.id, its.ordinal)
+            .values(ordinal=bindparam("last_ordinal"), envelopes=its.envelopes + count, bytes=its.bytes + size)
         )
         self.empty_sender = update(senders).where(of_id).values(envelopes=its.envelopes - count, bytes=its.bytes - size)
 
@@ -79,15 +93,17 @@ class Statements:
         in_inbox = its.inbox_id == bindparam("of_inbox")
         self.insert_envelope = insert(envelopes)
         # By lane, so that the index of what is not acked serves: tombstones outnumber it, and are not looked at.
-        unacked = and_(in_inbox, its.state < literal(ACKED, literal_execute=True))
+        unacked = and_(in_inbox, its.state < literal_column(str(ACKED)))
 
         def lowest_of(lane: int) -> Select[Any]:
-            rows = select(its.seq).where(unacked, its.lane == literal(lane, literal_execute=True))
+            rows = select(its.seq).where(unacked, its.lane == literal_column(str(lane)))
             return select(rows.order_by(its.seq).limit(1).subquery())
+
+        every_lane = its.lane.in_([literal_column(str(lane)) for lane in LANES])
 
         def within(at: int) -> Select[Any]:
             span = its.seq.between(bindparam(f"of_first_{at}"), bindparam(f"of_last_{at}"))
-            return select(its.seq, its.sender_id, its.size, its.state).where(unacked, its.lane.in_(LANES), span)
+            return select(its.seq, its.sender_id, its.size, its.state).where(unacked, every_lane, span)
 
         self.unacked = {number: union_all(*map(within, range(number))) for number in (1, RANGES_AT_ONCE)}
         self.lowest_unacked = select(func.min(union_all(*(lowest_of(lane) for lane in LANES)).subquery().c.seq))
@@ -103,9 +119,7 @@ class Statements:
         def of_lane(lane: int) -> Select[Any]:
             rows = (
                 select(its.seq, its.lane, its.sender_id, its.ordinal, its.size, alive)
-                .where(
-                    pending, its.lane == literal(lane, literal_execute=True), its.seq > bindparam(f"of_after_{lane}")
-                )
+                .where(pending, its.lane == literal_column(str(lane)), its.seq > bindparam(f"of_after_{lane}"))
                 .order_by(its.seq)
                 .limit(bindparam(f"of_limit_{lane}"))
             )

@@ -1,13 +1,16 @@
-"""uvicorn's WebSocket protocol, with two gaps closed that an ASGI application cannot see.
+"""uvicorn's WebSocket protocol, with gaps closed that an ASGI application cannot see.
 
-Owns: reading from a peer that does not read, and for how long a finished connection may linger.
+Owns: reading from a peer that does not read, for how long a finished connection may linger, small writes without delay.
 Does not know about: Socket.IO, frames. `uvicorn.Config(app, ws=BoundedWebSocket)`.
 
 uvicorn answers WebSocket pings as they come and keeps the answers without bound: a peer that pings and never reads
 would fill the memory. And a finished connection waits until the peer has read what is left, for as long as it likes.
+And asyncio switches Nagle's algorithm off only on listeners that it made itself or that name their protocol: on others
+a frame of two small writes waits 40 ms for the acknowledgement of the first.
 """
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Final, final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -22,6 +25,12 @@ LINGER: Final = 2.0
 @final
 class BoundedWebSocket(WebSocketsSansIOProtocol):
     """Reads nothing while the peer leaves too much unread; drops the connection soon after the application is done."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def pause_writing(self) -> None:
         super().pause_writing()
