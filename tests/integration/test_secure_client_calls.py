@@ -20,8 +20,8 @@ from transport_adapters.frames import Deliver
 from transport_adapters.secure_client.call_states import CallEnd, CallState
 from transport_adapters.secure_client.calls import Call
 from transport_adapters.secure_client.client import TransportFactory
-from transport_adapters.server.mailbox import Posted
 from transport_adapters.server.ports import OK
+from transport_adapters.server.posting import Posted, Stored
 
 SHORT = replace(QUICK, ring=0.3)
 
@@ -143,11 +143,18 @@ async def relay(tmp_path: Path) -> AsyncIterator[RelayWorld]:
 async def fill(world: RelayWorld, recipient: Any, sender: Any, count: int) -> None:
     """Store a backlog, without the way there."""
 
+    def name(number: int) -> EnvelopeId:
+        return EnvelopeId(b"backlog-" + sender.device_id.raw[:1] + sender.user_id.encode()[:3] + number.to_bytes(4))
+
+    envelopes = [Envelope(name(each), sender, recipient, Lane.CHAT, 3_600, b"chat") for each in range(count)]
+
     def append(on: Any) -> None:
-        for number in range(count):
-            name = EnvelopeId(b"backlog-" + sender.device_id.raw[:1] + sender.user_id.encode()[:3] + number.to_bytes(4))
-            envelope = Envelope(name, sender, recipient, Lane.CHAT, 3_600, b"chat")
-            world.relay.mailbox.append(on, Posted(envelope, envelope.encode(), number), lambda: OK, world.clock())
+        batch = [Posted(each, each.encode(), number) for number, each in enumerate(envelopes)]
+        for at in range(0, count, 500):
+            posting = world.relay.mailbox.posting(on, batch[at : at + 500])
+            results = [posting.append(each, lambda: OK, world.clock()) for each in batch[at : at + 500]]
+            posting.flush()
+            assert all(isinstance(each, Stored) for each in results)
 
     await world.database.write(append)
 
