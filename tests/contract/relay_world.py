@@ -239,6 +239,12 @@ class Peer:
     async def next(self) -> Delivery:
         return await within(self.deliveries.get())
 
+    async def sees(self, expected: PresenceSeen | TypingSeen) -> None:
+        """Wait until this was heard of presence."""
+        async with asyncio.timeout(20):
+            while await self.seen.get() != expected:
+                pass
+
     async def take(self, count: int) -> list[Delivery]:
         return [await self.next() for _ in range(count)]
 
