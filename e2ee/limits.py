@@ -48,6 +48,16 @@ PQ_ANSWER_MS: Final = 5 * SECOND_MS
 """A post-quantum payload is answered by an empty content when nothing else was sent for this long."""
 MAX_RECEIPT_IDS: Final = 256
 
+MAX_CALL_DATA: Final = 3_840
+"""Application data of one call signal. It fits in lane 0 (bodies of 8 KiB) even in the first message to a device, with
+the longest device list and a post-quantum payload beside it."""
+
+CALL_TTL_SECONDS: Final = 60
+"""Time to live of what is said about a call; as long does it ring."""
+
+CALL_CLOCK_SKEW_MS: Final = 5 * MINUTE_MS
+"""How far two clocks may be apart before a call that arrives in time is taken for one that was held back."""
+
 # --- Implementation constants --------------------------------------------------------------------------------
 
 MAX_SKIP: Final = 1_000

@@ -32,11 +32,13 @@ from e2ee.errors import (
     TrustError,
 )
 from e2ee.limits import (
+    CALL_TTL_SECONDS,
     LATE_ENVELOPE_MS,
     MAX_TIMESTAMP,
     MAX_TTL_SECONDS,
     OUTBOX_LIFETIME_MS,
     PENDING_TRUST_MS,
+    SECOND_MS,
     SENT_CONTENT_MS,
 )
 from e2ee.notices import Notice, StoreRolledBack
@@ -52,6 +54,7 @@ from e2ee.stores.message_records import InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
 from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, sendable_contact
+from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
 from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.envelope import Envelope, Lane
@@ -120,6 +123,8 @@ class Reception:
     notices: tuple[Notice, ...] = ()
     tend: bool = False
     """Whether something may be due by itself now: call `Messenger.tend`, at once or when more has come in."""
+    call: CallSignal | None = None
+    """A signal of a call between `sender` and this user, proven. It is not stored: act on it now."""
 
 
 @final
@@ -352,6 +357,16 @@ class Messenger:
         body = Receipt(kind, message_ids).encode()
         return self.queue(user_id, Draft(ContentKind.RECEIPT, body, _DEFAULT_CONVERSATION, Lane.RECEIPT, DEFAULT_TTL))
 
+    def signal_call(self, user_id: UserId, signal: CallSignal) -> Queued:
+        """Tell all devices of a user about a call. All but MISSED overtake chat, and expire after a minute.
+
+        Raises:
+            See `send`.
+        """
+        missed = signal.action is CallAction.MISSED
+        lane, ttl = (Lane.CHAT, DEFAULT_TTL) if missed else (Lane.CONTROL, CALL_TTL_SECONDS)
+        return self.queue(user_id, Draft(ContentKind.CALL, signal.encode(), _DEFAULT_CONVERSATION, lane, ttl))
+
     def queue(self, user_id: UserId, draft: Draft) -> Queued:
         """Encrypt a content of any kind to all devices of a user and queue the envelopes.
 
@@ -412,12 +427,13 @@ class Messenger:
             return Reception(Outcome.UNREADABLE, None, None, error=error)
         try:
             with self._store.write() as tx:
-                number, notices, tend = receiving.receive(tx, self._receiver(), envelope)
+                number, notices, tend, call = receiving.receive(tx, self._receiver(), envelope)
                 _commit_position(tx, position)
         except (ProtocolError, TrustError, SessionNotFoundError) as error:
             return self._refuse(envelope, error, position)
         outcome = Outcome.CONSUMED if number is None else Outcome.STORED
-        return Reception(outcome, envelope.sender, envelope.envelope_id, number, notices=notices, tend=tend)
+        known = outcome, envelope.sender, envelope.envelope_id, number
+        return Reception(*known, notices=notices, tend=tend, call=call)
 
     def note_dropped(self, position: DeliveryPosition, sender: DeviceAddress | None = None) -> None:
         """Commit the position of an envelope that expired at the relay, and whose it was, as the relay says."""
@@ -471,7 +487,8 @@ class Messenger:
     # --- housekeeping ----------------------------------------------------------------------------------------
 
     def expire_outbox(self) -> list[OutboxEntry]:
-        """Give up on envelopes that no server accepted for 14 days; return them, for an event each.
+        """Give up on envelopes that no server accepted for 14 days, or, in lane 0, within their time to live; return
+        them, for an event each.
 
         What was said so long ago is forgotten, too. Call it at the start and now and then, whether or not there is a
         connection.
@@ -479,7 +496,8 @@ class Messenger:
         deadline = self._clock() - OUTBOX_LIFETIME_MS
         with self._store.write() as tx:
             self._forget_contents(tx)
-            given_up = [entry for entry in message_records.outbox(tx) if entry.created_at < deadline]
+            queued = message_records.outbox(tx)
+            given_up = [entry for entry in queued if entry.created_at < deadline or _is_over(entry, self._clock())]
             for entry in given_up:
                 message_records.remove_outbox(tx, entry.envelope_id)
         return given_up
@@ -565,6 +583,14 @@ class Messenger:
                 mark_forked(tx, envelope.sender.user_id)
             _commit_position(tx, position)
         return Reception(outcome, envelope.sender, envelope.envelope_id, error=error, tend=tend)
+
+
+def _is_over(entry: OutboxEntry, now: int) -> bool:
+    """Say whether an envelope was about something that has passed by now, such as a call."""
+    if now <= entry.created_at:
+        return False
+    envelope = Envelope.decode(entry.envelope)
+    return envelope.lane is Lane.CONTROL and entry.created_at + envelope.ttl * SECOND_MS < now
 
 
 def _commit_position(tx: Transaction, position: DeliveryPosition | None) -> None:

@@ -26,6 +26,7 @@ from e2ee.errors import (
     UnlistedDeviceError,
     WrongRecipientError,
 )
+from e2ee.limits import CALL_CLOCK_SKEW_MS, CALL_TTL_SECONDS, SECOND_MS
 from e2ee.notices import EpochStalled, Notice, SessionReplaced
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import ResponderKeys
@@ -37,6 +38,7 @@ from e2ee.session import DecryptedContent, Session
 from e2ee.stores import healing_records, message_records, records, session_records
 from e2ee.stores.records import Contact
 from e2ee.trust import check_listed, hear_of_list, judge_device_list, note_first_use
+from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.content import (
     Content,
     ContentKind,
@@ -56,7 +58,6 @@ _NOT_FOR_THE_APPLICATION = frozenset(
         ContentKind.DEVICE_LIST_UPDATE,
         ContentKind.SYNC,
         ContentKind.LINK,
-        ContentKind.CALL,
         ContentKind.EMPTY,
         ContentKind.SESSION_RESET,
     }
@@ -112,6 +113,8 @@ class Received(NamedTuple):
     notices: tuple[Notice, ...]
     tend: bool
     """Whether something may be due by itself now (tending.py)."""
+    call: CallSignal | None = None
+    """A signal of a call that goes on now; kept nowhere else."""
 
 
 def receive(tx: Transaction, receiver: Receiver, envelope: Envelope) -> Received:
@@ -262,6 +265,8 @@ def _check_body(content: Content, sender: UserId) -> None:
             Receipt.decode(content.body)
         case ContentKind.RETRY_REQUEST:
             decode_retry_request(content.body)
+        case ContentKind.CALL:
+            CallSignal.decode(content.body)
         case ContentKind.DEVICE_LIST_UPDATE:
             if any(each.unverified.user_id != sender for each in decode_device_lists(content.body)):
                 raise ForbiddenContentError(content.kind)
@@ -330,11 +335,11 @@ def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
             note_first_use(tx, opened.contact, now)
         healing.note_new_devices(tx, known, opened.contact, now)
     message_records.remember_body(tx, opened.body_hash, now)
-    number, more = _commit_content(tx, receiver, opened)
+    number, more, call = _commit_content(tx, receiver, opened)
     is_request = opened.content.kind == ContentKind.RETRY_REQUEST
     # The first message on a session starts it, or answers it: what was asked for on it may be asked for again.
     tend = session.receives == 1 or is_request or session.owes_answer or session.dead
-    return Received(number, (*notices, *more), tend)
+    return Received(number, (*notices, *more), tend, call)
 
 
 def _commit_handshake(tx: Transaction, new: NewSession, now: int) -> None:
@@ -344,16 +349,24 @@ def _commit_handshake(tx: Transaction, new: NewSession, now: int) -> None:
         session_records.remember_handshake(tx, new.header.kem_prekey_id, new.header.hash(), now)
 
 
-def _commit_content(tx: Transaction, receiver: Receiver, opened: Opened) -> tuple[int | None, list[Notice]]:
+def _commit_content(
+    tx: Transaction, receiver: Receiver, opened: Opened
+) -> tuple[int | None, list[Notice], CallSignal | None]:
     content, sender, now = opened.content, opened.envelope.sender, receiver.now
     if message_records.is_known_message(tx, sender.user_id, content.message_id):
         # The same message in a second ciphertext: the session has moved on, the application saw it already.
-        return None, []
+        return None, [], None
     message_records.remember_message(tx, sender.user_id, content.message_id, now)
     if content.kind == ContentKind.RETRY_REQUEST:
         envelope_ids = decode_retry_request(content.body)
-        return None, healing.honour(tx, opened.decrypted.session, opened.contact, envelope_ids, now)
+        return None, healing.honour(tx, opened.decrypted.session, opened.contact, envelope_ids, now), None
     if content.kind in _NOT_FOR_THE_APPLICATION:
-        return None, []
+        return None, [], None
+    if content.kind == ContentKind.CALL:
+        signal = CallSignal.decode(content.body)
+        if signal.action is not CallAction.MISSED:
+            # Of use now or not at all, so it must not wait behind what the application has not read yet.
+            fresh = content.sent_at + CALL_TTL_SECONDS * SECOND_MS + CALL_CLOCK_SKEW_MS > now
+            return None, [], signal if fresh else None
     stored = replace(content, device_list=None).encode()
-    return message_records.add_inbound(tx, sender, stored, now), []
+    return message_records.add_inbound(tx, sender, stored, now), [], None

@@ -28,7 +28,7 @@ from contextlib import asynccontextmanager
 from e2ee.errors import ProtocolError
 from e2ee.limits import MAX_ENVELOPE
 from e2ee.wire.codec import from_base64url, to_base64url
-from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange
+from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
 from transport_adapters.frames import ClientFrame, CloseCode, ServerFrame
 from transport_adapters.link import CursorSource, Link, LinkOptions, Receiver, TokenSource, require_secure
 from transport_adapters.server.relay import Relay
@@ -62,6 +62,9 @@ class LineTransport:
 
     async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
         await self._link.ack(epoch, ranges)
+
+    async def signal(self, signal: Signal) -> None:
+        await self._link.signal(signal)
 
     async def aclose(self) -> None:
         await self._link.aclose()

@@ -24,6 +24,7 @@ from e2ee.stores.memory import MemoryStore
 from e2ee.wire.device_list import DeviceList, ListedDevice, SignedDeviceList, ordered
 from keyserver.app import Services, StandaloneApp, create_app, system_clock
 from keyserver.auth import Clock
+from keyserver.service.policy import ContactRule, nobody
 from tests.keyserver_world import host_token, settings
 from transport_adapters import events
 from transport_adapters.base import (
@@ -35,6 +36,7 @@ from transport_adapters.base import (
     Outgoing,
     SendResult,
     SeqRange,
+    Signal,
 )
 from transport_adapters.frames import CloseCode
 from transport_adapters.link import LinkOptions
@@ -317,6 +319,10 @@ class Tap:
         await self._inner.ack(epoch, ranges)
         self.after_acks.set()
 
+    async def signal(self, signal: Signal) -> None:
+        assert self._inner is not None
+        await self._inner.signal(signal)
+
     async def aclose(self) -> None:
         if self._pump is not None:
             self._pump.cancel()
@@ -329,7 +335,7 @@ class Tap:
             async for incoming in self._inner.receive():
                 if isinstance(incoming, Delivery):
                     self.delivered.append(incoming)
-                else:
+                elif isinstance(incoming, Connected):
                     self.connected = incoming
                 for each in self.change(incoming):
                     self.inject(each)
@@ -345,7 +351,12 @@ def eager_socketio(server: str, *, token: TokenProvider, cursor: Callable[[], Aw
 
 @asynccontextmanager
 async def client_world(
-    directory: Path, *, now: Clock = system_clock, token_seconds: int = 900, **changes: Any
+    directory: Path,
+    *,
+    now: Clock = system_clock,
+    token_seconds: int = 900,
+    may_see: ContactRule = nobody,
+    **changes: Any,
 ) -> AsyncIterator[ClientWorld]:
     """Run a server on a free port of loopback until the block ends."""
     with socket.socket() as listener:
@@ -355,7 +366,7 @@ async def client_world(
         short = settings(directory / "server.db", origin=url, **changes).model_copy(
             update={"token_seconds": token_seconds}
         )
-        app, faults = create_app(short, now=now), Faults()
+        app, faults = create_app(short, may_see=may_see, now=now), Faults()
         config = uvicorn.Config(faults.wrap(app), log_config=None, lifespan="on", timeout_graceful_shutdown=3)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listener]))

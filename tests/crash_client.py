@@ -25,7 +25,7 @@ import httpx
 
 from e2ee.ports import ReadTransaction, Store, Transaction
 from e2ee.stores.sqlite import SqliteStore
-from transport_adapters.base import Cursor, EnvelopeTransport, Incoming, Outgoing, SendResult, SeqRange
+from transport_adapters.base import Cursor, EnvelopeTransport, Incoming, Outgoing, SendResult, SeqRange, Signal
 from transport_adapters.link import LinkOptions
 from transport_adapters.secure_client.client import Message, SecureClient
 from transport_adapters.secure_client.parts import Pace, TokenProvider
@@ -126,6 +126,9 @@ class SteppingTransport:
         self._step("before ack")
         await self._inner.ack(epoch, ranges)
         self._step("after ack")
+
+    async def signal(self, signal: Signal) -> None:
+        await self._inner.signal(signal)
 
     async def aclose(self) -> None:
         await self._inner.aclose()

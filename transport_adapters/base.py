@@ -1,4 +1,4 @@
-"""What an application sees of a transport: send, receive, ack, close.
+"""What an application sees of a transport: send, receive, ack, signal, close.
 
 Owns: the values that cross the interface, the protocol, the errors of the network.
 Does not know about: frames, reconnecting, any particular transport.
@@ -11,9 +11,10 @@ Does not know about: frames, reconnecting, any particular transport.
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar, NamedTuple, Protocol, final
 
-from e2ee.wire.identifiers import DeviceAddress, DeviceId, EnvelopeId, UserId
+from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, EnvelopeId, UserId
 
 
 class ListClaim(NamedTuple):
@@ -117,7 +118,70 @@ class Delivery:
         return f"<Delivery {self.epoch}:{self.seq} {what}>"
 
 
-Incoming = Connected | Delivery
+@final
+class PresenceState(StrEnum):
+    """Whether somebody is there: by their application's word, and by signs of life of their devices."""
+
+    ONLINE = "online"
+    AWAY = "away"
+    OFFLINE = "offline"
+    """Not there, or not to be seen: the two look alike."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PresenceSeen:
+    """How a watched user stands, as the server says."""
+
+    user_id: UserId
+    state: PresenceState
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TypingSeen:
+    """A watched user writes to us, or stopped, as the server says. It ends by itself after a few seconds."""
+
+    user_id: UserId
+    conversation: ConversationId | None
+    active: bool
+
+
+Incoming = Connected | Delivery | PresenceSeen | TypingSeen
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Show our state to those whom the server's rules let see it, on this connection and every later one.
+
+    Nothing is shown before; `OFFLINE` takes it back. `lease`: seconds without a sign of life until we count as offline,
+    10 to 30 (None: 30).
+    """
+
+    state: PresenceState
+    lease: int | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Tell us how these users stand, at most 500, in place of those before; on this connection and every later one."""
+
+    users: tuple[UserId, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TypeTo:
+    """Tell a user that we write to them, or stopped."""
+
+    user_id: UserId
+    active: bool
+    conversation: ConversationId | None = None
+
+
+Signal = Announce | Watch | TypeTo
 
 
 class EnvelopeTransport(Protocol):
@@ -142,6 +206,10 @@ class EnvelopeTransport(Protocol):
 
     async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
         """Tell the server what is committed. Best effort: an ack lost with its connection is not repeated."""
+        ...
+
+    async def signal(self, signal: Signal) -> None:
+        """Say something about presence. Never an error: without a connection typing is lost, the rest is said later."""
         ...
 
     async def aclose(self) -> None:

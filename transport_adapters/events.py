@@ -6,10 +6,14 @@ Does not know about: who causes them.
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from e2ee.notices import Notice
-from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
+from e2ee.wire.identifiers import CallId, ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId
+from transport_adapters.base import PresenceState
+
+if TYPE_CHECKING:
+    from transport_adapters.secure_client.calls import Call
 
 
 @final
@@ -84,9 +88,70 @@ class Expired:
 @final
 @dataclass(frozen=True, slots=True)
 class TrustNeeded:
-    """A message waits, as ciphertext, under a changed account key: a human must decide."""
+    """A message waits, as ciphertext, under a changed account key: a human must decide (`SecureClient.contacts`).
+
+    The safety numbers of the pinned key and of the new one have 60 digits, and are empty if the server did not answer.
+    """
 
     user_id: UserId
+    old_safety_number: str = ""
+    new_safety_number: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PresenceChanged:
+    """A user we watch is there, away, or gone, as the server says. First told after `watch`, then when it changes."""
+
+    user_id: UserId
+    state: PresenceState
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TypingStarted:
+    """A user we watch writes to us, as the server says. Ended by `TypingStopped`, six seconds later at most if it is
+    not repeated."""
+
+    user_id: UserId
+    conversation: ConversationId | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TypingStopped:
+    """They stopped, or nothing more was heard of it."""
+
+    user_id: UserId
+    conversation: ConversationId | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CallRinging:
+    """Somebody calls: `call.accept`, `call.decline`, or let it ring. If `call.glare`, we called them: just accept."""
+
+    call: "Call"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CallChanged:
+    """A call went on to `call.state`, or ended: `call.end` says why."""
+
+    call: "Call"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CallMissed:
+    """A user called and nobody answered, whether or not it rang here. Comes with the messages, while they are asked
+    for, and like them perhaps twice after a crash."""
+
+    user_id: UserId
+    call_id: CallId
+    at: int
+    """The caller's clock, Unix milliseconds."""
 
 
 @final
@@ -118,6 +183,12 @@ Event = (
     | Unreadable
     | Expired
     | TrustNeeded
+    | PresenceChanged
+    | TypingStarted
+    | TypingStopped
+    | CallRinging
+    | CallChanged
+    | CallMissed
     | Trouble
     | Ended
     | Notice

@@ -19,10 +19,12 @@ from transport_adapters.base import (
     Cursor,
     Delivery,
     Incoming,
+    PresenceSeen,
     Refused,
     SendResult,
     TransportRefusedError,
     TransportUnavailableError,
+    TypingSeen,
 )
 from transport_adapters.frames import (
     ClientFrame,
@@ -30,9 +32,11 @@ from transport_adapters.frames import (
     Deliver,
     Error,
     ErrorCode,
+    PresenceReport,
     Refresh,
     Sent,
     ServerFrame,
+    Typing,
     Welcome,
     parse_server_frame,
 )
@@ -221,6 +225,11 @@ class Exchange:
                 self._deliver(frame)
             case Sent(envelope_id, duplicate):
                 self._answer(envelope_id, Accepted(envelope_id, duplicate))
+            case PresenceReport(states):
+                for user_id, state in states.items():
+                    self._arrive(self, PresenceSeen(user_id, state))
+            case Typing(user_id, active, conversation):
+                self._arrive(self, TypingSeen(user_id, conversation, active))
             case Error(close_code=None):
                 self._refused(frame)
             case Error():

@@ -9,14 +9,25 @@ from itertools import pairwise
 from typing import ClassVar, Final, final
 
 from e2ee.errors import MalformedMessageError
-from e2ee.limits import MAX_DEVICES, MAX_ENVELOPE, MAX_TIMESTAMP, MAX_USER_ID
-from e2ee.wire.identifiers import DeviceAddress, DeviceId, EnvelopeId, FixedBytes, UserId, parse_user_id
+from e2ee.limits import MAX_CONVERSATION_ID, MAX_DEVICES, MAX_ENVELOPE, MAX_TIMESTAMP, MAX_USER_ID
+from e2ee.wire.identifiers import (
+    ConversationId,
+    DeviceAddress,
+    DeviceId,
+    EnvelopeId,
+    FixedBytes,
+    UserId,
+    parse_conversation_id,
+    parse_user_id,
+)
 from transport_adapters.base import ListClaim, SeqRange
 
 MAX_U32: Final = (1 << 32) - 1
 MAX_ACK_RANGES: Final = 1_000
 MAX_RETRY_AFTER: Final = 86_400
 """Seconds."""
+MAX_WATCHED: Final = 500
+"""Users whose presence one connection may watch."""
 
 
 @final
@@ -75,6 +86,29 @@ class Fields:
 
     def user_id(self, name: str) -> UserId:
         return parse_user_id(self.text(name, MAX_USER_ID))
+
+    def user_ids(self, name: str) -> tuple[UserId, ...]:
+        value = self._fields[name]
+        if not isinstance(value, list) or len(value) > MAX_WATCHED or not all(type(each) is str for each in value):
+            raise MalformedMessageError(f"{name} is a list of at most {MAX_WATCHED} user ids")
+        users = tuple(parse_user_id(each) for each in value)
+        if len(set(users)) != len(users):
+            raise MalformedMessageError(f"{name} names a user twice")
+        return users
+
+    def conversation_id(self, name: str) -> ConversationId:
+        return parse_conversation_id(self.text(name, MAX_CONVERSATION_ID))
+
+    def by_user(self, name: str, most: int) -> dict[UserId, object]:
+        """An object of 1 to `most` values that are still to be checked, by user id."""
+        value = self._fields[name]
+        if (
+            not isinstance(value, Mapping)
+            or not 1 <= len(value) <= most
+            or not all(type(each) is str for each in value)
+        ):
+            raise MalformedMessageError(f"{name} is an object with 1 to {most} user ids")
+        return {parse_user_id(user): each for user, each in value.items()}
 
     def claim(self, name: str) -> ListClaim:
         take = Fields(self._fields[name], "seq hash")

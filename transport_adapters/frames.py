@@ -3,8 +3,8 @@
 Owns: the frames, their fields as JSON-like values, the error and close codes.
 Does not know about: how a transport carries a frame, what the two ends do with it.
 
-    client to server: hello  send  ack  credit  refresh  presence
-    server to client: hello  sent  deliver  error
+    client to server: hello  send  ack  credit  refresh  presence  watch  typing
+    server to client: hello  sent  deliver  presence  typing  error
 
 A frame is an event name and one object of fields. An envelope is a byte string (base64url on text-only transports);
 device, envelope and instance ids are lower-case hex; an address is `user/device`. `from_fields` is strict: a missing
@@ -17,8 +17,8 @@ from enum import IntEnum, StrEnum
 from typing import ClassVar, Final, final
 
 from e2ee.errors import MalformedMessageError
-from e2ee.wire.identifiers import DeviceAddress, DeviceId, EnvelopeId, FixedBytes, UserId
-from transport_adapters.base import ListClaim, SeqRange
+from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, EnvelopeId, FixedBytes, UserId
+from transport_adapters.base import ListClaim, PresenceState, SeqRange
 from transport_adapters.fields import MAX_U32, Fields
 
 FRAMES_VERSION: Final = 1
@@ -26,6 +26,12 @@ MAX_TOKEN: Final = 4_096
 """Characters of a device token."""
 MAX_DETAIL: Final = 200
 """Characters of an error's explanation."""
+MIN_LEASE: Final = 10
+MAX_LEASE: Final = 30
+"""Seconds without a sign of life after which a device counts as offline: the shortest that may be asked for, and the
+default."""
+MAX_STATES: Final = 100
+"""Users in one `presence` frame of the server."""
 
 
 @final
@@ -69,14 +75,6 @@ class CloseCode(IntEnum):
     def terminal(self) -> bool:
         """True if reconnecting cannot help."""
         return self in (CloseCode.REVOKED, CloseCode.REPLACED, CloseCode.TOO_LARGE)
-
-
-@final
-class PresenceState(StrEnum):
-    """What an application says about the person at this device."""
-
-    ONLINE = "online"
-    AWAY = "away"
 
 
 @final
@@ -214,20 +212,82 @@ class Refresh:
 @final
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What the application says about its user at this device."""
+    """What the application says about its user at this device. Saying it is the consent to its being shown.
+
+    `lease` is in seconds, 10 to 30; None is 30. `offline` takes the consent back; it comes without a lease.
+    """
 
     EVENT: ClassVar[str] = "presence"
     state: PresenceState
+    lease: int | None = None
 
     def to_fields(self) -> dict[str, object]:
-        return {"state": self.state.value}
+        fields: dict[str, object] = {"state": self.state.value}
+        return fields if self.lease is None else fields | {"lease": self.lease}
 
     @classmethod
     def from_fields(cls, fields: object) -> "Presence":
-        text = Fields(fields, "state").text("state", 16)
-        if text not in PresenceState.__members__.values():
-            raise MalformedMessageError("unknown presence state")
-        return cls(state=PresenceState(text))
+        take = Fields(fields, "state", "lease")
+        state, lease = _state(take.text("state", 16)), None
+        if "lease" in take:
+            lease = take.integer("lease", MAX_LEASE)
+            if lease < MIN_LEASE or state is PresenceState.OFFLINE:
+                raise MalformedMessageError(f"a lease is {MIN_LEASE} to {MAX_LEASE} seconds of online or away")
+        return cls(state, lease)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Whose presence this connection is told, at most 500 users: all of them, in place of those named before."""
+
+    EVENT: ClassVar[str] = "watch"
+    users: tuple[UserId, ...]
+
+    def to_fields(self) -> dict[str, object]:
+        return {"users": list(self.users)}
+
+    @classmethod
+    def from_fields(cls, fields: object) -> "Watch":
+        return cls(Fields(fields, "users").user_ids("users"))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Typing:
+    """Somebody writes, or stopped. To the server `user` is for whom, to a client it is who. Never stored."""
+
+    EVENT: ClassVar[str] = "typing"
+    user: UserId
+    active: bool
+    conversation: ConversationId | None = None
+
+    def to_fields(self) -> dict[str, object]:
+        fields: dict[str, object] = {"user": self.user, "active": self.active}
+        return fields if self.conversation is None else fields | {"conversation": self.conversation}
+
+    @classmethod
+    def from_fields(cls, fields: object) -> "Typing":
+        take = Fields(fields, "user active", "conversation")
+        conversation = take.conversation_id("conversation") if "conversation" in take else None
+        return cls(take.user_id("user"), take.flag("active"), conversation)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PresenceReport:
+    """How 1 to 100 watched users stand; who is not named stands as before."""
+
+    EVENT: ClassVar[str] = "presence"
+    states: Mapping[UserId, PresenceState]
+
+    def to_fields(self) -> dict[str, object]:
+        return {"states": {user: state.value for user, state in self.states.items()}}
+
+    @classmethod
+    def from_fields(cls, fields: object) -> "PresenceReport":
+        states = Fields(fields, "states").by_user("states", MAX_STATES)
+        return cls({user: _state(state) for user, state in states.items()})
 
 
 @final
@@ -379,13 +439,15 @@ class Error:
         )
 
 
-ClientFrame = Hello | Send | Ack | Credit | Refresh | Presence
-ServerFrame = Welcome | Sent | Deliver | Error
+ClientFrame = Hello | Send | Ack | Credit | Refresh | Presence | Watch | Typing
+ServerFrame = Welcome | Sent | Deliver | PresenceReport | Typing | Error
 
 _CLIENT_FRAMES: Final[dict[str, type[ClientFrame]]] = {
-    each.EVENT: each for each in (Hello, Send, Ack, Credit, Refresh, Presence)
+    each.EVENT: each for each in (Hello, Send, Ack, Credit, Refresh, Presence, Watch, Typing)
 }
-_SERVER_FRAMES: Final[dict[str, type[ServerFrame]]] = {each.EVENT: each for each in (Welcome, Sent, Deliver, Error)}
+_SERVER_FRAMES: Final[dict[str, type[ServerFrame]]] = {
+    each.EVENT: each for each in (Welcome, Sent, Deliver, PresenceReport, Typing, Error)
+}
 CLIENT_EVENTS: Final = tuple(_CLIENT_FRAMES)
 SERVER_EVENTS: Final = tuple(_SERVER_FRAMES)
 
@@ -414,3 +476,9 @@ def parse_server_frame(event: object, fields: object) -> ServerFrame:
 
 def _claim_fields(claim: ListClaim) -> dict[str, object]:
     return {"seq": claim.seq, "hash": claim.hash.hex()}
+
+
+def _state(value: object) -> PresenceState:
+    if type(value) is not str or value not in PresenceState.__members__.values():
+        raise MalformedMessageError("unknown presence state")
+    return PresenceState(value)

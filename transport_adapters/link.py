@@ -6,7 +6,8 @@ function and the frames' way over its wire.
 
 Reconnecting goes on for ever, after random() * min(30 s, 1 s * 2^n): full jitter. A device token is renewed when the
 server says that it expired; the server then waits 25 s. Deliveries the application has not taken when a connection
-ends are dropped here: the server sends everything unacked again.
+ends are dropped here: the server sends everything unacked again. What was said about presence is said again on every
+connection. What is heard of it overtakes deliveries, and of each user only the newest waits: no credit bounds it.
 """
 
 import asyncio
@@ -16,19 +17,27 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import pairwise
-from typing import final
+from typing import assert_never, final
 from urllib.parse import urlsplit
 
+from e2ee.wire.identifiers import UserId
+from transport_adapters import frames
 from transport_adapters.base import (
+    Announce,
     Connected,
     Delivery,
     Incoming,
     InsecureUrlError,
     Outgoing,
+    PresenceSeen,
     SendResult,
     SeqRange,
+    Signal,
     TransportRefusedError,
     TransportUnavailableError,
+    TypeTo,
+    TypingSeen,
+    Watch,
 )
 from transport_adapters.exchange import CursorSource, Exchange, LinkOptions, Receiver, TokenSource, Wire
 from transport_adapters.fields import MAX_ACK_RANGES
@@ -79,6 +88,10 @@ class Link:
         self._session: Exchange | None = None
         self._runner: asyncio.Task[None] | None = None
         self._arrived: deque[tuple[Exchange, Incoming] | BaseException | None] = deque()
+        self._seen: dict[object, PresenceSeen | TypingSeen] = {}
+        self._announced: Announce | None = None
+        self._watched: Watch | None = None
+        self._watched_users: frozenset[UserId] = frozenset()
         self._news = asyncio.Event()
         self._sending = asyncio.Lock()
         self._closed = False
@@ -101,9 +114,12 @@ class Link:
         if self._runner is None and not self._closed:
             self._runner = asyncio.create_task(self._run())
         while True:
-            while not self._arrived:
+            while not self._arrived and not self._seen:
                 self._news.clear()
                 await self._news.wait()
+            if seen := self._next_seen():
+                yield seen
+                continue
             arrival = self._arrived[0]
             if arrival is None:
                 return
@@ -125,6 +141,22 @@ class Link:
             if session is not None:
                 await session.write(Ack(epoch, tuple(ranges[at : at + MAX_ACK_RANGES])))
 
+    async def signal(self, signal: Signal) -> None:
+        """See `EnvelopeTransport.signal`."""
+        match signal:
+            case Announce():
+                self._announced = signal
+            case Watch():
+                self._watched, self._watched_users = signal, frozenset(signal.users)
+                self._seen = {key: seen for key, seen in self._seen.items() if seen.user_id in self._watched_users}
+            case TypeTo():
+                pass
+            case _:
+                assert_never(signal)
+        session = self._session
+        if session is not None:
+            await session.write(_signal_frame(signal))
+
     async def aclose(self) -> None:
         """See `EnvelopeTransport.aclose`."""
         self._closed = True
@@ -141,11 +173,28 @@ class Link:
         return session
 
     def _arrive(self, session: Exchange, item: Incoming) -> None:
+        if isinstance(item, PresenceSeen | TypingSeen):
+            self._see(item)
+            return
         if isinstance(item, Connected):
             # In the same step as the answer to hello: deliveries follow on its heels.
             self._session = session
             self._arrived.clear()
+            self._seen.clear()
         self._put((session, item))
+
+    def _see(self, item: PresenceSeen | TypingSeen) -> None:
+        """Keep the newest of each user; a server may say as much as it likes, but only of those we asked about."""
+        if item.user_id in self._watched_users:
+            self._seen[type(item), item.user_id] = item
+            self._news.set()
+
+    def _next_seen(self) -> PresenceSeen | TypingSeen | None:
+        """Take what is heard of presence before deliveries, but after the answer to hello, and not after the end."""
+        first = self._arrived[0] if self._arrived else ()
+        if not self._seen or not isinstance(first, tuple) or (first and isinstance(first[1], Connected)):
+            return None
+        return self._seen.pop(next(iter(self._seen)))
 
     def _put(self, item: "tuple[Exchange, Incoming] | BaseException | None") -> None:
         self._arrived.append(item)
@@ -176,6 +225,9 @@ class Link:
             await session.write(hello)
             async with asyncio.timeout(self._options.hello_timeout):
                 await session.answered.wait()
+            for said in (self._announced, self._watched):
+                if said is not None:
+                    await session.write(_signal_frame(said))
             await session.ended.wait()
         except (OSError, TransportUnavailableError):
             pass
@@ -197,3 +249,15 @@ class Link:
         self._number += 1
         credit = self._options.credit_messages, self._options.credit_bytes
         return Hello(token, self._instance, self._number, cursor.epoch, cursor.watermark, *credit)
+
+
+def _signal_frame(signal: Signal) -> frames.Presence | frames.Watch | frames.Typing:
+    match signal:
+        case Announce(state, lease):
+            return frames.Presence(state, lease)
+        case Watch(users):
+            return frames.Watch(users)
+        case TypeTo(user_id, active, conversation):
+            return frames.Typing(user_id, active, conversation)
+        case _:
+            assert_never(signal)

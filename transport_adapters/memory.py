@@ -7,7 +7,7 @@ Does not know about: how either side works.
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, final
 
-from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange
+from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
 from transport_adapters.frames import ClientFrame, CloseCode, ServerFrame
 from transport_adapters.link import CursorSource, Link, LinkOptions, Receiver, TokenSource
 
@@ -44,6 +44,9 @@ class MemoryTransport:
 
     async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
         await self._link.ack(epoch, ranges)
+
+    async def signal(self, signal: Signal) -> None:
+        await self._link.signal(signal)
 
     async def aclose(self) -> None:
         await self._link.aclose()

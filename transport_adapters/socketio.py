@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
-from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange
+from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
 from transport_adapters.frames import SERVER_EVENTS, ClientFrame
 from transport_adapters.link import CursorSource, Link, LinkOptions, Receiver, TokenSource, require_secure
 
@@ -70,6 +70,9 @@ class SocketIoTransport:
 
     async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
         await self._link.ack(epoch, ranges)
+
+    async def signal(self, signal: Signal) -> None:
+        await self._link.signal(signal)
 
     async def aclose(self) -> None:
         await self._link.aclose()

@@ -19,6 +19,7 @@ WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
 
 _OUR_PACKAGES = ("e2ee", "keyserver", "transport_adapters")
+_FOR_PICTURES: Final = ("segno", "zxingcpp", "PIL")
 _DESCRIPTION = "Private messages, end to end, over the chat server you already have."
 _EPILOG = """\
 exit codes:
@@ -64,7 +65,8 @@ def _explain_missing(missing: ImportError) -> int:
     first = missing.__cause__ if isinstance(missing.__cause__, ImportError) else missing
     if first.name is None or first.name.partition(".")[0] in _OUR_PACKAGES:
         raise missing
-    print(f"e2ee: this command needs {first.name}: install 'e2ee-layer[client]'", file=sys.stderr)
+    extra = "qr" if first.name.partition(".")[0] in _FOR_PICTURES else "client"
+    print(f"e2ee: this command needs {first.name}: install 'e2ee-layer[{extra}]'", file=sys.stderr)
     return WRONG_USE
 
 
@@ -94,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_send(add("send", "send one message", common))
     _add_receive(add("receive", "fetch, decrypt and print messages", common))
     _add_chat(add("chat", "talk with one user, line by line", common))
+    _add_verify(add("verify", "compare safety numbers with a contact and record it; works offline", common))
     add("status", "show this device and its counts; works offline", common)
     add_vectors_arguments(add("vectors", "check an implementation against the test vectors, or write them again"))
     _add_demo(add("demo", "see it work: a real server, three clients, and a look at its database"))
@@ -149,6 +152,19 @@ def _add_receive(parser: argparse.ArgumentParser) -> None:
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("user", type=_user, metavar="USER", help="whom to talk with")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("user", type=_user, metavar="USER", help="whose keys to look at")
+    parser.add_argument("--qr", metavar="FILE", help="write our QR code as FILE.png or FILE.svg, for USER to scan")
+    decision = parser.add_mutually_exclusive_group()
+    decision.add_argument("--scan", metavar="FILE", help="compare with USER's QR code in a picture; record if it fits")
+    decision.add_argument("--number", metavar="DIGITS", help="compare with the 60 digits USER sees; record if they fit")
+    decision.add_argument("--withdraw", action="store_true", help="USER counts as verified no longer")
+    decision.add_argument(
+        "--accept-change", metavar="DIGITS", help="USER's key has changed: accept the one with this safety number"
+    )
+    decision.add_argument("--decline-change", action="store_true", help="stay with the key that USER had before")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

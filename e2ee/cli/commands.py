@@ -76,11 +76,18 @@ def status(call: Call) -> int:
     return DONE
 
 
+def _verify(call: Call) -> int:
+    from e2ee.cli.verifying import verify
+
+    return verify(call)
+
+
 _COMMANDS: Final[dict[str, Callable[[Call], int]]] = {
     "send": send,
     "receive": receive,
     "chat": chat,
     "status": status,
+    "verify": _verify,
 }
 
 

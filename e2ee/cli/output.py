@@ -64,7 +64,7 @@ class Printer:
             case events.Unreadable():
                 self.remark(f"an envelope was refused: {event.code}")
             case events.TrustNeeded():
-                self.remark(f"the account key of {event.user_id} has changed: compare safety numbers with them")
+                self.remark(f"the account key of {event.user_id} has changed: see 'e2ee verify {event.user_id}'")
             case events.Expired():
                 self.remark(f"a message from {event.sender.user_id} expired before this device came online")
             case events.DeviceSkipped():

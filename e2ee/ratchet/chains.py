@@ -23,12 +23,6 @@ CHAIN: Final = prefixed(b"E2EE/1 chain")
 PQ_CHAIN: Final = prefixed(b"E2EE/1 PQ chain")
 
 
-def advance(ratchet: Ratchet, chain_key: bytes, index: int) -> tuple[bytes, bytes]:
-    """Return (next chain key, message key), 32 bytes each, for the message with this index."""
-    (step,) = _steps(ratchet, index, index + 1)
-    return kdf_pair(chain_key, step)
-
-
 @secret_record
 class Gap(NamedTuple):
     """Messages of one chain that were overtaken."""

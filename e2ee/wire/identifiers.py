@@ -124,6 +124,13 @@ class DeviceId(FixedBytes):
 
 
 @final
+class CallId(FixedBytes):
+    """16 random bytes drawn by the calling device. Of two calls that meet, the lower one goes on."""
+
+    __slots__ = ()
+
+
+@final
 class EnvelopeId(FixedBytes):
     """16 random bytes, fresh for every encryption; kept when the same bytes are sent again."""
 

@@ -26,6 +26,13 @@ def upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
+def downgrade(connection: Connection, revision: str) -> None:
+    """Undo what came after `revision`, in the transaction of `connection`."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.downgrade(config, revision)
+
+
 def is_current(connection: Connection) -> bool:
     """Say whether the tables are those of this release."""
     found = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_heads()

@@ -25,7 +25,7 @@ class Page(NamedTuple):
     selections: tuple[Selection, ...]
 
 
-_OF_THE_INTERFACE: Final = "send receive ack aclose"
+_OF_THE_INTERFACE: Final = "send receive ack signal aclose"
 _OF_UVICORN: Final = "connection_made pause_writing resume_writing receive on_task_complete"
 
 PAGES: Final = (
@@ -55,6 +55,7 @@ PAGES: Final = (
             Selection("e2ee.wire.identifiers", omit="decode_ascii decode encode"),
             Selection("e2ee.wire.envelope"),
             Selection("e2ee.wire.content"),
+            Selection("e2ee.wire.call_signal"),
             Selection("e2ee.wire.device_list", omit="encode_into"),
             Selection("e2ee.wire.prekey_bundle", omit="prekey_signed_bytes kem_prekey_label"),
             Selection("e2ee.wire.public_keys"),
@@ -85,6 +86,8 @@ PAGES: Final = (
             Selection("transport_adapters.secure_client.opening", "TransportFactory socketio_transport"),
             Selection("transport_adapters.secure_client.parts", "TokenProvider TokenProviderError OnEvent Pace"),
             Selection("transport_adapters.secure_client.directory", "UserUnreachableError"),
+            Selection("transport_adapters.secure_client.calls", "Call CallStateError"),
+            Selection("transport_adapters.secure_client.call_states", "CallState CallEnd"),
             Selection("transport_adapters.events"),
             Selection("transport_adapters.base"),
             Selection("transport_adapters.socketio", "SocketIoOptions SocketIoTransport", omit=_OF_THE_INTERFACE),

@@ -21,7 +21,9 @@ from transport_adapters.base import (
     Incoming,
     ListClaim,
     Outgoing,
+    PresenceSeen,
     SeqRange,
+    TypingSeen,
 )
 from transport_adapters.frames import (
     ClientFrame,
@@ -33,6 +35,7 @@ from transport_adapters.frames import (
     Send,
     Sent,
     ServerFrame,
+    Typing,
     Welcome,
 )
 from transport_adapters.link import LinkOptions
@@ -43,7 +46,7 @@ from transport_adapters.server.settings import DEFAULT_MAILBOX, DEFAULT_RELAY, M
 from transport_adapters.server.tables import define_tables
 
 T = TypeVar("T")
-Frame = TypeVar("Frame", Welcome, Sent, Deliver, Error)
+Frame = TypeVar("Frame", Welcome, Sent, Deliver, Typing, Error)
 START = 1_800_000_000_000
 TOKEN_LIFETIME_MS = 15 * 60 * 1000
 PATIENT = replace(DEFAULT_RELAY, hello_timeout=60, send_timeout=60, reread_interval=3600, close_timeout=0.5)
@@ -124,18 +127,20 @@ class Tokens:
 
 
 class Contacts:
-    """Everybody may reach everybody, except the pairs named: implements `ContactPolicy`."""
+    """Everybody may reach everybody, and nobody may see anybody, except the pairs named: a `ContactPolicy`."""
 
     def __init__(self) -> None:
         self.refused: set[tuple[str, str]] = set()
+        self.visible: set[tuple[str, str]] = set()
+        """(who watches, whom): the pairs that may."""
         self.asked = 0
 
     async def may_contact(self, sender: UserId, recipient: UserId) -> bool:
         self.asked += 1
         return (sender, recipient) not in self.refused
 
-    async def may_see(self, _watcher: UserId, _watched: UserId) -> bool:
-        return False
+    async def may_see(self, watcher: UserId, watched: UserId) -> bool:
+        return (watcher, watched) in self.visible
 
 
 @dataclass
@@ -206,6 +211,7 @@ class Peer:
         self.cursor = cursor
         self.connected: asyncio.Queue[Connected] = asyncio.Queue()
         self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.seen: asyncio.Queue[PresenceSeen | TypingSeen] = asyncio.Queue()
         self.outcome: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._receive())
 
@@ -221,8 +227,10 @@ class Peer:
     def _take(self, incoming: Incoming) -> None:
         if isinstance(incoming, Connected):
             self.connected.put_nowait(incoming)
-        else:
+        elif isinstance(incoming, Delivery):
             self.deliveries.put_nowait(incoming)
+        else:
+            self.seen.put_nowait(incoming)
 
     async def online(self) -> Connected:
         """Wait for the next answer to hello."""
@@ -230,6 +238,12 @@ class Peer:
 
     async def next(self) -> Delivery:
         return await within(self.deliveries.get())
+
+    async def sees(self, expected: PresenceSeen | TypingSeen) -> None:
+        """Wait until this was heard of presence."""
+        async with asyncio.timeout(20):
+            while await self.seen.get() != expected:
+                pass
 
     async def take(self, count: int) -> list[Delivery]:
         return [await self.next() for _ in range(count)]

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from e2ee.limits import MAX_ENVELOPE
 from e2ee.wire.envelope import Lane
-from e2ee.wire.identifiers import DeviceAddress
+from e2ee.wire.identifiers import ConversationId, DeviceAddress
 from tests.contract.relay_world import (
     EAGER_LINK,
     PATIENT,
@@ -25,14 +25,20 @@ from tests.contract.relay_world import (
 )
 from transport_adapters.base import (
     Accepted,
+    Announce,
     Cursor,
     Delivery,
     EnvelopeTransport,
     ListClaim,
+    PresenceSeen,
+    PresenceState,
     Refused,
     SeqRange,
     TransportRefusedError,
     TransportUnavailableError,
+    TypeTo,
+    TypingSeen,
+    Watch,
 )
 from transport_adapters.frames import CloseCode, ErrorCode
 from transport_adapters.link import CursorSource, LinkOptions, TokenSource
@@ -388,6 +394,19 @@ class TransportContract:
         await at_bob.online()
         await eventually(lambda: scene.tokens_issued >= 4)
         assert at_bob.connected.empty()
+
+    async def test_presence_and_typing_are_carried_and_presence_is_said_again_after_a_break(self, scene: Scene) -> None:
+        alice, bob, at_alice, at_bob = await scene.pair()
+        scene.world.contacts.visible.add((alice.user_id, bob.user_id))
+        await at_alice.transport.signal(Watch((bob.user_id,)))
+        await at_bob.transport.signal(Announce(PresenceState.AWAY))
+        await at_alice.sees(PresenceSeen(bob.user_id, PresenceState.AWAY))
+        typing = TypingSeen(bob.user_id, ConversationId("team-7"), active=True)
+        await at_bob.transport.signal(TypeTo(alice.user_id, active=True, conversation=typing.conversation))
+        await at_alice.sees(typing)
+        await scene.carrier.drop()
+        await at_alice.online()
+        await at_alice.sees(PresenceSeen(bob.user_id, PresenceState.AWAY))
 
     async def test_closing_ends_receive_and_sending(self, scene: Scene) -> None:
         alice, bob, at_alice, _ = await scene.pair()

@@ -219,6 +219,32 @@ asyncio.run(main())
     assert process.stdout.readline() == "bob hello yourself\n"
 
 
+def call_snippet(reader: Reader, text: str) -> None:
+    """It is for carol's side of the program before; dave's `on_event` calls its `answer`."""
+    script = f"""
+import pathlib
+exec(pathlib.Path("hello.py").read_text().rpartition("asyncio.run")[0])
+from transport_adapters.events import CallRinging
+
+async def main():
+    async with await open_client("carol") as carol, await open_client("dave") as dave:
+        await dave.online()
+        dave._parts.on_event = lambda event: isinstance(event, CallRinging) and asyncio.create_task(answer(event))
+{_indented(_indented(text))}
+
+asyncio.run(main())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=reader.directory,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert ended.stdout == "hung up\n", ended.stderr
+
+
 def server_snippet(reader: Reader, text: str) -> None:
     """It stands in a host application: with the names that a host has, it makes a server that works."""
     port = free_port()
@@ -289,6 +315,11 @@ TABLE: Final[dict[tuple[str, str, str], Treatment]] = {
     (_QUICKSTART, "python", "import asyncio"): saved_as("hello.py"),
     (_QUICKSTART, "sh", "python hello.py"): shell,
     (_QUICKSTART, "text", "carol lunch hello"): printed,
+    (
+        _QUICKSTART,
+        "text",
+        'await carol.set_presence("online")       # "away", "offline"; said again after every reconnect',
+    ): call_snippet,
     (_QUICKSTART, "python", "import secrets"): saved_as("chat.py"),
     (_QUICKSTART, "text", f"uvicorn chat:asgi --port 8442 --ws {_BOUNDED}"): chat_server,
 }

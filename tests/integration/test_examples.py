@@ -115,6 +115,27 @@ async def test_the_bot_answers_and_does_so_again_after_a_restart(tmp_path: Path)
                     assert interrupted(bot) == 0
 
 
+def test_a_phone_rings_another_one_which_answers(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, running(tmp_path, "phone.py", server, "bob", until="bob waits for calls") as bob:
+        shown = subprocess.run(
+            [sys.executable, str(ROOT / "examples" / "phone.py"), server, "alice", "bob"],
+            env=environment(tmp_path, PYTHONPATH=str(ROOT)),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=True,
+        ).stdout
+        assert "bob answers with b'an answer of the media library'" in shown
+        heard_by_bob = tmp_path / "phone.py.log"
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        while "call with alice: hung up" not in heard_by_bob.read_text():
+            assert time.monotonic() < give_up_at, heard_by_bob.read_text()
+            time.sleep(0.02)
+        assert "alice rings with b'an offer of the media library'" in heard_by_bob.read_text()
+        assert interrupted(bob) == 0
+
+
 def test_two_devices_talk_without_asyncio_and_without_a_network(tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "without_asyncio.py")],

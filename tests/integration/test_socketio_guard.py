@@ -184,3 +184,43 @@ async def test_a_second_socket_that_claims_a_session_does_not_shield_the_first(s
 async def test_plain_requests_pass_through(site: Site) -> None:
     async with httpx.AsyncClient() as http:
         assert (await http.get(f"{site.url}/page")).text == "the host's page"
+
+
+async def test_a_pong_is_a_sign_of_life_of_the_relays_connection(site: Site) -> None:
+    bob = await site.world.device("bob")
+    socket = await site.said_hello(bob, "/")
+    (connection,) = site.world.relay._connections
+    site.world.clock.advance(15)
+    assert connection.seen_at < site.world.clock()
+    await socket.send("3")
+    await eventually(lambda: connection.seen_at == site.world.clock())
+    await socket.close()
+
+
+async def test_what_the_host_is_sent_on_a_connection_of_its_own_is_no_sign_of_life_of_others(site: Site) -> None:
+    bob = await site.world.device("bob")
+    socket, other = await site.said_hello(bob), await site.joined("/")
+    (connection,) = site.world.relay._connections
+    site.world.clock.advance(15)
+    await other.send("3")
+    await other.send('4217["shout","heard"]')
+    assert await other.recv() == '4317["HEARD"]'
+    assert connection.seen_at < site.world.clock()
+    await socket.close()
+    await other.close()
+
+
+async def test_a_post_is_a_sign_of_life_on_long_polling(site: Site) -> None:
+    bob = await site.world.device("bob")
+    async with httpx.AsyncClient(base_url=site.url) as http:
+        greeting = await http.get("/socket.io/?EIO=4&transport=polling")
+        url = f"/socket.io/?EIO=4&transport=polling&sid={json.loads(greeting.text[1:])['sid']}"
+        await http.post(url, content="40/e2ee,")
+        hello = json.dumps(["hello", hello_fields(site, bob)])
+        await http.post(url, content=f"42/e2ee,{hello}")
+        await eventually(lambda: site.world.relay.is_live(bob))
+        (connection,) = site.world.relay._connections
+        site.world.clock.advance(15)
+        await http.post(url, content="3")
+        assert connection.seen_at == site.world.clock()
+        await http.post(url, content="41/e2ee,")

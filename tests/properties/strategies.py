@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from e2ee.limits import MAX_DEVICES, MAX_TIMESTAMP, MAX_TTL_SECONDS
+from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.codec import Reader
 from e2ee.wire.content import (
     Content,
@@ -37,7 +38,16 @@ from e2ee.wire.device_list import (
     ordered,
 )
 from e2ee.wire.envelope import Envelope, Lane
-from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, EnvelopeId, MessageId, PreKeyId, UserId
+from e2ee.wire.identifiers import (
+    CallId,
+    ConversationId,
+    DeviceAddress,
+    DeviceId,
+    EnvelopeId,
+    MessageId,
+    PreKeyId,
+    UserId,
+)
 from e2ee.wire.message import (
     COMMITMENT_LENGTH,
     KEM_CIPHERTEXT_LENGTH,
@@ -181,6 +191,18 @@ bodies = prekey_messages | ratchet_messages()
 
 application_data = st.binary(max_size=400) | st.text(max_size=200)
 receipts = st.builds(Receipt, st.sampled_from(ReceiptType), st.lists(message_ids, min_size=1, max_size=20).map(tuple))
+call_signals = st.builds(
+    CallSignal,
+    st.builds(CallId, st.binary(min_size=16, max_size=16)),
+    st.sampled_from([action for action in CallAction if action is not CallAction.ANSWERED]),
+    st.binary(max_size=100),
+) | st.builds(
+    CallSignal,
+    st.builds(CallId, st.binary(min_size=16, max_size=16)),
+    st.just(CallAction.ANSWERED),
+    st.binary(max_size=100),
+    st.builds(DeviceId, st.binary(min_size=16, max_size=16)),
+)
 retry_requests = st.lists(envelope_ids, min_size=1, max_size=20).map(tuple)
 device_list_updates = st.lists(signed_device_lists, min_size=1, max_size=3).map(tuple)
 content_kinds = st.sampled_from(ContentKind).map(int) | st.integers(0, 255)
@@ -250,6 +272,7 @@ WIRE_TYPES: Final = (
     WireType("Content", contents, Content.encode, Content.decode),
     WireType("application data", application_data, encode_application, decode_application, False),
     WireType("Receipt", receipts, Receipt.encode, Receipt.decode),
+    WireType("CallSignal", call_signals, CallSignal.encode, CallSignal.decode, self_delimiting=False),
     WireType("retry request", retry_requests, encode_retry_request, decode_retry_request),
     WireType("device list update", device_list_updates, encode_device_lists, decode_device_lists),
     WireType("Envelope", envelopes, Envelope.encode, Envelope.decode),

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from keyserver.app import MAILBOX_TABLES
 from keyserver.database import database_url, sqlite_engine
-from keyserver.migrations.runner import VERSION_TABLE, is_current, upgrade
+from keyserver.migrations.runner import VERSION_TABLE, downgrade, is_current, upgrade
 from keyserver.tables import metadata
 
 
@@ -54,6 +54,21 @@ def test_migrating_twice_changes_nothing(engine: Engine) -> None:
         assert is_current(connection)
     with engine.begin() as connection:
         upgrade(connection)
+        assert is_current(connection)
+    engine.dispose()
+
+
+def test_the_leases_table_goes_and_comes_back_and_the_rest_stays(engine: Engine) -> None:
+    with engine.begin() as connection:
+        upgrade(connection)
+        before = set(inspect(connection).get_table_names())
+    with engine.begin() as connection:
+        downgrade(connection, "0001")
+        assert set(inspect(connection).get_table_names()) == before - {"e2ee_presence"}
+        assert not is_current(connection)
+    with engine.begin() as connection:
+        upgrade(connection)
+        assert set(inspect(connection).get_table_names()) == before
         assert is_current(connection)
     engine.dispose()
 

@@ -16,9 +16,10 @@ from e2ee.limits import MAX_APPLICATION_DATA, MAX_UNREADABLE
 from e2ee.messenger import DeliveryPosition, Outcome, Reception
 from e2ee.ports import Table
 from e2ee.stores import message_records
+from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.content import ContentKind
 from e2ee.wire.envelope import Envelope
-from e2ee.wire.identifiers import EnvelopeId
+from e2ee.wire.identifiers import CallId, EnvelopeId
 from tests.breaking_store import BreakingStore
 from tests.world import Device, World, changed, content_from, flip, talk, unchanged
 
@@ -128,6 +129,9 @@ def test_a_message_that_claims_to_be_from_ourselves_is_refused() -> None:
         (ContentKind.RETRY_REQUEST, b"\x00\x00"),
         (ContentKind.RETRY_REQUEST, b"\x00\x02" + bytes(16)),
         (ContentKind.RETRY_REQUEST, b"\x01\x01" + bytes(257 * 16)),
+        (ContentKind.CALL, b""),
+        (ContentKind.CALL, bytes(16) + b"\x07"),
+        (ContentKind.CALL, bytes(16) + b"\x01" + bytes(3_841)),
         (ContentKind.DEVICE_LIST_UPDATE, b""),
         (ContentKind.DEVICE_LIST_UPDATE, b"\x01\x00\x00\x00\x01\x00"),
     ],
@@ -159,12 +163,41 @@ def test_unknown_kinds_are_kept_as_unsupported_with_their_bytes(kind: int) -> No
     assert bob.read() == []
 
 
-@pytest.mark.parametrize("kind", [ContentKind.CALL, ContentKind.EMPTY, ContentKind.SESSION_RESET])
+@pytest.mark.parametrize("kind", [ContentKind.EMPTY, ContentKind.SESSION_RESET])
 def test_kinds_that_this_release_does_not_serve_are_consumed_and_never_acted_on(kind: int) -> None:
     alice, bob = established()
     with unchanged(bob, Table.SESSIONS, Table.BODY_HASHES, Table.MESSAGE_IDS):
         assert bob.receive(alice.encrypt(bob, b"\xff anything", kind)).outcome is Outcome.CONSUMED
     assert bob.messenger.inbound() == []
+
+
+def test_a_call_signal_is_handed_over_at_once_and_stored_nowhere() -> None:
+    alice, bob = established()
+    signal = CallSignal(CallId(bytes(16)), CallAction.RING, b"an offer")
+    with unchanged(bob, Table.SESSIONS, Table.BODY_HASHES, Table.MESSAGE_IDS):
+        reception = bob.receive(alice.encrypt(bob, signal.encode(), ContentKind.CALL))
+    assert (reception.outcome, reception.call, reception.sender) == (Outcome.CONSUMED, signal, alice.address)
+    assert bob.messenger.inbound() == []
+
+
+def test_a_call_signal_that_was_held_back_for_minutes_is_not_handed_over() -> None:
+    alice, bob = established()
+    signal = CallSignal(CallId(bytes(16)), CallAction.RING)
+    envelopes = [alice.encrypt(bob, signal.encode(), ContentKind.CALL) for _ in range(2)]
+    bob.world.wait(359_999)
+    assert bob.receive(envelopes[0]).call == signal
+    bob.world.wait(1)
+    late = bob.receive(envelopes[1])
+    assert (late.outcome, late.call) == (Outcome.CONSUMED, None)
+
+
+def test_the_notice_of_a_missed_call_waits_for_the_application() -> None:
+    alice, bob = established()
+    signal = CallSignal(CallId(bytes(16)), CallAction.MISSED)
+    reception = bob.receive(alice.encrypt(bob, signal.encode(), ContentKind.CALL))
+    assert (reception.outcome, reception.call) == (Outcome.STORED, None)
+    (message,) = bob.messenger.inbound()
+    assert CallSignal.decode(message.content.body) == signal
 
 
 def test_an_unknown_envelope_version_is_refused() -> None:

@@ -324,6 +324,14 @@ def test_healing_completes_an_epoch_and_then_ends(asking: str) -> None:
     assert not bob.state.turn.healing
 
 
+def test_healing_is_still_to_come_only_while_it_was_asked_for_and_the_turn_is_ours() -> None:
+    alice, bob = ends()
+    assert not pq_turns.is_to_heal(alice.state)
+    for end, is_ours in ((alice, True), (bob, False)):
+        end.state = pq_turns.ask_for_healing(end.state)
+        assert pq_turns.is_to_heal(end.state) is is_ours
+
+
 def test_what_was_contributed_before_the_call_does_not_count_as_healing() -> None:
     alice, bob = due()
     bob.receive(alice.send())  # alice's seed and bob's encapsulation may both have leaked

@@ -7,9 +7,9 @@ import pytest
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_ENVELOPE, MAX_TIMESTAMP
-from e2ee.wire.identifiers import DeviceId, EnvelopeId, UserId
+from e2ee.wire.identifiers import ConversationId, DeviceId, EnvelopeId, UserId
 from tests.contract.relay_world import address
-from transport_adapters.base import ListClaim, SeqRange
+from transport_adapters.base import ListClaim, PresenceState, SeqRange
 from transport_adapters.fields import MAX_U32
 from transport_adapters.frames import (
     MAX_TOKEN,
@@ -23,11 +23,13 @@ from transport_adapters.frames import (
     Hello,
     InstanceId,
     Presence,
-    PresenceState,
+    PresenceReport,
     Refresh,
     Send,
     Sent,
     ServerFrame,
+    Typing,
+    Watch,
     Welcome,
     parse_client_frame,
     parse_server_frame,
@@ -47,6 +49,11 @@ STALE = Error(
     device_ids=(DeviceId(bytes(16)),),
 )
 
+PRESENCE = Presence(PresenceState.ONLINE, 10)
+WATCH = Watch((UserId("bob"), UserId("carol")))
+TYPING = Typing(UserId("bob"), active=True, conversation=ConversationId("team-7"))
+REPORT = PresenceReport({UserId("bob"): PresenceState.OFFLINE, UserId("carol"): PresenceState.AWAY})
+
 CLIENT_FRAMES: list[ClientFrame] = [
     HELLO,
     SEND,
@@ -54,12 +61,18 @@ CLIENT_FRAMES: list[ClientFrame] = [
     Credit(0, MAX_U32),
     Refresh("token"),
     Presence(PresenceState.AWAY),
+    PRESENCE,
+    WATCH,
+    TYPING,
 ]
 SERVER_FRAMES: list[ServerFrame] = [
     Welcome(1, 2, 3, 4, 5, 6, 7, 8),
     Sent(EnvelopeId(bytes(16)), duplicate=True),
     Deliver(1, 2, b""),
     DROPPED,
+    REPORT,
+    TYPING,
+    Typing(UserId("bob"), active=False),
     STALE,
     Error(ErrorCode.RATE_LIMITED, "", EnvelopeId(bytes(16)), retry_after=0.5),
     Error(ErrorCode.REPLACED, "detail", close_code=CloseCode.REPLACED),
@@ -84,7 +97,16 @@ def test_a_server_frame_survives_its_fields(frame: ServerFrame) -> None:
 @pytest.mark.parametrize("frame", ALL_FRAMES, ids=names(ALL_FRAMES))
 def test_a_missing_or_an_unknown_field_is_refused(frame: ClientFrame | ServerFrame) -> None:
     parse = type(frame).from_fields
-    optional = {"envelope_id", "retry_after", "user_id", "seq", "device_ids"} if isinstance(frame, Error) else set()
+    optional: set[str] = set()
+    match frame:
+        case Error():
+            optional = {"envelope_id", "retry_after", "user_id", "seq", "device_ids"}
+        case Presence():
+            optional = {"lease"}
+        case Typing():
+            optional = {"conversation"}
+        case _:
+            pass
     for name in frame.to_fields().keys() - optional:
         with pytest.raises(MalformedMessageError):
             parse({key: value for key, value in frame.to_fields().items() if key != name})
@@ -131,7 +153,29 @@ def test_a_missing_or_an_unknown_field_is_refused(frame: ClientFrame | ServerFra
         (STALE, "retry_after", True),
         (STALE, "device_ids", ["00"] * 11),
         (STALE, "device_ids", [1]),
-        (Presence(PresenceState.AWAY), "state", "busy"),
+        (PRESENCE, "state", "busy"),
+        (PRESENCE, "state", "ONLINE"),
+        (PRESENCE, "state", "offline"),
+        (PRESENCE, "state", ["online"]),
+        (PRESENCE, "lease", 9),
+        (PRESENCE, "lease", 31),
+        (PRESENCE, "lease", 15.0),
+        (WATCH, "users", None),
+        (WATCH, "users", ["bob", "bob"]),
+        (WATCH, "users", ["bob", 1]),
+        (WATCH, "users", ["bob", ""]),
+        (WATCH, "users", [f"user-{n}" for n in range(501)]),
+        (TYPING, "user", "bob smith"),
+        (TYPING, "active", 1),
+        (TYPING, "conversation", "a b"),
+        (TYPING, "conversation", "x" * 129),
+        (TYPING, "conversation", None),
+        (REPORT, "states", {}),
+        (REPORT, "states", []),
+        (REPORT, "states", {"bob": "busy"}),
+        (REPORT, "states", {"bob": {}}),
+        (REPORT, "states", {"bob smith": "away"}),
+        (REPORT, "states", {f"user-{n}": "away" for n in range(101)}),
     ],
 )
 def test_a_value_out_of_range_is_refused(frame: ClientFrame | ServerFrame, name: str, value: Any) -> None:

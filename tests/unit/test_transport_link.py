@@ -8,17 +8,25 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from e2ee.wire.identifiers import EnvelopeId
+from e2ee.wire.identifiers import EnvelopeId, UserId
 from tests.contract.relay_world import EAGER_LINK, CursorCell, Peer, address, eventually, within
+from transport_adapters import frames
 from transport_adapters.base import (
+    Announce,
     Connected,
+    Delivery,
     InsecureUrlError,
     ListClaim,
     Outgoing,
+    PresenceSeen,
+    PresenceState,
     SeqRange,
+    Signal,
     TransportError,
     TransportRefusedError,
     TransportUnavailableError,
+    TypeTo,
+    Watch,
 )
 from transport_adapters.fields import MAX_ACK_RANGES
 from transport_adapters.frames import (
@@ -30,6 +38,7 @@ from transport_adapters.frames import (
     Error,
     ErrorCode,
     Hello,
+    PresenceReport,
     Send,
     Sent,
     ServerFrame,
@@ -297,7 +306,7 @@ async def test_what_was_not_taken_when_a_connection_ended_is_not_delivered_twice
     await within(anext(arrivals))
     server.say(Deliver(1, 2, b"second"))
     second = await within(anext(arrivals))
-    assert not isinstance(second, Connected)
+    assert isinstance(second, Delivery)
     assert second.seq == 2
     await link.aclose()
 
@@ -367,3 +376,54 @@ async def test_secrets_are_not_in_the_text_form_of_what_crosses_the_interface() 
     claim = ListClaim(1, bytes(32))
     sent = Outgoing(1, b"secret", EnvelopeId(bytes(16)), claim, claim)
     assert "secret" not in repr(sent) + str(address("bob"))
+
+
+REPORT = PresenceReport({UserId("bob"): PresenceState.ONLINE})
+
+
+async def test_what_was_said_about_presence_is_said_again_on_every_connection() -> None:
+    server = Server()
+    peer = linked(server)
+    await peer.online()
+    said: list[Signal] = [Announce(PresenceState.ONLINE), Watch((UserId("bob"),)), Announce(PresenceState.AWAY, 10)]
+    for signal in [*said, TypeTo(UserId("bob"), active=True)]:
+        await peer.transport.signal(signal)
+    assert len(server.wrote(frames.Presence)) == 2
+    server.receivers[-1].lost()
+    await peer.online()
+    await eventually(lambda: len(server.wrote(frames.Watch)) == 2)
+    assert server.written[-2:] == [frames.Presence(PresenceState.AWAY, 10), frames.Watch((UserId("bob"),))]
+    assert len(server.wrote(frames.Typing)) == 1
+    await peer.close()
+
+
+async def test_presence_overtakes_deliveries_and_of_each_user_only_the_newest_waits() -> None:
+    server = Server()
+    link = Link(server.dial, _token, CursorCell(), EAGER_LINK)
+    await link.signal(Watch((UserId("bob"),)))
+    arrivals = link.receive()
+    assert isinstance(await within(anext(arrivals)), Connected)
+    server.say(Deliver(1, 1, b"first"))
+    for state in (PresenceState.ONLINE, PresenceState.OFFLINE) * 1_000:
+        server.say(PresenceReport({UserId("bob"): state}))
+        server.say(PresenceReport({UserId("mallory"): state}))
+    assert await within(anext(arrivals)) == PresenceSeen(UserId("bob"), PresenceState.OFFLINE)
+    assert isinstance(await within(anext(arrivals)), Delivery)
+    await link.aclose()
+
+
+async def test_what_an_old_connection_said_of_presence_goes_with_it() -> None:
+    server = Server()
+    link = Link(server.dial, _token, CursorCell(), EAGER_LINK)
+    await link.signal(Watch((UserId("bob"),)))
+    arrivals = link.receive()
+    await within(anext(arrivals))
+    server.say(REPORT)
+    server.receivers[-1].lost()
+    await eventually(lambda: len(server.receivers) == 2)
+    assert isinstance(await within(anext(arrivals)), Connected)
+    await link.aclose()
+
+
+async def _token() -> str:
+    return "token"

@@ -205,7 +205,8 @@ def test_an_unknown_type_of_receipt_is_refused(kind: int) -> None:
 
 
 def test_an_update_holds_1_to_16_lists() -> None:
-    assert decode_device_lists(encode_device_lists((SIGNED_LIST,) * 16)) == (SIGNED_LIST,) * 16
+    for count in (1, 16):
+        assert decode_device_lists(encode_device_lists((SIGNED_LIST,) * count)) == (SIGNED_LIST,) * count
     for count in (0, 17):
         with pytest.raises(ValueError):
             encode_device_lists((SIGNED_LIST,) * count)

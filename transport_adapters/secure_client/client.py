@@ -14,7 +14,7 @@ before it is acknowledged, and shown to the application at least once, under a s
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
 from e2ee.stores.message_records import InboundMessage
 from e2ee.wire import content as contents
+from e2ee.wire.call_signal import CallSignal
 from e2ee.wire.content import ContentKind, ReceiptType
 from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import (
@@ -35,9 +36,11 @@ from e2ee.wire.identifiers import (
     parse_conversation_id,
 )
 from transport_adapters import events
-from transport_adapters.base import TransportRefusedError
+from transport_adapters.base import PresenceState, TransportRefusedError
+from transport_adapters.secure_client.calls import Call, Calls
+from transport_adapters.secure_client.contacts import Contacts
 from transport_adapters.secure_client.directory import Directory
-from transport_adapters.secure_client.inbound import Inbound
+from transport_adapters.secure_client.inbound import Inbound, Live
 from transport_adapters.secure_client.opening import (
     TransportFactory,
     application_user,
@@ -54,6 +57,7 @@ from transport_adapters.secure_client.parts import (
     Parts,
     TokenProvider,
 )
+from transport_adapters.secure_client.presence import PresenceView
 from transport_adapters.secure_client.tending import Tending
 
 __all__ = ["Message", "Received", "SecureClient", "TransportFactory", "socketio_transport"]
@@ -113,7 +117,11 @@ class SecureClient:
         self._directory = Directory(parts)
         self._outbound = Outbound(parts, self._directory)
         self._tending = Tending(parts, self._directory, self._outbound)
-        self._inbound = Inbound(parts, self._outbound, self._tending)
+        self._presence = PresenceView(parts)
+        self._calls = Calls(self.address.device_id, self._say, parts.emit, parts.pace.ring)
+        self._inbound = Inbound(parts, self._outbound, self._tending, Live(self._presence, self._calls))
+        self.contacts = Contacts(parts, self._directory, self._inbound)
+        """Safety numbers, verification, changed account keys."""
         self._tasks: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
@@ -220,6 +228,56 @@ class SecureClient:
         await self._directory.with_sessions(user_id, lambda: messenger.send_receipt(user_id, ReceiptType.READ, ids))
         self._outbound.wake()
 
+    async def call(self, user: str, data: bytes = b"") -> Call:
+        """Ring all devices of a user for a minute. How it goes on is told by `CallChanged`, and by `call.ended()`.
+
+        `data` is opaque, at most 3,840 bytes: what the devices need to know to connect, such as an SDP. Signals
+        overtake chat and expire after a minute; media is the application's own matter. If both call at once, one call
+        goes on, the same at both ends, and rings with `glare` set where it was not made.
+
+        Raises:
+            See `send`. ValueError: more than 3,840 bytes.
+        """
+        return await self._calls.ring(application_user(user), data)
+
+    async def set_presence(self, state: PresenceState | str, *, lease: int | None = None) -> None:
+        """Let those whom the server's rules allow see that this device is `online` or `away`. Off until called.
+
+        Said again on every connection, for as long as the client is open; `offline` ends it. Of several devices of a
+        user, the most present counts. `lease` is after how many seconds of silence the device counts as gone, 10 to 30;
+        a shorter one than 30 needs a transport that gives signs of life more often than every 15 seconds.
+
+        Raises:
+            ValueError: no such state, or lease out of range.
+        """
+        await self._presence.announce(PresenceState(state), lease)
+
+    async def watch(self, users: Iterable[str]) -> None:
+        """Be told, by `PresenceChanged`, how these users stand: at most 500, in place of those watched before.
+
+        Who does not want to be seen, or not by us, is `offline` as anybody who is not there.
+
+        Raises:
+            ValueError: not user ids, or more than 500.
+        """
+        await self._presence.watch(application_user(user) for user in users)
+
+    def presence(self, user: str) -> PresenceState:
+        """Return how a watched user stands, as far as we were told."""
+        return self._presence.state(application_user(user))
+
+    async def typing(self, user: str, *, conversation: str | None = None, active: bool = True) -> None:
+        """Tell a user who watches us that we are writing; call it with every keystroke, it is said every 3 s at most.
+
+        Works only after `set_presence`. The server sees it, and the conversation's id if it is named: leave that out
+        unless the id says nothing.
+
+        Raises:
+            ValueError: not a user id or conversation id.
+        """
+        named = None if conversation is None else _conversation(conversation)
+        await self._presence.type(application_user(user), named, active)
+
     async def heal_now(self, user: str) -> None:
         """After a suspected leak of this device's store: renew all secrets shared with a user's devices, at once.
 
@@ -290,8 +348,13 @@ class SecureClient:
     ) -> None:
         await self.aclose()
 
+    async def _say(self, user_id: UserId, signal: CallSignal) -> None:
+        messenger = self._parts.messenger
+        await self._directory.with_sessions(user_id, lambda: messenger.signal_call(user_id, signal))
+        self._outbound.wake()
+
     def _start(self) -> None:
-        background = self._outbound.run, self._directory.keep_supplied, self._tending.run
+        background = self._outbound.run, self._directory.keep_supplied, self._tending.run, self.contacts.run
         work = (self._inbound.run, self._inbound.acknowledge, *background)
         for each in work:
             task = asyncio.create_task(each())
@@ -318,6 +381,8 @@ class SecureClient:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_ACKS_SECONDS):
                     await self._inbound.flush()
+            self._presence.close()
+            await self._calls.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -357,12 +422,16 @@ class SecureClient:
             self._shown = None
 
     def _present(self, row: InboundMessage) -> Message | None:
-        """Turn an inbound row into a message; a receipt becomes an event."""
+        """Turn an inbound row into a message; a receipt or a missed call becomes an event."""
         content = row.content
         if content.kind == ContentKind.RECEIPT:
             receipt = contents.Receipt.decode(content.body)
             read = receipt.type is ReceiptType.READ
             self._parts.emit(events.Receipt(row.sender.user_id, read, receipt.message_ids))
+            return None
+        if content.kind == ContentKind.CALL:
+            missed = CallSignal.decode(content.body)
+            self._parts.emit(events.CallMissed(row.sender.user_id, missed.call_id, content.sent_at))
             return None
         return Message(
             message_id=content.message_id,

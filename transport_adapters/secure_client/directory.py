@@ -114,9 +114,22 @@ class Directory:
                 own = await self._parts.call(messenger.own_device_list)
                 await key_server.publish_device_list(own.signed)
                 return
-            await self._fetch_lists(user_id)
+            await self.fetch_lists(user_id)
         except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
             self._parts.emit(events.Trouble(error.code))
+
+    async def fetch_lists(self, user_id: UserId) -> None:
+        """Take in what the server has beyond the newest list we know.
+
+        Raises:
+            KeyServerError, TokenProviderError: the server was not reached, or refused.
+            DeviceListForkError, AccountKeyChangedError, InvalidSignatureError: see `Messenger.learn_device_lists`.
+        """
+        messenger = self._parts.messenger
+        contact = await self._parts.call(messenger.contact, user_id)
+        known = contact.device_list.content.seq if contact else 0
+        lists = await self._parts.key_server.device_lists(user_id, from_seq=known + 1)
+        await self._parts.commit(messenger.learn_device_lists, user_id, lists)
 
     async def _missing(self, user_id: UserId) -> Sequence[DeviceAddress] | None:
         """Return the devices that lack a session; None if the user is no contact yet."""
@@ -126,16 +139,8 @@ class Directory:
         try:
             return await self._parts.call(messenger.missing_sessions, user_id)
         except DeviceListStaleError:
-            await self._fetch_lists(user_id)
+            await self.fetch_lists(user_id)
             return await self._parts.call(messenger.missing_sessions, user_id)
-
-    async def _fetch_lists(self, user_id: UserId) -> None:
-        """Take in what the server has beyond the newest list we know."""
-        messenger = self._parts.messenger
-        contact = await self._parts.call(messenger.contact, user_id)
-        known = contact.device_list.content.seq if contact else 0
-        lists = await self._parts.key_server.device_lists(user_id, from_seq=known + 1)
-        await self._parts.commit(messenger.learn_device_lists, user_id, lists)
 
     async def _contact(self, user_id: UserId, missing: Sequence[DeviceAddress] | None) -> None:
         """Claim bundles and start sessions. A device whose bundle is bad is skipped; the others are not held up."""

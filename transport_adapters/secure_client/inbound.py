@@ -7,25 +7,38 @@ Does not know about: decryption (messenger), how the application is fed.
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import final
+from typing import NamedTuple, assert_never, final
 
 from e2ee.messenger import DeliveryPosition, Outcome, Reception
 from e2ee.rollback import RelayStatement
+from e2ee.wire.identifiers import UserId
 from transport_adapters import events
-from transport_adapters.base import Connected, Delivery, SeqRange, TransportError
+from transport_adapters.base import Connected, Delivery, PresenceSeen, SeqRange, TransportError, TypingSeen
+from transport_adapters.secure_client.calls import Calls
 from transport_adapters.secure_client.outbound import Outbound
 from transport_adapters.secure_client.parts import Parts
+from transport_adapters.secure_client.presence import PresenceView
 from transport_adapters.secure_client.tending import Tending
+
+
+class Live(NamedTuple):
+    """Whom that is handed to which is of use only now."""
+
+    presence: PresenceView
+    calls: Calls
 
 
 @final
 class Inbound:
     """Takes deliveries in, one transaction each, and acknowledges what is committed."""
 
-    def __init__(self, parts: Parts, outbound: Outbound, tending: Tending) -> None:
-        self._parts, self._outbound, self._tending = parts, outbound, tending
+    def __init__(self, parts: Parts, outbound: Outbound, tending: Tending, live: Live) -> None:
+        self._parts, self._outbound, self._tending, self._live = parts, outbound, tending, live
         self.changed = asyncio.Event()
         """Set when a row was added for the application."""
+        self.kept: set[UserId] = set()
+        """Users of whom a message under a changed account key was kept, until somebody has looked."""
+        self.kept_changed = asyncio.Event()
         self._head_seq: int | None = None
         self._prune_at = 0.0
         self._acks: list[DeliveryPosition] = []
@@ -39,10 +52,16 @@ class Inbound:
             TransportRefusedError: the server ended it for good.
         """
         async for incoming in self._parts.transport.receive():
-            if isinstance(incoming, Connected):
-                await self._note_connected(incoming)
-            else:
-                await self._take(incoming)
+            match incoming:
+                case Connected():
+                    await self._note_connected(incoming)
+                case Delivery():
+                    await self._take(incoming)
+                case PresenceSeen() | TypingSeen():
+                    self._live.presence.take(incoming)
+                    continue
+                case _:
+                    assert_never(incoming)
             await self._note_progress()
 
     async def acknowledge(self) -> None:
@@ -81,7 +100,7 @@ class Inbound:
         position = DeliveryPosition(delivery.epoch, delivery.seq)
         if delivery.envelope is not None:
             # A peer's bytes never raise here, so only local faults are tried again.
-            self._report(await self._parts.commit(self._parts.messenger.receive, delivery.envelope, position))
+            self.report(await self._parts.commit(self._parts.messenger.receive, delivery.envelope, position))
         else:
             await self._parts.commit(self._parts.messenger.note_dropped, position, delivery.sender)
             if delivery.sender is not None and delivery.envelope_id is not None:
@@ -89,15 +108,19 @@ class Inbound:
         self._acks.append(position)
         self._acks_due.set()
 
-    def _report(self, reception: Reception) -> None:
+    def report(self, reception: Reception) -> None:
+        """Tell the application what became of an envelope."""
         for notice in reception.notices:
             self._parts.emit(notice)
         if reception.tend:
             self._tending.wake()
+        if reception.call is not None and reception.sender is not None:
+            self._live.calls.take(reception.call, reception.sender)
         if reception.outcome is Outcome.STORED:
             self.changed.set()
         elif reception.outcome is Outcome.WAITING_FOR_TRUST and reception.sender is not None:
-            self._parts.emit(events.TrustNeeded(reception.sender.user_id))
+            self.kept.add(reception.sender.user_id)
+            self.kept_changed.set()
         elif reception.outcome is Outcome.UNREADABLE and reception.error is not None:
             self._parts.emit(events.Unreadable(reception.sender, reception.envelope_id, reception.error.code))
 

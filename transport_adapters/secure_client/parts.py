@@ -53,6 +53,8 @@ class Pace:
     longest_retry: float = 60.0
     prekey_check: float = 600.0
     prune: float = 6 * 3600.0
+    ring: float = 60.0
+    """How long a call rings, at most a minute."""
 
     def retry(self, failures: int) -> float:
         """Return the wait after so many failures in a row, 1 or more."""

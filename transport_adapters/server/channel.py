@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Final, Protocol, final
 
 from e2ee.limits import MAX_ENVELOPE
-from transport_adapters.frames import CloseCode, Deliver, Error, ServerFrame
+from transport_adapters.frames import CloseCode, Deliver, Error, PresenceReport, ServerFrame
 
 _logger = logging.getLogger(__name__)
 
 FRAME_OVERHEAD: Final = 256
 """Bytes a frame counts for besides its envelope."""
+_STATE_OVERHEAD: Final = 16
 
 
 class Channel(Protocol):
@@ -68,7 +69,7 @@ class Outbox:
 
     def put(self, frame: ServerFrame) -> None:
         """Queue a frame. Beyond the limit the client counts as stuck, and the frame is dropped."""
-        size = _size(frame)
+        size = frame_size(frame)
         if self._ending or self._task.done():
             return
         if self._queued and self._queued + size > self._limit:
@@ -101,7 +102,7 @@ class Outbox:
                     frame = self._frames.popleft()
                     async with asyncio.timeout(self._timeout):
                         await self._channel.send(frame)
-                    self._queued -= _size(frame)
+                    self._queued -= frame_size(frame)
                     self._drained.set()
                 if not self._ending:
                     self._waiting.clear()
@@ -112,6 +113,12 @@ class Outbox:
             self._stuck()
 
 
-def _size(frame: ServerFrame) -> int:
-    body = frame.envelope if isinstance(frame, Deliver) else None
-    return FRAME_OVERHEAD + (0 if body is None else len(body))
+def frame_size(frame: ServerFrame) -> int:
+    """Bytes that a frame counts for."""
+    match frame:
+        case Deliver(envelope=bytes(body)):
+            return FRAME_OVERHEAD + len(body)
+        case PresenceReport(states):
+            return FRAME_OVERHEAD + sum(len(user_id) + _STATE_OVERHEAD for user_id in states)
+        case _:
+            return FRAME_OVERHEAD

@@ -26,6 +26,8 @@ from transport_adapters.frames import (
     Refresh,
     Send,
     ServerFrame,
+    Typing,
+    Watch,
     Welcome,
     parse_client_frame,
 )
@@ -37,6 +39,7 @@ from transport_adapters.server.intake import BATCH, FAULTS, Client, Intake
 from transport_adapters.server.lanes import Budget
 from transport_adapters.server.mailbox import Mailbox
 from transport_adapters.server.ports import Database, TokenRefusedError
+from transport_adapters.server.presence import Attendance, PresenceService
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class Relaying(Authority, Protocol):
     mailbox: Mailbox
     intake: Intake
     bus: Bus
+    presence: PresenceService
 
     def admit(self, connection: "Connection", address: DeviceAddress, hello: Hello) -> bool:
         """Make this the device's one live connection; False if a newer one of the same instance is."""
@@ -81,6 +85,7 @@ class Connection:
         self._faults = 0
         self._client: Client | None = None
         self._delivery: Delivery | None = None
+        self._attendance: Attendance | None = None
         self.seen_at = relay.now()
         """Unix milliseconds of the client's last sign of life."""
         self.closed = asyncio.Event()
@@ -165,8 +170,9 @@ class Connection:
             case Credit(messages, size):
                 if self._delivery is not None:
                     self._delivery.grant(messages, size)
-            case Presence():
-                pass
+            case Presence() | Watch() | Typing():
+                if self._attendance is not None:
+                    await self._attendance.take(frame)
             case Send() | Ack():
                 return await self._take()
             case _:
@@ -217,6 +223,7 @@ class Connection:
             self.end(ErrorCode.DEVICE_UNAVAILABLE, CloseCode.TOKEN_EXPIRED, "the device has no inbox")
             return
         self._client = Client(address, state.inbox_id)
+        self._attendance = relay.presence.attend(address, self._outbox, lambda: self.seen_at)
         self._outbox.put(Welcome(*state[1:], server_time=relay.now()))
         source = Source(relay.database, relay.mailbox.sql, relay.now, state.inbox_id, state.epoch)
         self._delivery = Delivery(source, self._outbox, Budget(hello.credit_messages, hello.credit_bytes))
@@ -290,6 +297,8 @@ class Connection:
         self._relay.forget(self)
         if self._unsubscribe is not None:
             self._unsubscribe()
+        if self._attendance is not None:
+            self._attendance.leave()
         self._deadline.cancel()
         self._credential.drop()
         for task in self._tasks:

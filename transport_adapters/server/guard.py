@@ -91,6 +91,8 @@ class _Guard:
             await engine.end(engine_id)
             await _refuse(send, 429)
             return
+        # On long-polling a pong is the body of a POST, or part of one; and whoever posts is there.
+        self._sockets.alive(engine_id)
         self._posting.add(engine_id)
         try:
             await self._app(scope, receive, send)

@@ -55,6 +55,10 @@ class Engine(Protocol):
         """Count the packets that wait for the peer."""
         ...
 
+    def alive(self, engine_id: str) -> None:
+        """Note a sign of life of the session's peer; not every server has such a session."""
+        ...
+
     async def end(self, engine_id: str) -> None:
         """End the session, whatever carries it."""
         ...
@@ -80,6 +84,11 @@ class RawSockets:
     def engine_of(self, engine_id: str) -> Engine | None:
         """Find the server of a session; None if it is another server's, or over."""
         return next((engine for engine in self._engines if engine.knows(engine_id)), None)
+
+    def alive(self, engine_id: str) -> None:
+        """Note a sign of life of a session's peer, for every connection that the session carries."""
+        for engine in self._engines:
+            engine.alive(engine_id)
 
     def find(self, engine_id: str) -> "RawSocket | None":
         """Find the raw socket of a session, if it has one that came through a guard."""
@@ -157,6 +166,8 @@ class RawSocket:
         if isinstance(text, str) and not is_engine_packet(text):
             self.cut(CloseCode.TOO_FAST_OR_SLOW)
             return _GONE
+        if text == _PONG:
+            self._sockets.alive(self._engine_id)
         return message
 
     async def send(self, message: Message) -> None:
@@ -234,4 +245,5 @@ class _Cut(OSError):
     """The socket was cut."""
 
 
+_PONG: Final = "3"
 _GONE: Final[Message] = {"type": "websocket.disconnect", "code": 1006}

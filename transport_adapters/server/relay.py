@@ -22,6 +22,7 @@ from transport_adapters.server.connection import Connection
 from transport_adapters.server.intake import Intake, Ports
 from transport_adapters.server.mailbox import Mailbox
 from transport_adapters.server.ports import ContactPolicy, Database, DeviceDirectory, TokenVerifier
+from transport_adapters.server.presence import PresenceService, Surroundings
 from transport_adapters.server.retention import BATCH, expire, purge
 from transport_adapters.server.settings import DEFAULT_MAILBOX, DEFAULT_RELAY, MailboxSettings, RelaySettings
 from transport_adapters.server.tables import MailboxTables
@@ -52,6 +53,7 @@ class Relay:
     bus: Bus = field(default_factory=LocalBus)
     mailbox: Mailbox = field(init=False)
     intake: Intake = field(init=False)
+    presence: PresenceService = field(init=False)
     cuts: int = field(default=0, init=False)
     """How often `cut` was called: what was verified before may have changed."""
 
@@ -59,6 +61,10 @@ class Relay:
         self.mailbox = Mailbox(self.tables, self.mailbox_settings)
         ports = Ports(self.database, self.directory, self.contacts, self.bus, self.now)
         self.intake = Intake(self.mailbox, ports, self.settings)
+        around = Surroundings(
+            self.database, self.tables.presence, self.contacts, self.bus, self.now, self.settings, self.spawn
+        )
+        self.presence = PresenceService(around)
         self._live: dict[DeviceAddress, _Live] = {}
         self._addresses: dict[Connection, DeviceAddress] = {}
         self._connections: set[Connection] = set()
@@ -67,7 +73,8 @@ class Relay:
         self._draining = False
 
     async def start(self) -> None:
-        """Begin housekeeping. Idempotent."""
+        """Begin housekeeping and presence. Idempotent."""
+        self.presence.start()
         if self._housekeeping is None:
             self._housekeeping = asyncio.create_task(self._keep_house())
 
@@ -82,6 +89,7 @@ class Relay:
                     await asyncio.wait(self._background)
         for task in self._background:
             task.cancel()
+        await self.presence.stop()
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):

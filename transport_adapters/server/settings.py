@@ -58,6 +58,12 @@ class RelaySettings:
     max_control_body: int = 8 * KIB
     control_rate: Rate = Rate(per_second=20, burst=60)
     send_rate: Rate = Rate(per_second=100, burst=1_000)
+    presence_interval: float = 5.0
+    """Between two renewals of the leases of all devices connected here, in one statement."""
+    presence_grace: float = 2.0
+    """A device that is back by then was never shown as offline; and an application's states that change faster are not
+    shown one by one."""
+    typing_rate: Rate = Rate(per_second=1, burst=5)
     housekeeping_interval: float = 30.0
     drain_timeout: float = 10.0
     """For what was begun when the relay closes."""

@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 import socketio
 
 from e2ee.limits import MAX_ENVELOPE
-from transport_adapters.frames import CLIENT_EVENTS, CloseCode, Deliver, ServerFrame
-from transport_adapters.server.channel import FRAME_OVERHEAD
+from transport_adapters.frames import CLIENT_EVENTS, CloseCode, ServerFrame
+from transport_adapters.server.channel import frame_size
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.guard import is_guarded
 from transport_adapters.server.packets import PacketGate
@@ -125,6 +125,12 @@ class _Endpoint:
         session = self.sio.eio.sockets.get(engine_id)
         return 0 if session is None else session.queue.qsize()
 
+    def alive(self, engine_id: str) -> None:
+        sid = self.sio.manager.sid_from_eio_sid(engine_id, self.namespace)
+        connection = self._connections.get(sid) if sid is not None else None
+        if connection is not None:
+            connection.alive()
+
     async def end(self, engine_id: str) -> None:
         raw = sockets_of(self.relay).find(engine_id)
         session = self.sio.eio.sockets.pop(engine_id, None)
@@ -155,8 +161,7 @@ class SocketIoChannel:
     async def send(self, frame: ServerFrame) -> None:
         # ignore_queue: with a message queue between nodes, this would go around through it.
         await self._sio.emit(frame.EVENT, frame.to_fields(), to=self._sid, namespace=self._namespace, ignore_queue=True)
-        body = frame.envelope if isinstance(frame, Deliver) else None
-        self._outstanding += FRAME_OVERHEAD + (0 if body is None else len(body))
+        self._outstanding += frame_size(frame)
         if self._outstanding > HIGH_WATER:
             await self._written()
 

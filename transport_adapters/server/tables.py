@@ -43,6 +43,7 @@ class MailboxTables:
     senders: Table
     envelopes: Table
     counters: Table
+    presence: Table
 
 
 def define_tables(metadata: MetaData) -> MailboxTables:
@@ -52,6 +53,7 @@ def define_tables(metadata: MetaData) -> MailboxTables:
         senders=_senders(metadata),
         envelopes=_envelopes(metadata),
         counters=_counters(metadata),
+        presence=_presence(metadata),
     )
 
 
@@ -128,3 +130,19 @@ def _counters(metadata: MetaData) -> Table:
         Column("device_id", LargeBinary(16), primary_key=True),
         Column("counter", BigInteger, nullable=False),
     )
+
+
+def _presence(metadata: MetaData) -> Table:
+    """The lease of each device that wants to be seen; nothing of the others. `connection_id` says whose word it is."""
+    table = Table(
+        "e2ee_presence",
+        metadata,
+        Column("user_id", String(MAX_USER_ID), primary_key=True),
+        Column("device_id", LargeBinary(16), primary_key=True),
+        Column("connection_id", LargeBinary(16), nullable=False),
+        Column("state", SmallInteger, nullable=False),
+        Column("expires_at", BigInteger, nullable=False),
+    )
+    Index("ix_e2ee_presence_connection_id", table.c.connection_id, unique=True)
+    Index("ix_e2ee_presence_expires_at", table.c.expires_at)
+    return table

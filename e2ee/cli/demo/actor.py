@@ -19,7 +19,16 @@ from e2ee.cli.credentials import TokenProvider, passphrase, token_provider
 from e2ee.cli.settings import Settings, store_path
 from e2ee.wire.envelope import Envelope
 from transport_adapters import events
-from transport_adapters.base import Cursor, Delivery, EnvelopeTransport, Incoming, Outgoing, SendResult, SeqRange
+from transport_adapters.base import (
+    Cursor,
+    Delivery,
+    EnvelopeTransport,
+    Incoming,
+    Outgoing,
+    SendResult,
+    SeqRange,
+    Signal,
+)
 from transport_adapters.secure_client.client import Message, SecureClient, socketio_transport
 
 _OVERTAKERS: Final = 2
@@ -52,6 +61,9 @@ class Detaining:
 
     async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
         await self._inner.ack(epoch, ranges)
+
+    async def signal(self, signal: Signal) -> None:
+        await self._inner.signal(signal)
 
     async def aclose(self) -> None:
         await self._inner.aclose()

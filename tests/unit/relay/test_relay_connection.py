@@ -9,7 +9,7 @@ import sqlalchemy
 
 from e2ee.wire.identifiers import DeviceAddress, UserId
 from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, eventually
-from transport_adapters.base import SeqRange
+from transport_adapters.base import PresenceState, SeqRange
 from transport_adapters.frames import (
     Ack,
     CloseCode,
@@ -18,11 +18,10 @@ from transport_adapters.frames import (
     Error,
     ErrorCode,
     Presence,
-    PresenceState,
     Sent,
     Welcome,
 )
-from transport_adapters.server.bus import Bus
+from transport_adapters.server.bus import Bus, PresenceListener, PresenceNews
 
 T = TypeVar("T")
 
@@ -212,6 +211,12 @@ class DeafBus:
         return lambda: None
 
     def publish(self, _address: DeviceAddress) -> None:
+        pass
+
+    def subscribe_presence(self, _listener: PresenceListener) -> Callable[[], None]:
+        return lambda: None
+
+    def publish_presence(self, _news: PresenceNews) -> None:
         pass
 
 

@@ -22,6 +22,7 @@ def groups() -> Iterator[CaseGroup]:
     yield CaseGroup(content.RECEIPT, "bodies of receipts", tuple(_receipts()))
     yield CaseGroup(content.RETRY_REQUEST, "bodies of retry requests", tuple(_retry_requests()))
     yield CaseGroup(content.DEVICE_LISTS, "bodies of device list updates", tuple(_device_lists()))
+    yield CaseGroup(content.CALL_SIGNAL, "bodies of call signals", tuple(_call_signals()))
 
 
 def _fields(**changes: object) -> JsonObject:
@@ -152,5 +153,32 @@ def _device_lists() -> Iterator[Case]:
         ("17 lists", b"\x11" + item * 17, "BeyondLimit"),
         ("a list is missing", b"\2" + item, "Truncated"),
         ("one list too many", b"\1" + item * 2, "TrailingBytes"),
+    ):
+        yield invalid(comment, "decode", {"body": body.hex()}, flag)
+
+
+def _call_signals() -> Iterator[Case]:
+    call_id, device_id, sdp = drawn("call: id", 16), drawn("call: device", 16), drawn("call: data", 100)
+    most = drawn("call: most", 3_840)
+    for comment, body, flag in (
+        ("ring, with data", call_id + b"\1" + sdp, "Normal"),
+        ("accept, with data", call_id + b"\2" + sdp[:60], "Normal"),
+        ("decline, without data", call_id + b"\3", "Normal"),
+        ("hang up", call_id + b"\4", "Normal"),
+        ("whose answer counts", call_id + b"\5" + device_id, "Normal"),
+        ("whose answer counts, and data", call_id + b"\5" + device_id + sdp[:1], "Normal"),
+        ("missed", call_id + b"\6", "Normal"),
+        ("ring, with the most data", call_id + b"\1" + most, "Boundary"),
+        ("whose answer counts, with the most data", call_id + b"\5" + device_id + most, "Boundary"),
+    ):
+        yield valid(comment, {"body": body.hex()}, flag)
+    for comment, body, flag in (
+        ("action 0", call_id + b"\0", "MalformedContent"),
+        ("action 7", call_id + b"\7" + sdp, "MalformedContent"),
+        ("no bytes", b"", "Truncated"),
+        ("no action", call_id, "Truncated"),
+        ("cut in the device whose answer counts", call_id + b"\5" + device_id[:-1], "Truncated"),
+        ("one byte too many of data", call_id + b"\1" + most + b"\0", "BeyondLimit"),
+        ("one byte too many of data behind a device", call_id + b"\5" + device_id + most + b"\0", "BeyondLimit"),
     ):
         yield invalid(comment, "decode", {"body": body.hex()}, flag)

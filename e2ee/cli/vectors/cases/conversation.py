@@ -187,8 +187,11 @@ def _contents() -> Iterator[Case]:
     story.deliver(BOB, story.send(ALICE, BOB, b"x", ContentKind.EMPTY, lane=0, ttl=1))
     story.deliver(BOB, story.send(ALICE, BOB, b"from a later release", 200, lane=3))
     story.deliver(BOB, story.send(ALICE, BOB, b"\1the same message id", message_id=message_id.hex()))
+    story.deliver(BOB, story.send(ALICE, BOB, drawn("kinds: missed call", 16) + b"\6", ContentKind.CALL))
     yield valid(
-        "receipt, empty, an unknown kind, a message id for the second time", story.conversation(), "UnknownKind"
+        "receipt, empty, an unknown kind, a message id for the second time, a missed call",
+        story.conversation(),
+        "UnknownKind",
     )
     yield valid("kinds that are accepted and from which nothing follows", _consumed_kinds(), "NothingFollows")
     yield valid("kinds around the known ones are stored as unsupported", _unknown_kinds(), "UnknownKind")
@@ -199,7 +202,10 @@ def _consumed_kinds() -> JsonObject:
     story = _story("consumed kinds")
     retry_request = b"\0\2" + drawn("consumed kinds: envelope ids", 32)
     story.deliver(BOB, story.send(ALICE, BOB, retry_request, ContentKind.RETRY_REQUEST))
-    for kind in (ContentKind.CALL, ContentKind.EMPTY, ContentKind.SESSION_RESET):
+    call_id = drawn("consumed kinds: call", 16)
+    story.deliver(BOB, story.send(ALICE, BOB, call_id + b"\1an offer", ContentKind.CALL, lane=0, ttl=60))
+    story.deliver(ALICE, story.send(BOB, ALICE, call_id + b"\2an answer", ContentKind.CALL, lane=0, ttl=60))
+    for kind in (ContentKind.EMPTY, ContentKind.SESSION_RESET):
         story.deliver(BOB, story.send(ALICE, BOB, drawn(f"consumed kinds: body {kind}", 40), kind))
         story.deliver(BOB, story.send(ALICE, BOB, b"", kind))
         story.deliver(ALICE, story.send(BOB, ALICE, b"\xff", kind))

@@ -117,6 +117,11 @@ def _first_plaintexts() -> Iterator[Case]:
         ("application data that is no UTF-8", forgery.with_body(b"\1\xff").plaintext(), "MalformedContent"),
         ("a receipt of type 3", forgery.with_body(receipt, ContentKind.RECEIPT).plaintext(), "MalformedContent"),
         (
+            "a call signal of action 7",
+            forgery.with_body(bytes(16) + b"\7", ContentKind.CALL).plaintext(),
+            "MalformedContent",
+        ),
+        (
             "a receipt without ids",
             forgery.with_body(bytes((1, 0, 0)), ContentKind.RECEIPT).plaintext(),
             "MalformedContent",

@@ -10,7 +10,7 @@ from e2ee.cli.vectors.model import Fields, JsonObject, Operation, VectorFile
 from e2ee.cli.vectors.refusals import decoding
 from e2ee.cli.vectors.schema import Schema, hex_bytes, integer, record
 from e2ee.cli.vectors.script import Script
-from e2ee.primitives.kdf import kdf
+from e2ee.primitives.kdf import kdf, kdf_pair
 from e2ee.private_keys import (
     PqAuthenticationKey,
     PqRootKey,
@@ -19,7 +19,7 @@ from e2ee.private_keys import (
     SeedBytes32,
 )
 from e2ee.ratchet import chains, triple_ratchet
-from e2ee.ratchet.skipped_keys import Ratchet, nothing_skipped
+from e2ee.ratchet.skipped_keys import nothing_skipped
 from e2ee.ratchet.state import (
     ChainKey,
     DoubleRatchetState,
@@ -61,8 +61,8 @@ def joint_keys(message_key: bytes, pq_message_key: bytes) -> tuple[bytes, bytes]
 
 def _keys_json(chain_key: bytes, pq_chain_key: bytes, pq_index: int) -> JsonObject:
     """Return the keys on the way from two chain keys to a message."""
-    _, message_key = chains.advance(Ratchet.DOUBLE, chain_key, 0)  # the index plays no part in this one
-    _, pq_message_key = chains.advance(Ratchet.POST_QUANTUM, pq_chain_key, pq_index)
+    _, message_key = kdf_pair(chain_key, chains.CHAIN)
+    _, pq_message_key = kdf_pair(pq_chain_key, chains.PQ_CHAIN + pq_index.to_bytes(4, "big"))
     aes_key, commitment = joint_keys(message_key, pq_message_key)
     return {
         "message_key": message_key.hex(),

@@ -10,6 +10,7 @@ from e2ee.cli.vectors.model import Fields, JsonObject, Operation, VectorFile
 from e2ee.cli.vectors.operations.parts import POSITION, position_json, position_of
 from e2ee.cli.vectors.refusals import decoding
 from e2ee.cli.vectors.schema import Schema, array, hex_bytes, integer, one_of, record, text, timestamp
+from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.content import (
     Content,
     DataFormat,
@@ -88,6 +89,12 @@ def _device_lists(fields: Fields) -> JsonObject:
     return {"device_lists": [each.encode().hex() for each in lists]}
 
 
+def _call_signal(fields: Fields) -> JsonObject:
+    signal = CallSignal.decode(fields.hex("body"))
+    device = {} if signal.device_id is None else {"device_id": str(signal.device_id)}
+    return {"call_id": str(signal.call_id), "action": int(signal.action), **device, "data": signal.data.hex()}
+
+
 _BODY = record(body=hex_bytes())
 
 ENCODE = Operation(
@@ -122,8 +129,22 @@ DEVICE_LISTS = Operation(
     "DeviceListUpdate", "A body of kind 4", _BODY, record(device_lists=array(hex_bytes(), 1)), _device_lists
 )
 
+CALL_SIGNAL = Operation(
+    "CallSignal",
+    "A body of kind 7",
+    _BODY,
+    record(
+        ("device_id",),
+        call_id=hex_bytes(16),
+        action=one_of(*(int(each) for each in CallAction)),
+        device_id=hex_bytes(16),
+        data=hex_bytes(),
+    ),
+    _call_signal,
+)
+
 FILE = VectorFile(
     "content",
     ("Content, the plaintext of messages, and its bodies (protocol.md section 9).",),
-    (ENCODE, DECODE, APPLICATION, RECEIPT, RETRY_REQUEST, DEVICE_LISTS),
+    (ENCODE, DECODE, APPLICATION, RECEIPT, RETRY_REQUEST, DEVICE_LISTS, CALL_SIGNAL),
 )

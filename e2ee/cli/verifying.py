@@ -1,0 +1,91 @@
+"""`e2ee verify`: the safety number with a contact, and what was decided about it. Works offline.
+
+Owns: what is shown, which decision the options mean.
+Does not know about: how numbers are made (e2ee.safety_number), what a decision changes (e2ee.trust).
+"""
+
+import contextlib
+from argparse import Namespace
+from pathlib import Path
+from typing import Final
+
+from e2ee.cli import qr
+from e2ee.cli.failures import DONE
+from e2ee.cli.online import LOCK_SECONDS, Call
+from e2ee.cli.settings import store_path
+from e2ee.contact_book import ContactBook
+from e2ee.messenger import Messenger
+from e2ee.stores.records import Contact
+from e2ee.stores.sqlite import SqliteStore
+from e2ee.wire.identifiers import UserId
+
+_GROUP: Final = 5
+_PER_LINE: Final = 4
+
+
+def verify(call: Call) -> int:
+    """Show, compare and record."""
+    store = SqliteStore.open(store_path(call.home), passphrase=call.secret, wait=LOCK_SECONDS)
+    with contextlib.closing(store):
+        messenger = Messenger.open(store)
+        user = UserId(call.arguments.user)
+        book = messenger.contact_book
+        _decide(book, user, call.arguments)
+        if call.arguments.accept_change is not None:
+            messenger.reconsider(user)
+        if call.arguments.qr is not None:
+            qr.to_file(book.qr_text(user), Path(call.arguments.qr))
+        number = book.safety_number(user)  # says so if the user is no contact
+        contact = messenger.contact(user)
+        _show(call, number, contact, book)
+    return DONE
+
+
+def _decide(book: ContactBook, user: UserId, arguments: Namespace) -> None:
+    if arguments.scan is not None:
+        book.compare(user, qr.from_file(Path(arguments.scan)))
+    elif arguments.number is not None:
+        book.compare(user, arguments.number)
+    elif arguments.withdraw:
+        book.withdraw(user)
+    elif arguments.accept_change is not None:
+        book.accept_change(user, arguments.accept_change)
+    elif arguments.decline_change:
+        book.decline_change(user)
+
+
+def _show(call: Call, number: str, contact: Contact | None, book: ContactBook) -> None:
+    user = UserId(call.arguments.user)
+    change, is_verified = book.change(user), contact is not None and contact.verified
+    state = "verified" if is_verified else "not verified"
+    lines = [f"safety number with {user}, {state}:", "", in_groups(number), ""]
+    if change is not None:
+        lines += [f"the account key of {user} has changed; the safety number with the new key:", ""]
+        lines += [in_groups(change.new_safety_number), ""]
+    if not call.arguments.json and call.arguments.qr is None and not _decides(call.arguments):
+        lines += [qr.on_terminal(book.qr_text(user)), ""]
+    history = [
+        {"decision": each.decision.name.lower(), "at": each.at, "account_key": each.key.raw.hex()}
+        for each in book.decisions(user)
+    ]
+    call.printer.result(
+        "\n".join(lines[:-1]),
+        user=user,
+        safety_number=number,
+        verified=is_verified,
+        qr=book.qr_text(user),
+        new_safety_number=None if change is None else change.new_safety_number,
+        decisions=history,
+    )
+
+
+def _decides(arguments: Namespace) -> bool:
+    chosen = arguments.scan, arguments.number, arguments.accept_change
+    return arguments.withdraw or arguments.decline_change or any(each is not None for each in chosen)
+
+
+def in_groups(number: str) -> str:
+    """Write 60 digits as people read them aloud: groups of five, four in a line."""
+    groups = [number[at : at + _GROUP] for at in range(0, len(number), _GROUP)]
+    rows = [groups[at : at + _PER_LINE] for at in range(0, len(groups), _PER_LINE)]
+    return "\n".join("  " + " ".join(row) for row in rows)
