@@ -18,6 +18,7 @@ from examples.existing_chat.after.private_client import PrivateClient
 from examples.existing_chat.client import ChatClient
 from tests.cli_processes import PATIENCE_SECONDS, environment, free_port
 from tests.contract.relay_world import within
+from transport_adapters.secure_client.parts import OnEvent
 
 ROOT = Path(__file__).parents[1]
 PASSWORD = "a password of the tests"
@@ -97,10 +98,10 @@ async def person(chat: Chat, name: str, *, new: bool = True) -> ChatClient:
     return client
 
 
-async def device(chat: Chat, client: ChatClient) -> PrivateClient:
+async def device(chat: Chat, client: ChatClient, on_event: OnEvent | None = None) -> PrivateClient:
     """Return the client of private conversations beside it, with a directory that stays."""
     directory = chat.directory / client.name
-    return await PrivateClient.open(client, directory, client.name.encode().ljust(32, b"."))
+    return await PrivateClient.open(client, directory, client.name.encode().ljust(32, b"."), on_event)
 
 
 async def heard(client: ChatClient) -> tuple[str, dict[str, Any]]:

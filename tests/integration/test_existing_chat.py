@@ -39,6 +39,8 @@ from tests.existing_chat import (
     person,
     running,
 )
+from transport_adapters import events
+from transport_adapters.base import PresenceState
 from transport_adapters.secure_client.directory import UserUnreachableError
 
 PLAIN = "everybody with the database reads this sentence"
@@ -440,6 +442,33 @@ async def test_a_member_of_another_conversation_cannot_speak_in_this_one(tmp_pat
         await a.say(conversation, "I am alice, really")
         assert (await within(b.arrived.get())).text == "I am alice, really"
         assert [each.sender for each in b.history.messages(conversation)] == ["1"]
+
+
+async def test_members_of_a_conversation_see_who_is_there_and_strangers_do_not(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    async with running(tmp_path, "after") as chat:
+        alice, bob = await alice_and_bob(chat, stack)
+        mallory = await someone(chat, stack, "mallory")
+        await alice.open_conversation("bob")
+        seen: dict[str, list[events.Event]] = {"alice": [], "mallory": []}
+        a = await device(chat, alice, seen["alice"].append)
+        m = await device(chat, mallory, seen["mallory"].append)
+        b = await device(chat, bob)
+        for each in (a, m, b):
+            stack.push_async_callback(each.aclose)
+            await within(each.secure.online())
+        for watching in (a, m):
+            await watching.secure.watch(["2"])
+        await b.secure.set_presence("online")
+
+        def standing(name: str) -> list[PresenceState]:
+            return [each.state for each in seen[name] if isinstance(each, events.PresenceChanged)]
+
+        await eventually(lambda: PresenceState.ONLINE in standing("alice"))
+        await b.aclose()
+        await eventually(lambda: standing("alice")[-1] is PresenceState.OFFLINE)
+        assert set(standing("mallory")) == {PresenceState.OFFLINE}
 
 
 async def test_a_server_that_denies_the_switch_gets_no_plaintext(tmp_path: Path, stack: AsyncExitStack) -> None:

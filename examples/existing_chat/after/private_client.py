@@ -19,8 +19,7 @@ import httpx
 from socketio.exceptions import SocketIOError
 
 from e2ee.wire.identifiers import UserId
-from transport_adapters import SecureClient
-from transport_adapters.secure_client.client import Message
+from transport_adapters import Message, SecureClient
 from transport_adapters.secure_client.parts import OnEvent
 
 from ..client import ChatClient, RefusedError
@@ -110,7 +109,7 @@ class PrivateClient:
         peer = self.history.peer(conversation)
         if peer is None:
             raise NotBetweenTwoError
-        return await asyncio.to_thread(self.secure.messenger.contact_book.safety_number, peer)
+        return await self.secure.contacts.safety_number(peer)
 
     async def aclose(self) -> None:
         """Go offline. The chat's own client stays as it is."""
