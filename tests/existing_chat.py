@@ -5,12 +5,13 @@ Does not know about: what a test asserts.
 """
 
 import asyncio
+import json
 import secrets
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from transport_adapters.secure_client.parts import OnEvent
 
 ROOT = Path(__file__).parents[1]
 PASSWORD = "a password of the tests"
+PLAIN = "everybody with the database reads this sentence"
+PRIVATE = "only the two of us read this other sentence"
 
 
 class Chat:
@@ -114,3 +117,33 @@ async def eventually(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - of another process, which tells nobody
             await asyncio.sleep(0.02)
+
+
+async def alice_and_bob(chat: Chat, stack: AsyncExitStack, *, new: bool = True) -> tuple[ChatClient, ChatClient]:
+    """Return both, logged in; the stack closes them."""
+    alice, bob = [await person(chat, name, new=new) for name in ("alice", "bob")]
+    for client in (alice, bob):
+        stack.push_async_callback(client.aclose)
+    return alice, bob
+
+
+async def someone(chat: Chat, stack: AsyncExitStack, name: str) -> ChatClient:
+    """Return somebody new, logged in; the stack closes the client."""
+    client = await person(chat, name)
+    stack.push_async_callback(client.aclose)
+    return client
+
+
+async def private_pair(
+    chat: Chat, stack: AsyncExitStack, alice: ChatClient, bob: ChatClient
+) -> tuple[PrivateClient, PrivateClient]:
+    """Give both a device; the stack closes it."""
+    pair = await device(chat, alice), await device(chat, bob)
+    for each in pair:
+        stack.push_async_callback(each.aclose)
+    return pair
+
+
+def notifications(chat: Chat) -> list[dict[str, Any]]:
+    """Return what the push service was given."""
+    return [json.loads(line) for line in chat.push.read_text().splitlines()] if chat.push.exists() else []

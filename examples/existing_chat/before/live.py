@@ -63,6 +63,7 @@ class Live:
 
     async def _disconnect(self, sid: str, _reason: str) -> None:
         user = (await self._sio.get_session(sid))["user"]
+        await self._sio.leave_room(sid, room(user.id))  # the library does so too, after this
         await asyncio.to_thread(self._accounts.count_connection, user.id, -1)
 
     async def _message(self, sid: str, said: Said) -> dict[str, Any]:
