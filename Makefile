@@ -9,7 +9,7 @@ CAMPAIGNS := $(VENV)/.campaigns
 PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench fuzz soak mutants vectors docs lock clean
+.PHONY: help demo test check servers format bench fuzz soak mutants vectors docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s  %s\n", $$1, $$2}' Makefile
@@ -17,7 +17,7 @@ help: ## List the targets
 demo: $(INSTALLED) ## Two people talk through a server on this machine (INTERACTIVE=1: you are one of them)
 	@$(BIN)/e2ee demo $(if $(INTERACTIVE),--interactive)
 
-test: check ## All checks, then all tests
+test: check servers ## All checks, then all tests
 	@echo "== tests"
 	@$(BIN)/pytest $(PYTEST_FLAGS) --ignore tests/architecture --ignore tests/typing
 
@@ -35,6 +35,9 @@ check: $(INSTALLED) ## Format, lint, types, import contracts, architecture tests
 format: $(INSTALLED) ## Format the code and apply the safe fixes of the linter
 	@$(BIN)/ruff check --fix --exit-zero .
 	@$(BIN)/ruff format .
+
+servers: ## Install the servers that tests start (as root on Debian; elsewhere: say what is missing)
+	@scripts/servers
 
 bench: $(INSTALLED) ## Measure against the references, write benchmarks/results/bench.json
 	@test -e benchmarks/__main__.py || { echo "make bench: there are no benchmarks yet"; exit 2; }

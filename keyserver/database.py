@@ -4,14 +4,19 @@ Owns: engines, worker threads, how work is grouped into transactions.
 Does not know about: tables and statements.
 
 SQLite has one writer. One thread takes every write waiting at that moment and runs them in one transaction, each in
-its own savepoint; nobody gets a result before the commit. Other databases get a thread pool and a transaction each.
+its own savepoint; nobody gets a result before the commit.
+
+PostgreSQL gets a thread pool and a transaction each. What the server rolled back because it met another transaction
+(deadlock, serialisation) is run again; what failed in any other way is not, because it may have been committed.
 """
 
 import asyncio
 import contextlib
 import queue
+import random
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +24,7 @@ from typing import Any, Final, Protocol, TypeVar, final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 T = TypeVar("T")
 
@@ -29,6 +34,10 @@ MAX_GROUP: Final = 256
 _READ_THREADS: Final = 4
 _POOL_THREADS: Final = 16
 _BUSY_TIMEOUT_S: Final = 15
+_STATEMENT_TIMEOUT_MS: Final = 15_000
+_ATTEMPTS: Final = 5
+_MET_ANOTHER: Final = frozenset({"40001", "40P01"})
+"""SQLSTATE of serialization_failure and deadlock_detected: PostgreSQL has rolled the transaction back."""
 
 
 def database_url(text: str) -> URL:
@@ -109,7 +118,7 @@ class Database:
 
     def _open(self) -> None:
         if not self.is_sqlite:
-            engine = create_engine(self._url, pool_size=_POOL_THREADS, max_overflow=0, hide_parameters=True)
+            engine = postgresql_engine(self._url)
             self._engines.append(engine)
             self._writer = self._reader = _Pool(engine, _POOL_THREADS)
             return
@@ -123,6 +132,19 @@ class Database:
             raise RuntimeError("the database is not started: FastAPI(lifespan=services.lifespan), or within your own")
         future: Future[T] = worker.submit(work)
         return await asyncio.wrap_future(future)
+
+
+def postgresql_engine(url: URL) -> Engine:
+    """Make an engine that waits neither for a statement nor for a lock for ever, and notices dead connections."""
+    timeouts = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000"
+    return create_engine(
+        url,
+        pool_size=_POOL_THREADS,
+        max_overflow=0,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={"options": timeouts, "connect_timeout": 5},
+    )
 
 
 def sqlite_engine(url: URL, *, reading: bool = False) -> Engine:
@@ -175,8 +197,16 @@ class _Pool:
         self._executor.shutdown()
 
     def _transaction(self, work: Callable[[Connection], Any]) -> Any:
-        with self._engine.begin() as connection:
-            return work(connection)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self._engine.begin() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if attempt == _ATTEMPTS or getattr(error.orig, "sqlstate", None) not in _MET_ANOTHER:
+                    raise
+                # Random, so that two that met do not meet again.
+                time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - no secret
+        raise AssertionError("unreachable")
 
 
 @final

@@ -30,6 +30,7 @@ from e2ee.wire.public_keys import KemPreKeyPublicKey
 from keyserver.app import StandaloneApp, create_app
 from keyserver.client import ClientOptions, KeyServerClient, PreKeyUpload
 from keyserver.settings import Settings
+from tests.databases import database_for
 
 ORIGIN = "http://127.0.0.1:8000"
 HOST_SECRET = "host secret of the tests, 32 bytes or more"
@@ -56,10 +57,11 @@ def settings(database: Path, **changes: Any) -> Settings:
     """Settings of a small server; `changes` replace some."""
     values: dict[str, Any] = {
         "origin": ORIGIN,
-        "database": str(database),
+        "database": database_for(database),
         "token_secret": TOKEN_SECRET,
         "host_jwt_algorithm": "HS256",
         "host_jwt_secret": HOST_SECRET,
+        "migrate": True,
     }
     return Settings(**(values | changes))
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from e2ee.wire.identifiers import DeviceAddress
+from tests.databases import each_database  # noqa: F401 - a fixture
 from tests.keyserver_world import ORIGIN, TestDevice, World, world
 
 

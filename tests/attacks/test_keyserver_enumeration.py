@@ -14,6 +14,7 @@ from e2ee.wire.identifiers import UserId
 from keyserver.app import create_app
 from keyserver.service.policy import ContactPolicy
 from keyserver.tables import prekeys
+from tests.databases import each_database  # noqa: F401 - a fixture
 from tests.keyserver_world import Clock, World, running, settings
 
 KNOWN, UNKNOWN = "bob", "nobody"

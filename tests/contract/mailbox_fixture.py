@@ -1,16 +1,19 @@
-"""One inbox on a database in memory, for tests of the mailbox's statements."""
+"""One inbox on a database of its own, for tests of the mailbox's statements."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, create_engine, select
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, Engine, MetaData, create_engine, select
+from sqlalchemy.pool import NullPool, StaticPool
 
 from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import DeviceAddress, EnvelopeId
+from keyserver.database import database_url
 from tests.contract.relay_world import START, address
+from tests.databases import database_for
 from transport_adapters.base import SeqRange
 from transport_adapters.server.lanes import Budget, Schedule
 from transport_adapters.server.mailbox import InboxState, Mailbox, Position
@@ -20,6 +23,7 @@ from transport_adapters.server.posting import Appended, Posted
 from transport_adapters.server.settings import DEFAULT_MAILBOX, MailboxSettings
 from transport_adapters.server.tables import define_tables
 
+_IN_MEMORY = ":memory:"
 EVERYTHING = Budget(messages=100_000, bytes=1 << 40)
 
 
@@ -82,11 +86,18 @@ class Inbox:
         return list(self.connection.execute(select(envelopes).order_by(envelopes.c.seq)))
 
 
+def _engine(url: str) -> Engine:
+    if url == _IN_MEMORY:
+        return create_engine("sqlite://", poolclass=StaticPool)
+    return create_engine(database_url(url), poolclass=NullPool)
+
+
 @contextmanager
-def open_inbox(settings: MailboxSettings = DEFAULT_MAILBOX) -> Iterator[Inbox]:
+def open_inbox(settings: MailboxSettings = DEFAULT_MAILBOX, url: str | None = None) -> Iterator[Inbox]:
+    """Open an inbox on the database whose turn it is, or on the one named."""
     metadata = MetaData()
     mailbox = Mailbox(define_tables(metadata), settings)
-    engine = create_engine("sqlite://", poolclass=StaticPool)
+    engine = _engine(url or database_for(Path(_IN_MEMORY)))
     with engine.connect() as connection:
         metadata.create_all(connection)
         mailbox.create_inbox(connection, address("bob"), START)

@@ -13,6 +13,7 @@ import sqlalchemy
 from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, EnvelopeId, UserId
 from keyserver.database import Database, database_url
+from tests.databases import database_for
 from transport_adapters.base import (
     Connected,
     Cursor,
@@ -191,7 +192,7 @@ async def relay_world(
     tables = define_tables(metadata)
     clock = Clock()
     lists, tokens, contacts = Lists(), Tokens(clock), Contacts()
-    database = Database(database_url(str(directory / "relay.db")))
+    database = Database(database_url(database_for(directory / "relay.db")))
     await database.start()
     await database.write(metadata.create_all)
     base: ports.Database = wrap(database)

@@ -8,6 +8,7 @@ import pytest
 
 from e2ee.wire.identifiers import UserId
 from keyserver.client import DeviceListConflictError, KeyServerRefusedError, RateLimitedError
+from tests.databases import each_database  # noqa: F401 - a fixture
 from tests.keyserver_world import TestDevice, World, world
 
 

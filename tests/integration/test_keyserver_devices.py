@@ -8,6 +8,7 @@ import pytest
 from e2ee.limits import DAY_MS, MINUTE_MS
 from e2ee.wire.codec import to_base64url
 from keyserver.client import CounterBehindError, KeyServerRefusedError
+from tests.databases import each_database  # noqa: F401 - a fixture
 from tests.keyserver_world import TestDevice, World, host_token, world
 
 

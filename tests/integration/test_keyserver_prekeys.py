@@ -19,6 +19,7 @@ from keyserver.client import (
     RateLimitedError,
 )
 from keyserver.housekeeping import clean
+from tests.databases import each_database  # noqa: F401 - a fixture
 from tests.keyserver_world import World, world
 
 

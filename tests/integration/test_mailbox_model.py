@@ -14,6 +14,7 @@ from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceAddress
 from tests.contract.mailbox_fixture import EVERYTHING, Inbox, open_inbox
 from tests.contract.relay_world import address
+from tests.databases import postgresql
 from transport_adapters.server.lanes import Budget
 from transport_adapters.server.posting import Appended, Full, Stored
 from transport_adapters.server.retention import expire, purge
@@ -41,11 +42,14 @@ class MailboxMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._stack = ExitStack()
-        self.inbox: Inbox = self._stack.enter_context(open_inbox(SMALL))
+        self.inbox: Inbox = self._stack.enter_context(open_inbox(SMALL, self.url()))
         self.rows: list[Row] = []
         self.head = 0
         self.ids = 0
         self.dropped_through = 0
+
+    def url(self) -> str | None:
+        return None
 
     def teardown(self) -> None:
         self._stack.close()
@@ -178,3 +182,12 @@ class MailboxMachine(RuleBasedStateMachine):
 
 TestMailbox = MailboxMachine.TestCase
 TestMailbox.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+class MailboxMachineOnPostgreSql(MailboxMachine):
+    def url(self) -> str | None:
+        return postgresql().new_database()
+
+
+TestMailboxOnPostgreSql = MailboxMachineOnPostgreSql.TestCase
+TestMailboxOnPostgreSql.settings = settings(max_examples=15, stateful_step_count=40)

@@ -7,6 +7,7 @@ from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceId, UserId
 from tests.contract.mailbox_fixture import Inbox, open_inbox
 from tests.contract.relay_world import START, address
+from tests.databases import each_database  # noqa: F401 - a fixture
 from transport_adapters.server.ports import OK, SendCheck, StaleList, Unavailable
 from transport_adapters.server.posting import Full, Stored
 from transport_adapters.server.retention import BATCH, expire, purge

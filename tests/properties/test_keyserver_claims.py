@@ -24,6 +24,7 @@ from keyserver.service.devices import DeviceService
 from keyserver.service.policy import ContactPolicy
 from keyserver.service.prekeys import PreKeyService, PublishedPreKey
 from keyserver.tables import metadata
+from tests.databases import postgresql
 from tests.keyserver_world import Clock, TestDevice, TestUser
 
 GENEROUS = RateLimit(1_000_000, 1)
@@ -51,7 +52,7 @@ class Claims(RuleBasedStateMachine):
         self.runner.run(self.open())
 
     async def open(self) -> None:
-        self.database = Database(database_url(str(Path(self.directory.name) / "claims.db")))
+        self.database = Database(database_url(self.url()))
         await self.database.start()
         await self.database.write(metadata.create_all)
         self.bob, *self.claimers = [self.device(name) for name in ("bob", "alice", "carol")]
@@ -63,6 +64,9 @@ class Claims(RuleBasedStateMachine):
         lists = DeviceListService(self.database, self.clock, ContactPolicy(), GENEROUS, lambda _: None)
         await lists.publish(self.bob.user.user_id, self.bob.user.next_list(self.bob))
         await self.prekeys.publish(self.bob.address, [self.bob.signed_prekey(), self.bob.kem_prekey()])
+
+    def url(self) -> str:
+        return str(Path(self.directory.name) / "claims.db")
 
     def device(self, name: str) -> TestDevice:
         return TestUser(UserId(name), self.random, self.clock).device()
@@ -153,5 +157,12 @@ class Claims(RuleBasedStateMachine):
         return [*found, *(each.prekey_id for each in kem if each.kind is KemPreKeyKind.ONE_TIME)]
 
 
+class ClaimsOnPostgreSql(Claims):
+    def url(self) -> str:
+        return postgresql().new_database()
+
+
 Claims.TestCase.settings = settings(max_examples=25, stateful_step_count=30)
 TestClaims = Claims.TestCase
+ClaimsOnPostgreSql.TestCase.settings = settings(max_examples=15, stateful_step_count=30)
+TestClaimsOnPostgreSql = ClaimsOnPostgreSql.TestCase

@@ -1,21 +1,29 @@
 """Migrations: they make exactly the tables that the code uses, and leave the host's own alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
 from keyserver.app import MAILBOX_TABLES
-from keyserver.database import database_url, sqlite_engine
+from keyserver.database import database_url, is_sqlite, sqlite_engine
 from keyserver.migrations.runner import VERSION_TABLE, downgrade, is_current, upgrade
 from keyserver.tables import metadata
+from tests.databases import database_for, each_database  # noqa: F401 - a fixture
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    return sqlite_engine(database_url(str(tmp_path / "migrated.db")))
+    return engine_for(tmp_path / "migrated.db")
+
+
+def engine_for(path: Path) -> Engine:
+    url = database_url(database_for(path))
+    return sqlite_engine(url) if is_sqlite(url) else create_engine(url)
 
 
 def test_migrations_make_the_tables_that_the_code_uses(engine: Engine) -> None:
@@ -29,7 +37,7 @@ def test_migrations_make_the_tables_that_the_code_uses(engine: Engine) -> None:
 
 def test_migrated_tables_have_the_same_keys_and_partial_indexes(engine: Engine, tmp_path: Path) -> None:
     # What the comparison above does not look at: primary keys, foreign keys, WHERE of indexes.
-    other = sqlite_engine(database_url(str(tmp_path / "created.db")))
+    other = engine_for(tmp_path / "created.db")
     with engine.begin() as migrated, other.begin() as created:
         upgrade(migrated)
         metadata.create_all(created)
@@ -91,9 +99,12 @@ def _described(connection: Connection, table: str) -> object:
         inspector.get_pk_constraint(table),
         sorted(map(str, inspector.get_foreign_keys(table))),
         sorted(map(str, inspector.get_unique_constraints(table))),
-        sorted(
-            (str(index["name"]), index["column_names"], str(index.get("dialect_options", {}).get("sqlite_where")))
-            for index in inspector.get_indexes(table)
-        ),
+        sorted((str(index["name"]), index["column_names"], _where(index)) for index in inspector.get_indexes(table)),
         sorted((column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(table)),
     )
+
+
+def _where(index: Mapping[str, Any]) -> str:
+    """Return the condition of a partial index; each database has its own name for it."""
+    options = index.get("dialect_options", {})
+    return str(options.get("sqlite_where", options.get("postgresql_where")))

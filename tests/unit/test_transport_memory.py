@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from tests.contract.relay_world import RelayWorld
 from tests.contract.transport_contract import Carrier, TransportContract
+from tests.databases import each_database  # noqa: F401 - a fixture
 from transport_adapters.base import EnvelopeTransport
 from transport_adapters.frames import CloseCode
 from transport_adapters.link import CursorSource, LinkOptions, TokenSource
