@@ -75,7 +75,8 @@ async def test_connections_that_the_server_dropped_are_made_anew(database: Datab
         await database.write(
             lambda on: on.execute(
                 text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND datname = current_database()"
                 )
             )
         )
