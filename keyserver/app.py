@@ -22,9 +22,10 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from sqlalchemy import Connection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_ENVELOPE
 from e2ee.wire.device_list import SignedDeviceList
-from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId, parse_user_id
 from keyserver.auth import Clock, DeviceAuthenticator, DeviceTokens
 from keyserver.database import Database, database_url
 from keyserver.deps import Context
@@ -78,6 +79,22 @@ class Services:
     database: Database
     context: Context
     lifespan: Callable[[object], AbstractAsyncContextManager[None]]
+
+    async def has_device(self, user: str) -> bool:
+        """Say whether a user has a device that can be written to."""
+        user_id = _application_user(user)
+        return bool(await self.database.read(lambda connection: devices.active(connection, user_id)))
+
+    async def log_out(self, user: str) -> None:
+        """End all logins of a user's devices: their tokens count no more, their connections here are cut at once.
+
+        Other processes on the same database notice within 10 s. A device that is still open asks for the host's token
+        when it wants back in: from the moment of this call on, `verify_host_token` must refuse the old ones. The
+        devices and what waits for them stay.
+        """
+        user_id = _application_user(user)
+        await self.context.logins.close_all(user_id)
+        self.relay.log_out(user_id)
 
 
 def build_services(
@@ -186,6 +203,14 @@ def create_app(
     )
     attach(sio, services.relay)
     return StandaloneApp(fastapi, services, guard(socketio.ASGIApp(sio, fastapi), services.relay))
+
+
+def _application_user(text: str) -> UserId:
+    """Parse a user id given by the host application: a bad one is its mistake, not hostile input."""
+    try:
+        return parse_user_id(text)
+    except MalformedMessageError as error:
+        raise ValueError(error.args[0]) from None
 
 
 @final

@@ -215,6 +215,10 @@ class KeyServerClient:
                 await self._renew()
             return self._token
 
+    def forget_token(self) -> None:
+        """Do not give the device token out again: the server refused it before its time."""
+        self._token_until = 0.0
+
     async def aclose(self) -> None:
         """Close the connections. Idempotent."""
         await self._api.aclose()

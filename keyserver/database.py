@@ -129,7 +129,7 @@ class Database:
 
     async def _run(self, worker: _Worker | None, work: Callable[[Connection], T]) -> T:
         if worker is None:
-            raise RuntimeError("the database is not started")
+            raise RuntimeError("the database is not started: FastAPI(lifespan=services.lifespan), or within your own")
         future: Future[T] = worker.submit(work)
         return await asyncio.wrap_future(future)
 

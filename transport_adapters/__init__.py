@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from e2ee.wire.envelope import Lane
-    from transport_adapters.secure_client.client import SecureClient
+    from transport_adapters.secure_client.client import Message, SecureClient
 
-__all__ = ["Lane", "SecureClient"]
+__all__ = ["Lane", "Message", "SecureClient"]
 
-_HOMES = {"Lane": "e2ee.wire.envelope", "SecureClient": "transport_adapters.secure_client.client"}
+_CLIENT = "transport_adapters.secure_client.client"
+_HOMES = {"Lane": "e2ee.wire.envelope", "Message": _CLIENT, "SecureClient": _CLIENT}
 
 if not TYPE_CHECKING:  # a type checker that sees __getattr__ accepts every name
 

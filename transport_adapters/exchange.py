@@ -9,7 +9,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 from e2ee.errors import E2EEError
 from e2ee.wire.identifiers import EnvelopeId
@@ -45,6 +45,21 @@ _logger = logging.getLogger(__name__)
 
 TokenSource = Callable[[], Awaitable[str]]
 """Returns a device token; called again whenever the server does not take the last one any more."""
+
+
+@runtime_checkable
+class RenewableToken(Protocol):
+    """A token source that keeps its token, and must be told when the server refused it."""
+
+    async def __call__(self) -> str:
+        """Return a device token."""
+        ...
+
+    def refused(self) -> None:
+        """Do not give this token out again."""
+        ...
+
+
 CursorSource = Callable[[], Awaitable[Cursor]]
 """Returns how far the store has come; called before every `hello`."""
 
@@ -257,6 +272,8 @@ class Exchange:
     def _ended_by(self, error: Error) -> None:
         if error.close_code is not None and error.close_code.terminal:
             self.refusal = TransportRefusedError(error.code.value, int(error.close_code))
+        if error.code in (ErrorCode.TOKEN_INVALID, ErrorCode.TOKEN_EXPIRED) and isinstance(self._token, RenewableToken):
+            self._token.refused()
         self.lost()
 
     async def _refresh(self) -> None:

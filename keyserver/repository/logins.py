@@ -63,6 +63,16 @@ def end(connection: Connection, user_id: UserId, device_ids: Collection[DeviceId
     connection.execute(delete(logins).where(logins.c.user_id == user_id, named))
 
 
+def end_one(connection: Connection, login_id: LoginId) -> None:
+    """End a login, if it has not ended."""
+    connection.execute(delete(logins).where(logins.c.login_id == login_id.raw))
+
+
+def end_all(connection: Connection, user_id: UserId) -> None:
+    """End every login of a user's devices."""
+    connection.execute(delete(logins).where(logins.c.user_id == user_id))
+
+
 def forget(connection: Connection, expired_before: int) -> int:
     """Delete logins that expired before a time; return how many."""
     return connection.execute(delete(logins).where(logins.c.expires_at < expired_before)).rowcount

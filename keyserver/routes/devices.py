@@ -12,7 +12,7 @@ from e2ee.wire.device_list import ListedDevice
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, parse_user_id
 from e2ee.wire.login_assertion import LoginId
 from e2ee.wire.public_keys import DeviceSigningKey, IdentityKey
-from keyserver.deps import ContextDep, HostDep
+from keyserver.deps import ContextDep, HostDep, TokenDep
 from keyserver.routes.guarded import problem_responses
 from keyserver.schemas import AssertionIn, DeviceIn, DeviceOut, LoginIn, LoginOut, TokenOut
 from keyserver.service.logins import UnboundAssertion
@@ -59,10 +59,17 @@ async def register_device(body: DeviceIn, caller: HostDep, context: ContextDep) 
     )
 
 
-async def open_login(body: LoginIn, caller: HostDep, context: ContextDep) -> LoginOut:
+async def open_login(body: LoginIn, caller: HostDep, token: TokenDep, context: ContextDep) -> LoginOut:
     """Open a login: within it the device gets tokens by assertions alone, for at most 30 days."""
     address = DeviceAddress(caller.user_id, DeviceId.from_hex(body.device_id))
-    return LoginOut(login_id=str(await context.logins.open(address, caller.issued_at)))
+    login_id = await context.logins.open(address, caller.issued_at)
+    try:
+        # Again: had the host logged the user out since the first look, this login would have been made too late to end.
+        await context.verify_host_token(token)
+    except BaseException:
+        await context.logins.close(login_id)
+        raise
+    return LoginOut(login_id=str(login_id))
 
 
 async def issue_token(body: AssertionIn, context: ContextDep) -> TokenOut:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, final
 from sqlalchemy import Connection
 
 from e2ee.errors import InvalidSignatureError
-from e2ee.wire.identifiers import DeviceAddress
+from e2ee.wire.identifiers import DeviceAddress, UserId
 from e2ee.wire.login_assertion import LoginAssertion, LoginId
 from e2ee.wire.public_keys import DeviceSigningKey
 from keyserver.auth import Clock, DeviceTokens, IssuedToken
@@ -70,6 +70,14 @@ class LoginService:
 
         await self.database.write(add)
         return login_id
+
+    async def close(self, login_id: LoginId) -> None:
+        """End a login; its tokens count no more."""
+        await self.database.write(lambda connection: logins.end_one(connection, login_id))
+
+    async def close_all(self, user_id: UserId) -> None:
+        """End every login of a user's devices; their tokens count no more."""
+        await self.database.write(lambda connection: logins.end_all(connection, user_id))
 
     async def token(self, assertion: UnboundAssertion, signature: bytes) -> IssuedToken:
         """Give a token for an assertion, and use up its counter.

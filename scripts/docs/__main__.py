@@ -1,5 +1,6 @@
-"""Write docs/api/ again: `python -m scripts.docs`, or `make docs`."""
+"""Write docs/api/, and what docs/adopting.md shows of the example, again: `python -m scripts.docs`, or `make docs`."""
 
+from scripts.docs.adopting import PAGE, filled
 from scripts.docs.pages import PAGES
 from scripts.docs.reference import DIRECTORY, render
 
@@ -11,6 +12,7 @@ def main() -> None:
         (DIRECTORY / stale).unlink()
     for page in PAGES:
         (DIRECTORY / page.file).write_text(render(page), encoding="utf-8")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A chat that exists keeps working with the relay beside it: its routes, its Socket.IO events, its own login."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,8 +12,13 @@ import pytest
 import socketio
 from fastapi import FastAPI
 
+from e2ee.stores.memory import MemoryStore
+from keyserver.app import build_services
+from keyserver.host_token import HostIdentity
 from tests.contract.relay_world import EAGER_LINK, CursorCell, Peer, RelayWorld, relay_world, within
 from tests.contract.socketio_server import served
+from tests.keyserver_world import settings
+from transport_adapters import SecureClient
 from transport_adapters.base import Accepted
 from transport_adapters.frames import Hello, InstanceId
 from transport_adapters.server.guard import guard
@@ -141,6 +147,33 @@ async def test_one_connection_may_carry_both_namespaces(tmp_path: Path) -> None:
         world.relay.cut(bob)
         assert await client.sio.call("say", "still here") == "ok"
         await client.sio.disconnect()
+
+
+async def test_clients_find_the_routes_below_a_prefix_and_the_events_where_they_are(tmp_path: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener.close()
+
+    async def who(token: str) -> HostIdentity:
+        return HostIdentity(PASSES[token])
+
+    services = build_services(settings(tmp_path / "chat.db", origin=origin), who)
+    chat = Chat()
+    chat.api.include_router(services.router, prefix="/private")
+    attach(chat.sio, services.relay)
+
+    async def person(user: str) -> SecureClient:
+        async def token() -> str:
+            return f"pass-of-{user}"
+
+        return await SecureClient.open(store=MemoryStore(), user=user, server=f"{origin}/private", token_provider=token)
+
+    port = int(origin.rpartition(":")[2])
+    async with services.lifespan(None), served(guard(chat.app, services.relay), port):
+        async with await person("alice") as alice, await person("bob") as bob:
+            await alice.send("bob", "below a prefix")
+            assert (await within(anext(bob))).data == "below a prefix"
+        await chat.sio.shutdown()
 
 
 async def test_the_chats_login_still_refuses_strangers(tmp_path: Path) -> None:

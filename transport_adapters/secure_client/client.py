@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Any, Final, Protocol, Self, final
 
 from e2ee.errors import E2EEError, MalformedMessageError
 from e2ee.messenger import DEFAULT_TTL, Messenger
@@ -60,10 +60,24 @@ from transport_adapters.secure_client.parts import (
 from transport_adapters.secure_client.presence import PresenceView
 from transport_adapters.secure_client.tending import Tending
 
-__all__ = ["Message", "SecureClient", "TransportFactory", "socketio_transport"]
+__all__ = ["Message", "Received", "SecureClient", "TransportFactory", "socketio_transport"]
 
 _LAST_ACKS_SECONDS: Final = 2.0
 """For the acknowledgements that are due when a client is closed; lost ones cost a repeated delivery each."""
+
+
+class Received(Protocol):
+    """What names a received message: a `Message` does, and so does whatever the application keeps of one."""
+
+    @property
+    def message_id(self) -> MessageId:
+        """Given by the sender's device."""
+        ...
+
+    @property
+    def sender(self) -> UserId:
+        """Who sent it."""
+        ...
 
 
 @final
@@ -203,8 +217,8 @@ class SecureClient:
         self._outbound.wake()
         return message_id
 
-    async def mark_read(self, message: Message) -> None:
-        """Tell the sender that a message was read.
+    async def mark_read(self, message: Received) -> None:
+        """Tell the sender that a message was read: a `Message`, or what the application kept of it.
 
         Raises:
             See `send`.

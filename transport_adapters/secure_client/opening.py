@@ -6,7 +6,7 @@ Does not know about: what the client does then.
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, final
 
 from e2ee.errors import AccountNotFoundError, MalformedMessageError
 from e2ee.messenger import Messenger
@@ -55,8 +55,22 @@ def make_parts(messenger: Messenger, server: str, host_token: TokenProvider, mak
         sign=messenger.sign_assertion,
         next_counter=next_counter,
     )
-    transport = make(server, token=key_server.device_token, cursor=cursor)
+    transport = make(server, token=_DeviceToken(key_server), cursor=cursor)
     return Parts(messenger, thread, key_server, transport)
+
+
+@final
+class _DeviceToken:
+    """The device token as a transport gets it (`RenewableToken`)."""
+
+    def __init__(self, key_server: KeyServerClient) -> None:
+        self._key_server = key_server
+
+    async def __call__(self) -> str:
+        return await self._key_server.device_token()
+
+    def refused(self) -> None:
+        self._key_server.forget_token()
 
 
 def open_store(store: str | Path | Store, passphrase: str | None, key: bytes | None, user: str | None) -> Store:

@@ -124,6 +124,10 @@ class Relay:
             if target in (address, address.user_id):
                 live.connection.end(code, close_code, "access was withdrawn")
 
+    def log_out(self, user_id: UserId) -> None:
+        """End the connections of a user whose logins ended; a new login may connect."""
+        self.cut(user_id, ErrorCode.TOKEN_INVALID)
+
     def is_live(self, address: DeviceAddress) -> bool:
         """Say whether the device has a connection here that said `hello`."""
         return address in self._live
