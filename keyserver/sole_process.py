@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -43,14 +43,26 @@ async def sole_process(settings: Settings) -> AsyncIterator[None]:
     Raises:
         SecondProcessError: another process holds it.
     """
-    if settings.bus != LOCAL_BUS:
-        yield
-        return
-    url = database_url(settings.database)
-    lock = _file_lock(Path(url.database or "")) if is_sqlite(url) else _advisory_lock(url)
     with contextlib.ExitStack() as stack:
-        await asyncio.to_thread(stack.enter_context, lock)
+        await asyncio.to_thread(stack.enter_context, _lock(settings))
         yield
+
+
+def check_alone(settings: Settings) -> None:
+    """Look whether `sole_process` would succeed now.
+
+    Raises:
+        SecondProcessError: it would not.
+    """
+    with _lock(settings):
+        pass
+
+
+def _lock(settings: Settings) -> AbstractContextManager[None]:
+    if settings.bus != LOCAL_BUS:
+        return contextlib.nullcontext()
+    url = database_url(settings.database)
+    return _file_lock(Path(url.database or "")) if is_sqlite(url) else _advisory_lock(url)
 
 
 @contextmanager
