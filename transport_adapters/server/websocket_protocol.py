@@ -1,10 +1,11 @@
-"""uvicorn's WebSocket protocol, with two gaps closed that an ASGI application cannot see.
+"""uvicorn's WebSocket protocol, with three gaps closed that an ASGI application cannot see.
 
-Owns: reading from a peer that does not read, and for how long a finished connection may linger.
+Owns: reading from a peer that does not read, when a write is done, for how long a finished connection may linger.
 Does not know about: Socket.IO, frames. `uvicorn.Config(app, ws=BoundedWebSocket)`.
 
 uvicorn answers WebSocket pings as they come and keeps the answers without bound: a peer that pings and never reads
-would fill the memory. And a finished connection waits until the peer has read what is left, for as long as it likes.
+would fill the memory. A write returns at once, whatever its size, and only the next one waits. And a finished
+connection waits until the peer has read what is left, for as long as it likes.
 """
 
 import asyncio
@@ -13,15 +14,30 @@ from typing import TYPE_CHECKING, Final, final
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGIReceiveEvent
+    from asyncio import BaseTransport
+
+    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 
 LINGER: Final = 2.0
 """Seconds for the last bytes, once the application is done with a connection."""
+
+HIGH_WATER: Final = 32 * 1024
+"""Bytes not taken by the kernel yet, above which a write is not done."""
 
 
 @final
 class BoundedWebSocket(WebSocketsSansIOProtocol):
     """Reads nothing while the peer leaves too much unread; drops the connection soon after the application is done."""
+
+    def connection_made(self, transport: "BaseTransport") -> None:
+        """Take the connection, with a small write buffer."""
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+
+    async def send(self, message: "ASGISendEvent") -> None:
+        """Write, and return once the kernel has taken most of it."""
+        await super().send(message)
+        await self.writable.wait()
 
     def pause_writing(self) -> None:
         super().pause_writing()
