@@ -43,6 +43,7 @@ from keyserver.service.prekeys import PreKeyService
 from keyserver.settings import Settings
 from keyserver.tables import DeviceStatus, metadata
 from transport_adapters.server.guard import guard
+from transport_adapters.server.mount import endpoints
 from transport_adapters.server.ports import (
     OK,
     ListClaim,
@@ -107,12 +108,13 @@ def build_services(
         claims=ClaimService(database, now, policy, settings.claims),
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
+    router.routes.extend(endpoints(relay))
     return Services(router, relay, database, context, _lifespan(database, relay, settings.migrate, now))
 
 
 @final
 class StandaloneApp:
-    """The whole server as one ASGI application: key service, Socket.IO and relay."""
+    """The whole server as one ASGI application: key service, and the relay on every transport."""
 
     def __init__(self, fastapi: FastAPI, services: Services, asgi: ASGIApp) -> None:
         self.fastapi = fastapi

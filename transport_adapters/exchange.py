@@ -9,7 +9,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol, assert_never, final
 
 from e2ee.errors import E2EEError
 from e2ee.wire.identifiers import EnvelopeId
@@ -30,6 +30,8 @@ from transport_adapters.frames import (
     Deliver,
     Error,
     ErrorCode,
+    Ping,
+    Pong,
     Refresh,
     Sent,
     ServerFrame,
@@ -87,6 +89,8 @@ class LinkOptions:
     hello_timeout: float = 10.0
     answer_timeout: float = 30.0
     """A send that the server has not answered by then ends the connection; the next one sends the same bytes."""
+    silence_timeout: float = 40.0
+    """A connection on which nothing comes for so long is given up; the server's heartbeat is every 15 seconds."""
     first_backoff: float = 1.0
     max_backoff: float = 30.0
     jitter: Callable[[], float] = random.SystemRandom().random
@@ -117,6 +121,7 @@ class Exchange:
         self._credit_messages = options.credit_messages
         self._credit_bytes = options.credit_bytes
         self._refreshing: asyncio.Task[None] | None = None
+        self._pong: asyncio.Task[None] | None = None
 
     def frame(self, event: object, fields: object) -> None:
         """Take a frame off the wire."""
@@ -157,8 +162,9 @@ class Exchange:
     async def close(self) -> None:
         """Release the connection."""
         self.lost()
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        for task in (self._refreshing, self._pong):
+            if task is not None:
+                task.cancel()
         if self.wire is not None:
             await self.wire.close()
 
@@ -210,6 +216,11 @@ class Exchange:
                 self._refused(frame)
             case Error():
                 self._ended_by(frame)
+            case Ping():
+                if self._pong is None or self._pong.done():  # one answer at a time, however often it asks
+                    self._pong = asyncio.get_running_loop().create_task(self.write(Pong()))
+            case _:
+                assert_never(frame)
 
     def _deliver(self, frame: Deliver) -> None:
         self._credit_messages -= 1

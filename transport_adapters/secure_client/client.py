@@ -45,6 +45,7 @@ from transport_adapters.secure_client.opening import (
     open_messenger,
     open_store,
     socketio_transport,
+    websocket_transport,
 )
 from transport_adapters.secure_client.outbound import Outbound
 from transport_adapters.secure_client.parts import (
@@ -56,7 +57,7 @@ from transport_adapters.secure_client.parts import (
 )
 from transport_adapters.secure_client.tending import Tending
 
-__all__ = ["Message", "SecureClient", "TransportFactory", "socketio_transport"]
+__all__ = ["Message", "SecureClient", "TransportFactory", "socketio_transport", "websocket_transport"]
 
 _LAST_ACKS_SECONDS: Final = 2.0
 """For the acknowledgements that are due when a client is closed; lost ones cost a repeated delivery each."""

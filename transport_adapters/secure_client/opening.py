@@ -4,7 +4,7 @@ Owns: which store is opened or made, whose it must be, the default transport.
 Does not know about: what the client does then.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -37,6 +37,22 @@ def socketio_transport(
     from transport_adapters.socketio import SocketIoTransport
 
     return SocketIoTransport(server, token=token, cursor=cursor)
+
+
+def websocket_transport(
+    server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+) -> EnvelopeTransport:
+    """Make a transport over a plain WebSocket."""
+    from transport_adapters.websocket import WebSocketTransport
+
+    return WebSocketTransport(server, token=token, cursor=cursor)
+
+
+TRANSPORTS: Final[Mapping[str, TransportFactory]] = {
+    "socketio": socketio_transport,
+    "websocket": websocket_transport,
+}
+"""By the names that configurations use."""
 
 
 def make_parts(messenger: Messenger, server: str, host_token: TokenProvider, make: TransportFactory) -> Parts:

@@ -8,15 +8,29 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol, final
+from typing import Final, NamedTuple, Protocol, final
 
 from e2ee.limits import MAX_ENVELOPE
 from transport_adapters.frames import CloseCode, Deliver, Error, ServerFrame
+from transport_adapters.server.heartbeat import Liveness
 
 _logger = logging.getLogger(__name__)
 
 FRAME_OVERHEAD: Final = 256
 """Bytes a frame counts for besides its envelope."""
+
+
+class Carriage(NamedTuple):
+    """What the relay has to know about a transport, to bound and to watch its connections."""
+
+    held: int = 32 * 1024
+    """Bytes that the transport may hold: handed over, counted as sent, and not written yet."""
+    as_text: bool = False
+    """Envelopes go as base64url, and take a third more."""
+    liveness: Liveness = Liveness.OWN
+
+
+DEFAULT_CARRIAGE: Final = Carriage()
 
 
 class Channel(Protocol):
@@ -35,13 +49,21 @@ class Channel(Protocol):
         ...
 
 
+class Bounds(NamedTuple):
+    """Of one outbox: bytes that may wait, seconds for one write, and whether envelopes count as base64url."""
+
+    limit: int
+    timeout: float
+    as_text: bool
+
+
 @final
 class Outbox:
     """Frames on their way to one client, bounded in bytes. `stuck` is called once, when the client does not read."""
 
-    def __init__(self, channel: Channel, limit: int, timeout: float, stuck: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, bounds: Bounds, stuck: Callable[[], None]) -> None:
         self._channel = channel
-        self._limit = limit
+        self._limit, timeout, self._as_text = bounds
         self._timeout = timeout
         self._stuck = stuck
         self._frames: deque[ServerFrame] = deque()
@@ -61,14 +83,16 @@ class Outbox:
 
         A quarter of the queue stays free for answers, so that deliveries alone never make a client count as stuck.
         """
-        while self._queued and self._limit * 3 // 4 - self._queued < MAX_ENVELOPE:
+        most = self._limit * 3 // 4
+        while self._queued and most - self._queued < self._on_wire(MAX_ENVELOPE):
             self._drained.clear()
             await self._drained.wait()
-        return max(MAX_ENVELOPE, self._limit * 3 // 4 - self._queued)
+        left = most - self._queued
+        return max(MAX_ENVELOPE, left * 3 // 4 if self._as_text else left)
 
     def put(self, frame: ServerFrame) -> None:
         """Queue a frame. Beyond the limit the client counts as stuck, and the frame is dropped."""
-        size = _size(frame)
+        size = self._size(frame)
         if self._ending or self._task.done():
             return
         if self._queued and self._queued + size > self._limit:
@@ -98,10 +122,10 @@ class Outbox:
             while not self._ending or self._frames:
                 await self._waiting.wait()
                 while self._frames:
-                    frame = self._frames.popleft()
+                    size = self._size(self._frames[0])
                     async with asyncio.timeout(self._timeout):
-                        await self._channel.send(frame)
-                    self._queued -= _size(frame)
+                        await self._channel.send(self._frames.popleft())
+                    self._queued -= size
                     self._drained.set()
                 if not self._ending:
                     self._waiting.clear()
@@ -111,7 +135,9 @@ class Outbox:
             _logger.error("A frame could not be sent: %s", type(error).__name__)
             self._stuck()
 
+    def _size(self, frame: ServerFrame) -> int:
+        body = frame.envelope if isinstance(frame, Deliver) else None
+        return FRAME_OVERHEAD + (0 if body is None else self._on_wire(len(body)))
 
-def _size(frame: ServerFrame) -> int:
-    body = frame.envelope if isinstance(frame, Deliver) else None
-    return FRAME_OVERHEAD + (0 if body is None else len(body))
+    def _on_wire(self, size: int) -> int:
+        return (4 * size + 2) // 3 if self._as_text else size
