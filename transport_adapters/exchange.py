@@ -70,8 +70,8 @@ class Receiver(Protocol):
         """Take a frame as it came."""
         ...
 
-    def lost(self) -> None:
-        """The connection has ended."""
+    def lost(self, *, silent: bool = False) -> None:
+        """The connection has ended; `silent`: it is given up, because nothing has come for too long."""
         ...
 
 
@@ -95,19 +95,40 @@ class LinkOptions:
     max_backoff: float = 30.0
     jitter: Callable[[], float] = random.SystemRandom().random
 
+    def backoff(self, failures: int) -> float:
+        """Return the wait before the next attempt, after so many failures in a row: full jitter."""
+        return self.jitter() * min(self.max_backoff, self.first_backoff * 2.0 ** min(failures, 16))
+
+
+Dial = Callable[[Receiver], Awaitable[Wire]]
+"""Makes one connection. Raises OSError (TimeoutError included) if that fails."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One way to the server: how to dial, what `hello` needs, and the patience that this transport takes."""
+
+    dial: Dial
+    token: TokenSource
+    cursor: CursorSource
+    options: LinkOptions
+
 
 @final
 class Exchange:
     """What goes on over one wire. What arrives after its end is ignored."""
 
-    def __init__(
-        self, options: LinkOptions, arrive: Callable[["Exchange", Incoming], None], token: TokenSource
-    ) -> None:
-        self._options = options
+    def __init__(self, route: Route, arrive: Callable[["Exchange", Incoming], None]) -> None:
+        self.route = route
+        options = self._options = route.options
         self._arrive = arrive
-        self._token = token
         self.wire: Wire | None = None
+        self.number = 0
+        """Of the connection, once `hello` was said."""
         self.welcomed = False
+        self.silent = False
+        """Whether it was given up because nothing came."""
         self.answered = asyncio.Event()
         """Set when `hello` was answered, or the connection ended instead."""
         self.ended = asyncio.Event()
@@ -135,10 +156,11 @@ class Exchange:
             return
         self._take(frame)
 
-    def lost(self) -> None:
+    def lost(self, *, silent: bool = False) -> None:
         """The connection has ended: everything that waits for it learns so."""
         if self.ended.is_set():
             return
+        self.silent = silent
         self.ended.set()
         self.answered.set()
         self._room.set()
@@ -254,7 +276,7 @@ class Exchange:
 
     def _overdue(self) -> None:
         _logger.warning("The server left a send unanswered")
-        self.lost()
+        self.lost(silent=True)
 
     def _ended_by(self, error: Error) -> None:
         if error.close_code is not None and error.close_code.terminal:
@@ -263,7 +285,7 @@ class Exchange:
 
     async def _refresh(self) -> None:
         try:
-            await self.write(Refresh(await self._token()))
+            await self.write(Refresh(await self.route.token()))
         except Exception as error:  # noqa: BLE001 - of the application's callable; the connection ends and is made anew
             _logger.warning("No fresh device token: %s", type(error).__name__)
         finally:

@@ -64,6 +64,11 @@ class WebSocketTransport:
         self._url = f"{scheme.lower().replace('http', 'ws')}://{rest.rstrip('/')}{self._options.path}"
         self._link = Link(self._dial, token, cursor, self._options.link)
 
+    @property
+    def link(self) -> Link:
+        """See `Linked`."""
+        return self._link
+
     async def send(self, outgoing: Outgoing) -> SendResult:
         return await self._link.send(outgoing)
 
@@ -133,5 +138,7 @@ class _WebSocketWire:
                 async with asyncio.timeout(self._patience):
                     message = await self._socket.recv()
                 self._receiver.frame(*decode_frame(message if isinstance(message, str) else ""))
-        except (ConnectionClosed, TimeoutError, MalformedMessageError):
+        except TimeoutError:
+            self._receiver.lost(silent=True)
+        except (ConnectionClosed, MalformedMessageError):
             self._receiver.lost()

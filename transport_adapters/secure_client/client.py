@@ -41,6 +41,7 @@ from transport_adapters.secure_client.inbound import Inbound
 from transport_adapters.secure_client.opening import (
     TransportFactory,
     application_user,
+    failover_transport,
     make_parts,
     open_messenger,
     open_store,
@@ -57,7 +58,14 @@ from transport_adapters.secure_client.parts import (
 )
 from transport_adapters.secure_client.tending import Tending
 
-__all__ = ["Message", "SecureClient", "TransportFactory", "socketio_transport", "websocket_transport"]
+__all__ = [
+    "Message",
+    "SecureClient",
+    "TransportFactory",
+    "failover_transport",
+    "socketio_transport",
+    "websocket_transport",
+]
 
 _LAST_ACKS_SECONDS: Final = 2.0
 """For the acknowledgements that are due when a client is closed; lost ones cost a repeated delivery each."""
