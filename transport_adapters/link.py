@@ -131,8 +131,11 @@ class Link:
     async def send(self, outgoing: Outgoing) -> SendResult:
         """See `EnvelopeTransport.send`."""
         frame = Send(outgoing.counter, outgoing.recipient_list, outgoing.sender_list, outgoing.envelope)
+        session = self._connected()
         async with self._sending:  # fair, so envelopes go out in the order of the calls
-            session = self._connected()
+            if session is not self._connected():
+                # Those before it were lost with the old connection: on the new one it would overtake them.
+                raise TransportUnavailableError("the connection ended")
             answer = session.unanswered.get(outgoing.envelope_id)
             if answer is None:
                 await session.until_room(len(outgoing.envelope))

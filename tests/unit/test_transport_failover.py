@@ -411,6 +411,19 @@ async def test_sends_under_way_at_the_switch_fail_and_go_out_again_over_the_othe
     assert await within(sending) == Accepted(outgoing(1).envelope_id, duplicate=True)
 
 
+async def test_no_send_called_before_a_switch_overtakes_those_that_were_lost_at_it() -> None:
+    scene = Scene(OPTIONS, replace(EAGER_LINK, max_unanswered=2))
+    wire = await scene.on_fallback()
+    sends = [asyncio.create_task(scene.transport.send(outgoing(n))) for n in range(1, 9)]
+    await eventually(lambda: sum(isinstance(frame, Send) for frame in wire.written) == 2)
+    scene.primary.is_down = False
+    results = await within(asyncio.gather(*sends, return_exceptions=True))
+    assert {type(each) for each in results} == {TransportUnavailableError}
+    await scene.peer.online()
+    assert not [frame for frame in scene.primary.wires[-1].written if isinstance(frame, Send)]
+    await scene.close()
+
+
 async def test_connected_comes_first_after_a_switch_and_nothing_of_the_old_connection_after_it(scene: Scene) -> None:
     wire = await scene.on_fallback()
     await scene.peer.close()
