@@ -14,7 +14,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
+
+Proxy = TypeVar("Proxy", bound="ChaosProxy")
 
 _CHUNK: Final = 16 * 1024
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
@@ -159,9 +161,8 @@ class ChaosProxy:
 
 
 @asynccontextmanager
-async def chaos_proxy(port: int, seed: object = 0) -> AsyncIterator[ChaosProxy]:
-    """Run a proxy to a port of loopback until the block ends; then reset what is left."""
-    proxy = ChaosProxy(port, seed)
+async def running(proxy: Proxy) -> AsyncIterator[Proxy]:
+    """Run a proxy until the block ends; then reset what is left."""
     serving: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

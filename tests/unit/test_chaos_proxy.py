@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.chaos_proxy import FAIR, Admission, ChaosProxy, Weather, chaos_proxy
+from tests.chaos_proxy import FAIR, Admission, ChaosProxy, Weather, running
 from tests.contract.relay_world import eventually, within
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -40,7 +40,7 @@ async def opened(seed: int = 0) -> AsyncIterator[Ends]:
         accepted.put_nowait((reader, writer))
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    async with chaos_proxy(server.sockets[0].getsockname()[1], seed) as proxy:
+    async with running(ChaosProxy(server.sockets[0].getsockname()[1], seed)) as proxy:
         ends = Ends(proxy, accepted)
         try:
             yield ends
@@ -149,7 +149,7 @@ async def test_new_connections_are_refused_or_swallowed_until_it_heals() -> None
 
 
 async def test_a_target_that_is_down_ends_the_connection() -> None:
-    async with chaos_proxy(1) as proxy:
+    async with running(ChaosProxy(1)) as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         with pytest.raises(ConnectionResetError):
             await within(reader.read())
