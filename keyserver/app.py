@@ -47,6 +47,7 @@ from keyserver.sole_process import sole_process
 from keyserver.tables import DeviceStatus, metadata
 from transport_adapters.server.bus import Bus, LocalBus
 from transport_adapters.server.guard import guard
+from transport_adapters.server.mount import endpoints
 from transport_adapters.server.nodes import NodesBus
 from transport_adapters.server.ports import (
     OK,
@@ -129,6 +130,7 @@ def build_services(
         claims=ClaimService(database, now, policy, settings.claims),
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
+    router.routes.extend(endpoints(relay))
     return Services(router, relay, database, context, _lifespan(database, relay, settings, now))
 
 
@@ -150,7 +152,7 @@ def _make_bus(settings: Settings) -> Bus:
 
 @final
 class StandaloneApp:
-    """The whole server as one ASGI application: key service, Socket.IO and relay."""
+    """The whole server as one ASGI application: key service, and the relay on every transport."""
 
     def __init__(self, fastapi: FastAPI, services: Services, asgi: ASGIApp) -> None:
         self.fastapi = fastapi

@@ -17,7 +17,7 @@ import sqlalchemy
 from e2ee.wire.identifiers import DeviceAddress, UserId
 from transport_adapters.frames import CloseCode, ErrorCode, Hello, InstanceId
 from transport_adapters.server.bus import Admitted, Bus, Cut, LocalBus, NodeNews, Resumed
-from transport_adapters.server.channel import Channel
+from transport_adapters.server.channel import DEFAULT_CARRIAGE, Carriage, Channel
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.intake import Intake, Ports
 from transport_adapters.server.mailbox import Mailbox
@@ -101,9 +101,9 @@ class Relay:
             self._housekeeping = None
         await self.bus.close()
 
-    def connect(self, channel: Channel) -> Connection:
+    def connect(self, channel: Channel, carriage: Carriage = DEFAULT_CARRIAGE) -> Connection:
         """Take in a new connection of an endpoint; it has to send `hello` soon."""
-        connection = Connection(self, channel)
+        connection = Connection(self, channel, carriage)
         self._connections.add(connection)
         if self._draining:
             connection.end(ErrorCode.DRAINING, CloseCode.DRAINING, "the server is going down; reconnect")

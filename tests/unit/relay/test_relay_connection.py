@@ -42,7 +42,7 @@ async def store(world: RelayWorld, sender: DeviceAddress, recipient: DeviceAddre
 @pytest.mark.parametrize("settings", [replace(PATIENT, hello_timeout=0.01)])
 async def test_a_connection_that_never_says_hello_is_ended(world: RelayWorld, bob: DeviceAddress) -> None:
     client = FrameClient(world, bob)
-    assert await client.closed() is CloseCode.HELLO_TIMEOUT
+    assert await client.closed() is CloseCode.TIMEOUT
     assert [error.code for error in client.errors()] == [ErrorCode.HELLO_TIMEOUT]
 
 
@@ -191,7 +191,7 @@ async def test_a_client_that_does_not_read_is_ended_as_slow_and_loses_nothing(
     assert [(await again.next(Deliver)).seq for _ in range(3)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("settings", [replace(PATIENT, max_queued=4_096, close_timeout=0.05)])
+@pytest.mark.parametrize("settings", [replace(PATIENT, max_queued=36 * 1024, close_timeout=0.05)])
 async def test_answers_that_nobody_reads_end_the_connection(
     world: RelayWorld, alice: DeviceAddress, bob: DeviceAddress
 ) -> None:
