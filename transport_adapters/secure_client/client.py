@@ -41,10 +41,12 @@ from transport_adapters.secure_client.inbound import Inbound
 from transport_adapters.secure_client.opening import (
     TransportFactory,
     application_user,
+    longpoll_transport,
     make_parts,
     open_messenger,
     open_store,
     socketio_transport,
+    sse_transport,
     websocket_transport,
 )
 from transport_adapters.secure_client.outbound import Outbound
@@ -57,7 +59,15 @@ from transport_adapters.secure_client.parts import (
 )
 from transport_adapters.secure_client.tending import Tending
 
-__all__ = ["Message", "SecureClient", "TransportFactory", "socketio_transport", "websocket_transport"]
+__all__ = [
+    "Message",
+    "SecureClient",
+    "TransportFactory",
+    "longpoll_transport",
+    "socketio_transport",
+    "sse_transport",
+    "websocket_transport",
+]
 
 _LAST_ACKS_SECONDS: Final = 2.0
 """For the acknowledgements that are due when a client is closed; lost ones cost a repeated delivery each."""
