@@ -42,6 +42,8 @@ class ErrorCode(StrEnum):
     HELLO_REQUIRED = "hello_required"
     HELLO_TIMEOUT = "hello_timeout"
     SILENT = "silent"
+    UNKNOWN_CONNECTION = "unknown_connection"
+    BODY_TIMEOUT = "body_timeout"
     TOKEN_INVALID = "token_invalid"  # noqa: S105 - the name of an error, not a secret
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - the name of an error, not a secret
     DEVICE_REVOKED = "device_revoked"

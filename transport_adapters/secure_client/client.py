@@ -45,10 +45,12 @@ from transport_adapters.secure_client.opening import (
     TransportFactory,
     application_user,
     failover_transport,
+    longpoll_transport,
     make_parts,
     open_messenger,
     open_store,
     socketio_transport,
+    sse_transport,
     websocket_transport,
 )
 from transport_adapters.secure_client.outbound import Outbound
@@ -68,7 +70,9 @@ __all__ = [
     "SecureClient",
     "TransportFactory",
     "failover_transport",
+    "longpoll_transport",
     "socketio_transport",
+    "sse_transport",
     "websocket_transport",
 ]
 

@@ -50,6 +50,22 @@ def websocket_transport(
     return WebSocketTransport(server, token=token, cursor=cursor)
 
 
+def sse_transport(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
+    """Make a transport over server-sent events and POSTs, for networks that let no WebSocket through."""
+    from transport_adapters.sse import SseTransport
+
+    return SseTransport(server, token=token, cursor=cursor)
+
+
+def longpoll_transport(
+    server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+) -> EnvelopeTransport:
+    """Make a transport over long-polling, for networks that let no stream through either."""
+    from transport_adapters.longpoll import LongPollTransport
+
+    return LongPollTransport(server, token=token, cursor=cursor)
+
+
 def failover_transport(
     primary: TransportFactory, fallback: TransportFactory, options: FailoverOptions = DEFAULT_FAILOVER
 ) -> TransportFactory:
@@ -70,6 +86,8 @@ def failover_transport(
 TRANSPORTS: Final[Mapping[str, TransportFactory]] = {
     "socketio": socketio_transport,
     "websocket": websocket_transport,
+    "sse": sse_transport,
+    "longpoll": longpoll_transport,
 }
 """By the names that configurations use."""
 
