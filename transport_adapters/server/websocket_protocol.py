@@ -35,9 +35,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         """Take the connection: small writes go out at once, and few bytes wait."""
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
-        raw = transport.get_extra_info("socket")
-        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        without_delay(transport)
 
     async def send(self, message: "ASGISendEvent") -> None:
         """Write, and return once the kernel has taken most of it."""
@@ -62,3 +60,10 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         super().on_task_complete(task)
         self.loop.call_later(LINGER, self.transport.abort)
+
+
+def without_delay(transport: asyncio.BaseTransport) -> None:
+    """Let small writes go out at once (TCP_NODELAY)."""
+    raw = transport.get_extra_info("socket")
+    if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
