@@ -24,6 +24,7 @@ from keyserver.host_token import HostIdentity
 from keyserver.problems import TokenExpiredProblem, TokenInvalidProblem
 from keyserver.settings import Settings
 from transport_adapters.server.guard import AsgiApp, guard
+from transport_adapters.server.http_protocol import BoundedHttp
 from transport_adapters.server.socketio import attach
 from transport_adapters.server.websocket_protocol import BoundedWebSocket
 
@@ -74,4 +75,4 @@ if __name__ == "__main__":
     port = int(sys.argv[1])
     chat = make_chat(f"http://127.0.0.1:{port}", sys.argv[2])
     # The access log would name who asks for whom.
-    uvicorn.run(chat, port=port, access_log=False, ws=BoundedWebSocket)
+    uvicorn.run(chat, port=port, access_log=False, http=BoundedHttp, ws=BoundedWebSocket)

@@ -9,6 +9,7 @@ Does not know about: rules, SQL, frames.
 
 import asyncio
 import contextlib
+import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -41,9 +42,13 @@ from keyserver.service.devices import DeviceService
 from keyserver.service.logins import LoginService
 from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobody
 from keyserver.service.prekeys import PreKeyService
-from keyserver.settings import Settings
+from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
+from keyserver.sole_process import sole_process
 from keyserver.tables import DeviceStatus, metadata
+from transport_adapters.server.bus import Bus, LocalBus
 from transport_adapters.server.guard import guard
+from transport_adapters.server.mount import endpoints
+from transport_adapters.server.nodes import NodesBus
 from transport_adapters.server.ports import (
     OK,
     ListClaim,
@@ -106,7 +111,8 @@ def build_services(
     tokens = DeviceTokens(settings.token_secret.get_secret_value(), settings.origin, settings.token_ms, now)
     authenticator = DeviceAuthenticator(database, tokens, now)
     policy = ContactPolicy(may_contact, may_see)
-    relay = Relay(database, MAILBOX_TABLES, _Directory(), _TokenVerifier(authenticator), policy, now=now)
+    verifier = _TokenVerifier(authenticator)
+    relay = Relay(database, MAILBOX_TABLES, _Directory(), verifier, policy, now=now, bus=_make_bus(settings))
 
     def cut(retired: Sequence[DeviceAddress]) -> None:
         for address in retired:
@@ -124,12 +130,29 @@ def build_services(
         claims=ClaimService(database, now, policy, settings.claims),
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
-    return Services(router, relay, database, context, _lifespan(database, relay, settings.migrate, now))
+    router.routes.extend(endpoints(relay))
+    return Services(router, relay, database, context, _lifespan(database, relay, settings, now))
+
+
+def _make_bus(settings: Settings) -> Bus:
+    """Make the bus that the settings name. The libraries come with the extras `postgres` and `redis`."""
+    if settings.bus == LOCAL_BUS:
+        return LocalBus()
+    # So that two servers on one Redis do not hear each other.
+    channel = "e2ee_bus_" + hashlib.sha256(settings.origin.encode()).hexdigest()[:16]
+    if settings.bus == POSTGRESQL_BUS:
+        from transport_adapters.server.bus_postgresql import PostgreSqlWire
+
+        url = database_url(settings.database).set(drivername="postgresql")
+        return NodesBus(PostgreSqlWire(url.render_as_string(hide_password=False), channel))
+    from transport_adapters.server.bus_redis import RedisWire
+
+    return NodesBus(RedisWire(settings.bus, channel))
 
 
 @final
 class StandaloneApp:
-    """The whole server as one ASGI application: key service, Socket.IO and relay."""
+    """The whole server as one ASGI application: key service, and the relay on every transport."""
 
     def __init__(self, fastapi: FastAPI, services: Services, asgi: ASGIApp) -> None:
         self.fastapi = fastapi
@@ -238,21 +261,19 @@ class _TokenVerifier:
 
 
 def _lifespan(
-    database: Database, relay: Relay, migrate: bool, now: Clock
+    database: Database, relay: Relay, settings: Settings, now: Clock
 ) -> Callable[[object], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
-        await database.start()
-        try:
-            await _prepare_tables(database, migrate)
+        async with contextlib.AsyncExitStack() as last_first:
+            await last_first.enter_async_context(sole_process(settings))
+            last_first.push_async_callback(database.close)
+            await database.start()
+            await _prepare_tables(database, settings.migrate)
+            last_first.push_async_callback(relay.close)
             await relay.start()
-            try:
-                async with _running(keep_house(database, now)):
-                    yield
-            finally:
-                await relay.close()
-        finally:
-            await database.close()
+            await last_first.enter_async_context(_running(keep_house(database, now)))
+            yield
 
     return lifespan
 

@@ -14,6 +14,7 @@ from keyserver.database import database_url, is_sqlite, sqlite_engine
 from keyserver.host_token import host_token_verifier
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.settings import DEFAULT_DATABASE, Settings
+from keyserver.sole_process import SecondProcessError, check_alone
 
 
 def migrate(database: str | None) -> None:
@@ -29,10 +30,15 @@ def prepare(settings: Settings) -> None:
     """Do before the server starts what it would do itself, so that a failure is a sentence.
 
     Raises:
-        ValueError: the database cannot be opened, or its tables are not those of this release.
+        ValueError: the database cannot be opened, its tables are not those of this release, or another process serves
+            it.
     """
     url = database_url(settings.database)
     _prepare(url, change=settings.migrate or is_sqlite(url))
+    try:
+        check_alone(settings)
+    except SecondProcessError as error:
+        raise ValueError(str(error)) from None
 
 
 def load_settings(**given: object) -> Settings:

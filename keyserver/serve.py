@@ -17,6 +17,7 @@ from keyserver.app import create_app
 from keyserver.commands import load_settings, prepare
 from keyserver.loopback import is_loopback
 from keyserver.settings import Settings
+from transport_adapters.server.http_protocol import BoundedHttp
 from transport_adapters.server.websocket_protocol import BoundedWebSocket
 
 _MAX_WEBSOCKET_FRAME = 256 * 1024
@@ -67,6 +68,7 @@ def serve(options: ServeOptions) -> None:
             server_header=False,
             proxy_headers=False,
             lifespan="on",
+            http=BoundedHttp,
             ws=BoundedWebSocket,
             ws_max_size=_MAX_WEBSOCKET_FRAME,
             ws_per_message_deflate=False,  # ciphertext does not compress

@@ -6,6 +6,7 @@ Does not know about: who uses them.
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,11 +14,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import DAY_MS, SECOND_MS
 from e2ee.wire.login_assertion import parse_origin
-from keyserver.database import database_url
+from keyserver.database import database_url, is_sqlite
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.claims import ClaimLimits
 
 DEFAULT_DATABASE = "keyserver.db"
+
+LOCAL_BUS = "local"
+POSTGRESQL_BUS = "postgresql"
 
 MIN_SECRET_BYTES = 32
 """RFC 7518 section 3.2: an HS256 key is at least as long as the hash."""
@@ -36,6 +40,12 @@ def _secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _bus(text: str) -> str:
+    if text not in (LOCAL_BUS, POSTGRESQL_BUS) and urlsplit(text).scheme not in ("redis", "rediss"):
+        raise ValueError(f"the bus is {LOCAL_BUS}, {POSTGRESQL_BUS}, or a redis:// or rediss:// URL")
+    return text
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Positive = Annotated[int, Field(ge=1)]
@@ -52,6 +62,9 @@ class Settings(BaseSettings):
     """Further names of the same server."""
     database: str = DEFAULT_DATABASE
     """Path of an SQLite file, or a postgresql:// URL."""
+    bus: Annotated[str, AfterValidator(_bus), Field(repr=False)] = LOCAL_BUS
+    """How the processes of one server hear of each other: `local` (there is one process), `postgresql` (through the
+    database), or a redis:// or rediss:// URL."""
     token_secret: Secret
     """Signs device tokens (HS256). Every process of one server has the same."""
     migrate: bool = False
@@ -105,6 +118,12 @@ class Settings(BaseSettings):
         if self.host_jwt_secret is not None and self.host_jwt_secret == self.token_secret:
             # Else whoever may sign for users could sign device tokens.
             raise ValueError("token_secret and host_jwt_secret must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _bus_of_the_database(self) -> Self:
+        if self.bus == POSTGRESQL_BUS and is_sqlite(database_url(self.database)):
+            raise ValueError("the bus is postgresql, and the database is not")
         return self
 
     @property

@@ -22,11 +22,14 @@ _START_SECONDS = 30
 class ServerProcess:
     """`keyserver serve` on a free port of loopback."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: str) -> None:
+        """`settings` are environment variables without their E2EE_."""
         self.database, self.log = directory / "server.db", directory / "server.log"
+        self._settings = {f"E2EE_{name.upper()}": value for name, value in settings.items()}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
+        self.port = self._port
         self.url = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -39,6 +42,8 @@ class ServerProcess:
             "E2EE_TOKEN_SECRET": TOKEN_SECRET,
             "E2EE_HOST_JWT_ALGORITHM": "HS256",
             "E2EE_HOST_JWT_SECRET": HOST_SECRET,
+            "E2EE_DATABASE": str(self.database),
+            **self._settings,
         }
         command = [
             sys.executable,
@@ -47,8 +52,6 @@ class ServerProcess:
             "serve",
             "--port",
             str(self._port),
-            "--database",
-            str(self.database),
         ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -57,6 +60,12 @@ class ServerProcess:
             assert self._process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
+
+    def stop(self) -> int:
+        """SIGTERM: drain, then end. Return the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(60)
 
     def kill(self) -> None:
         """SIGKILL: no chance to tidy up."""

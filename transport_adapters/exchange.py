@@ -9,18 +9,16 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
+from typing import Protocol, assert_never, final, runtime_checkable
 
 from e2ee.errors import E2EEError
 from e2ee.wire.identifiers import EnvelopeId
 from transport_adapters.base import (
     Accepted,
-    Connected,
     Cursor,
     Delivery,
     Incoming,
     PresenceSeen,
-    Refused,
     SendResult,
     TransportRefusedError,
     TransportUnavailableError,
@@ -32,6 +30,8 @@ from transport_adapters.frames import (
     Deliver,
     Error,
     ErrorCode,
+    Ping,
+    Pong,
     PresenceReport,
     Refresh,
     Sent,
@@ -40,6 +40,7 @@ from transport_adapters.frames import (
     Welcome,
     parse_server_frame,
 )
+from transport_adapters.received import connected, delivered, refused
 
 _logger = logging.getLogger(__name__)
 
@@ -87,8 +88,8 @@ class Receiver(Protocol):
         """Take a frame as it came."""
         ...
 
-    def lost(self) -> None:
-        """The connection has ended."""
+    def lost(self, *, silent: bool = False) -> None:
+        """The connection has ended; `silent`: it is given up, because nothing has come for too long."""
         ...
 
 
@@ -106,23 +107,46 @@ class LinkOptions:
     hello_timeout: float = 10.0
     answer_timeout: float = 30.0
     """A send that the server has not answered by then ends the connection; the next one sends the same bytes."""
+    silence_timeout: float = 40.0
+    """A connection on which nothing comes for so long is given up; the server's heartbeat is every 15 seconds."""
     first_backoff: float = 1.0
     max_backoff: float = 30.0
     jitter: Callable[[], float] = random.SystemRandom().random
+
+    def backoff(self, failures: int) -> float:
+        """Return the wait before the next attempt, after so many failures in a row: full jitter."""
+        return self.jitter() * min(self.max_backoff, self.first_backoff * 2.0 ** min(failures, 16))
+
+
+Dial = Callable[[Receiver], Awaitable[Wire]]
+"""Makes one connection. Raises OSError (TimeoutError included) if that fails."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One way to the server: how to dial, what `hello` needs, and the patience that this transport takes."""
+
+    dial: Dial
+    token: TokenSource
+    cursor: CursorSource
+    options: LinkOptions
 
 
 @final
 class Exchange:
     """What goes on over one wire. What arrives after its end is ignored."""
 
-    def __init__(
-        self, options: LinkOptions, arrive: Callable[["Exchange", Incoming], None], token: TokenSource
-    ) -> None:
-        self._options = options
+    def __init__(self, route: Route, arrive: Callable[["Exchange", Incoming], None]) -> None:
+        self.route = route
+        options = self._options = route.options
         self._arrive = arrive
-        self._token = token
         self.wire: Wire | None = None
+        self.number = 0
+        """Of the connection, once `hello` was said."""
         self.welcomed = False
+        self.silent = False
+        """Whether it was given up because nothing came."""
         self.answered = asyncio.Event()
         """Set when `hello` was answered, or the connection ended instead."""
         self.ended = asyncio.Event()
@@ -136,6 +160,7 @@ class Exchange:
         self._credit_messages = options.credit_messages
         self._credit_bytes = options.credit_bytes
         self._refreshing: asyncio.Task[None] | None = None
+        self._pong: asyncio.Task[None] | None = None
 
     def frame(self, event: object, fields: object) -> None:
         """Take a frame off the wire."""
@@ -149,10 +174,11 @@ class Exchange:
             return
         self._take(frame)
 
-    def lost(self) -> None:
+    def lost(self, *, silent: bool = False) -> None:
         """The connection has ended: everything that waits for it learns so."""
         if self.ended.is_set():
             return
+        self.silent = silent
         self.ended.set()
         self.answered.set()
         self._room.set()
@@ -176,8 +202,9 @@ class Exchange:
     async def close(self) -> None:
         """Release the connection."""
         self.lost()
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        for task in (self._refreshing, self._pong):
+            if task is not None:
+                task.cancel()
         if self.wire is not None:
             await self.wire.close()
 
@@ -220,7 +247,7 @@ class Exchange:
                 if not self.welcomed:
                     self.welcomed = True
                     self.answered.set()
-                    self._arrive(self, _connected(frame))
+                    self._arrive(self, connected(frame))
             case Deliver():
                 self._deliver(frame)
             case Sent(envelope_id, duplicate):
@@ -234,6 +261,11 @@ class Exchange:
                 self._refused(frame)
             case Error():
                 self._ended_by(frame)
+            case Ping():
+                if self._pong is None or self._pong.done():  # one answer at a time, however often it asks
+                    self._pong = asyncio.get_running_loop().create_task(self.write(Pong()))
+            case _:
+                assert_never(frame)
 
     def _deliver(self, frame: Deliver) -> None:
         self._credit_messages -= 1
@@ -243,8 +275,7 @@ class Exchange:
             _logger.warning("The server delivered more than it was allowed to")
             self.lost()
             return
-        position = frame.epoch, frame.seq
-        self._arrive(self, Delivery(*position, frame.envelope, frame.sender, frame.envelope_id, frame.dropped))
+        self._arrive(self, delivered(frame))
 
     def _answer(self, envelope_id: EnvelopeId, result: SendResult) -> None:
         answer = self.unanswered.pop(envelope_id, None)
@@ -257,42 +288,26 @@ class Exchange:
 
     def _refused(self, error: Error) -> None:
         if error.envelope_id is not None:
-            stale = error.user_id, error.seq, error.device_ids or ()
-            self._answer(
-                error.envelope_id,
-                Refused(error.envelope_id, error.code.value, error.detail, error.retry_after, *stale),
-            )
+            self._answer(error.envelope_id, refused(error, error.envelope_id))
         elif error.code is ErrorCode.TOKEN_EXPIRED and self._refreshing is None:
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
 
     def _overdue(self) -> None:
         _logger.warning("The server left a send unanswered")
-        self.lost()
+        self.lost(silent=True)
 
     def _ended_by(self, error: Error) -> None:
         if error.close_code is not None and error.close_code.terminal:
             self.refusal = TransportRefusedError(error.code.value, int(error.close_code))
-        if error.code in (ErrorCode.TOKEN_INVALID, ErrorCode.TOKEN_EXPIRED) and isinstance(self._token, RenewableToken):
-            self._token.refused()
+        token = self.route.token
+        if error.code in (ErrorCode.TOKEN_INVALID, ErrorCode.TOKEN_EXPIRED) and isinstance(token, RenewableToken):
+            token.refused()
         self.lost()
 
     async def _refresh(self) -> None:
         try:
-            await self.write(Refresh(await self._token()))
+            await self.write(Refresh(await self.route.token()))
         except Exception as error:  # noqa: BLE001 - of the application's callable; the connection ends and is made anew
             _logger.warning("No fresh device token: %s", type(error).__name__)
         finally:
             self._refreshing = None
-
-
-def _connected(welcome: Welcome) -> Connected:
-    return Connected(
-        epoch=welcome.epoch,
-        head_seq=welcome.head_seq,
-        accepted_counter=welcome.accepted_counter,
-        acked_epoch=welcome.acked_epoch,
-        acked_seq=welcome.acked_seq,
-        server_time=welcome.server_time,
-        settled_through=welcome.settled_through,
-        dropped_through=welcome.dropped_through,
-    )

@@ -3,8 +3,8 @@
 Owns: the frames, their fields as JSON-like values, the error and close codes.
 Does not know about: how a transport carries a frame, what the two ends do with it.
 
-    client to server: hello  send  ack  credit  refresh  presence  watch  typing
-    server to client: hello  sent  deliver  presence  typing  error
+    client to server: hello  send  ack  credit  refresh  presence  watch  typing  pong
+    server to client: hello  sent  deliver  presence  typing  error  ping
 
 A frame is an event name and one object of fields. An envelope is a byte string (base64url on text-only transports);
 device, envelope and instance ids are lower-case hex; an address is `user/device`. `from_fields` is strict: a missing
@@ -41,6 +41,9 @@ class ErrorCode(StrEnum):
     MALFORMED_FRAME = "malformed_frame"
     HELLO_REQUIRED = "hello_required"
     HELLO_TIMEOUT = "hello_timeout"
+    SILENT = "silent"
+    UNKNOWN_CONNECTION = "unknown_connection"
+    BODY_TIMEOUT = "body_timeout"
     TOKEN_INVALID = "token_invalid"  # noqa: S105 - the name of an error, not a secret
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - the name of an error, not a secret
     DEVICE_REVOKED = "device_revoked"
@@ -65,7 +68,7 @@ class CloseCode(IntEnum):
 
     TOKEN_EXPIRED = 4401
     REVOKED = 4403
-    HELLO_TIMEOUT = 4408
+    TIMEOUT = 4408
     REPLACED = 4409
     TOO_LARGE = 4413
     TOO_FAST_OR_SLOW = 4429
@@ -292,6 +295,22 @@ class PresenceReport:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to `ping`: this client is there."""
+
+    EVENT: ClassVar[str] = "pong"
+
+    def to_fields(self) -> dict[str, object]:
+        return {}
+
+    @classmethod
+    def from_fields(cls, fields: object) -> "Pong":
+        Fields(fields, "")
+        return cls()
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Welcome:
     """The answer to `hello`."""
 
@@ -439,14 +458,30 @@ class Error:
         )
 
 
-ClientFrame = Hello | Send | Ack | Credit | Refresh | Presence | Watch | Typing
-ServerFrame = Welcome | Sent | Deliver | PresenceReport | Typing | Error
+@final
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks for a sign of life, and is one, on transports that have no heartbeat of their own."""
+
+    EVENT: ClassVar[str] = "ping"
+
+    def to_fields(self) -> dict[str, object]:
+        return {}
+
+    @classmethod
+    def from_fields(cls, fields: object) -> "Ping":
+        Fields(fields, "")
+        return cls()
+
+
+ClientFrame = Hello | Send | Ack | Credit | Refresh | Presence | Watch | Typing | Pong
+ServerFrame = Welcome | Sent | Deliver | PresenceReport | Typing | Error | Ping
 
 _CLIENT_FRAMES: Final[dict[str, type[ClientFrame]]] = {
-    each.EVENT: each for each in (Hello, Send, Ack, Credit, Refresh, Presence, Watch, Typing)
+    each.EVENT: each for each in (Hello, Send, Ack, Credit, Refresh, Presence, Watch, Typing, Pong)
 }
 _SERVER_FRAMES: Final[dict[str, type[ServerFrame]]] = {
-    each.EVENT: each for each in (Welcome, Sent, Deliver, PresenceReport, Typing, Error)
+    each.EVENT: each for each in (Welcome, Sent, Deliver, PresenceReport, Typing, Error, Ping)
 }
 CLIENT_EVENTS: Final = tuple(_CLIENT_FRAMES)
 SERVER_EVENTS: Final = tuple(_SERVER_FRAMES)

@@ -1,13 +1,19 @@
 """The client side of the frames, whatever carries them: one link that stays connected.
 
-Owns: dialling and reconnecting, one exchange after the other, what has arrived and was not taken yet.
+Owns: dialling and reconnecting, one exchange after the other, the numbers of the connections, what has arrived and was
+not taken yet.
 Does not know about: what goes on over one connection (exchange.py); sockets and libraries. An adapter brings a `dial`
-function and the frames' way over its wire.
+function and the frames' way over its wire. Nor that there may be two routes (failover.py): whoever keeps the link
+connected says which one to take.
 
 Reconnecting goes on for ever, after random() * min(30 s, 1 s * 2^n): full jitter. A device token is renewed when the
 server says that it expired; the server then waits 25 s. Deliveries the application has not taken when a connection
 ends are dropped here: the server sends everything unacked again. What was said about presence is said again on every
 connection. What is heard of it overtakes deliveries, and of each user only the newest waits: no credit bounds it.
+
+
+A link is one instance to the server, which keeps its connection with the highest number. Numbers are given out as
+`hello` is said, one `hello` at a time, so the connection that answers is the newest, over whatever route.
 """
 
 import asyncio
@@ -17,7 +23,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import pairwise
-from typing import assert_never, final
+from typing import Protocol, assert_never, final, runtime_checkable
 from urllib.parse import urlsplit
 
 from e2ee.wire.identifiers import UserId
@@ -25,6 +31,7 @@ from transport_adapters import frames
 from transport_adapters.base import (
     Announce,
     Connected,
+    Cursor,
     Delivery,
     Incoming,
     InsecureUrlError,
@@ -39,12 +46,32 @@ from transport_adapters.base import (
     TypingSeen,
     Watch,
 )
-from transport_adapters.exchange import CursorSource, Exchange, LinkOptions, Receiver, TokenSource, Wire
+from transport_adapters.exchange import (
+    CursorSource,
+    Dial,
+    Exchange,
+    LinkOptions,
+    Receiver,
+    Route,
+    TokenSource,
+    Wire,
+)
 from transport_adapters.fields import MAX_ACK_RANGES
-from transport_adapters.frames import Ack, Hello, InstanceId, Send
+from transport_adapters.frames import Ack, ErrorCode, Hello, InstanceId, Send
 
 # All that an adapter needs.
-__all__ = ["CursorSource", "Dial", "Link", "LinkOptions", "Receiver", "TokenSource", "Wire", "require_secure"]
+__all__ = [
+    "CursorSource",
+    "Dial",
+    "Link",
+    "LinkOptions",
+    "Linked",
+    "Receiver",
+    "Route",
+    "TokenSource",
+    "Wire",
+    "require_secure",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -70,22 +97,41 @@ def require_secure(url: str) -> None:
         raise InsecureUrlError(parts.scheme)
 
 
-Dial = Callable[[Receiver], Awaitable[Wire]]
-"""Makes one connection. Raises OSError (TimeoutError included) if that fails."""
+@runtime_checkable
+class Linked(Protocol):
+    """A transport that is a link, as those of this package are: its route may be one of several (failover.py)."""
+
+    @property
+    def link(self) -> "Link":
+        """The link that does the work."""
+        ...
 
 
 @final
 class Link:
-    """A transport (see `EnvelopeTransport`) over connections that `dial` makes."""
+    """A transport (see `EnvelopeTransport`) over connections that `dial` makes.
 
-    def __init__(self, dial: Dial, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> None:
-        self._dial = dial
-        self._token = token
-        self._cursor = cursor
-        self._options = options
+    `keep` keeps the link connected in place of the link itself: by `open` and `run`, until it is cancelled. What it
+    raises ends the link.
+    """
+
+    def __init__(
+        self,
+        dial: Dial,
+        token: TokenSource,
+        cursor: CursorSource,
+        options: LinkOptions,
+        keep: Callable[["Link"], Awaitable[None]] | None = None,
+    ) -> None:
+        self.route = Route(dial, token, cursor, options)
+        self._keep = keep or _keep_connected
         self._instance = InstanceId(secrets.token_bytes(InstanceId.LENGTH))
         self._number = 0
+        """Of the last connection on which `hello` was said."""
+        self._greeting = asyncio.Lock()
         self._session: Exchange | None = None
+        self._open: set[Exchange] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._runner: asyncio.Task[None] | None = None
         self._arrived: deque[tuple[Exchange, Incoming] | BaseException | None] = deque()
         self._seen: dict[object, PresenceSeen | TypingSeen] = {}
@@ -99,8 +145,11 @@ class Link:
     async def send(self, outgoing: Outgoing) -> SendResult:
         """See `EnvelopeTransport.send`."""
         frame = Send(outgoing.counter, outgoing.recipient_list, outgoing.sender_list, outgoing.envelope)
+        session = self._connected()
         async with self._sending:  # fair, so envelopes go out in the order of the calls
-            session = self._connected()
+            if session is not self._connected():
+                # Those before it were lost with the old connection: on the new one it would overtake them.
+                raise TransportUnavailableError("the connection ended")
             answer = session.unanswered.get(outgoing.envelope_id)
             if answer is None:
                 await session.until_room(len(outgoing.envelope))
@@ -163,8 +212,53 @@ class Link:
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.wait([self._runner])
+        if self._closing:
+            await asyncio.wait(self._closing)
         self._arrived.clear()
         self._put(None)
+
+    async def open(self, route: Route, *, unless: Route | None = None) -> Exchange | None:
+        """Make a connection and say hello; an open one over another route is used until the server has answered.
+
+        Says no hello when a connection over the route `unless` is in use by then. Returns None if there was no token or
+        no cursor to say hello with; else what became of it: look at `welcomed`, and hand it to `run` if it was.
+
+        Raises:
+            TransportRefusedError: the server ended it for good.
+        """
+        session = Exchange(route, self._arrive)
+        self._open.add(session)
+        try:
+            prepared = await _prepared(route)
+            if prepared is None:
+                return None
+            async with asyncio.timeout(route.options.connect_timeout):
+                session.wire = await route.dial(session)
+            # One at a time: else a second hello displaces the first connection before its answer has come.
+            async with self._greeting:
+                if unless is None or not self._uses(unless):
+                    await self._greet(session, *prepared)
+        except (OSError, TransportUnavailableError):
+            pass
+        except BaseException:
+            self._release(session)
+            raise
+        if not session.welcomed:
+            self._release(session)
+            self._judge(session)
+        return session
+
+    async def run(self, session: Exchange) -> None:
+        """Wait for the end of a connection that was welcomed, and release it; also when cancelled.
+
+        Raises:
+            TransportRefusedError: the server ended it for good.
+        """
+        try:
+            await session.ended.wait()
+        finally:
+            self._release(session)
+        self._judge(session)
 
     def _connected(self) -> Exchange:
         session = self._session
@@ -178,10 +272,16 @@ class Link:
             return
         if isinstance(item, Connected):
             # In the same step as the answer to hello: deliveries follow on its heels.
-            self._session = session
+            before, self._session = self._session, session
+            if before is not None:
+                before.lost()  # the server has ended it, or is about to; and nothing of it may come after this
             self._arrived.clear()
             self._seen.clear()
         self._put((session, item))
+
+    def _uses(self, route: Route) -> bool:
+        session = self._session
+        return session is not None and session.route is route and not session.ended.is_set()
 
     def _see(self, item: PresenceSeen | TypingSeen) -> None:
         """Keep the newest of each user; a server may say as much as it likes, but only of those we asked about."""
@@ -201,54 +301,67 @@ class Link:
         self._news.set()
 
     async def _run(self) -> None:
-        """Keep one session after the other until closed; an error that ends it goes to `receive`."""
-        failures = 0
+        """Have the link kept connected until it is closed; an error that ends it goes to `receive`."""
         try:
-            while True:
-                failures = 0 if await self._connect() else failures + 1
-                limit = min(self._options.max_backoff, self._options.first_backoff * 2.0 ** min(failures, 16))
-                await asyncio.sleep(self._options.jitter() * limit)
+            await self._keep(self)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - handed over, not swallowed
             self._put(error)
-
-    async def _connect(self) -> bool:
-        """Run one session to its end. Return whether it came to a `hello` and its answer."""
-        session = Exchange(self._options, self._arrive, self._token)
-        try:
-            hello = await self._hello()
-            if hello is None:
-                return False
-            async with asyncio.timeout(self._options.connect_timeout):
-                session.wire = await self._dial(session)
-            await session.write(hello)
-            async with asyncio.timeout(self._options.hello_timeout):
-                await session.answered.wait()
-            for said in (self._announced, self._watched):
-                if said is not None:
-                    await session.write(_signal_frame(said))
-            await session.ended.wait()
-        except (OSError, TransportUnavailableError):
-            pass
         finally:
-            self._session = None
-            await session.close()
-        if session.refusal is not None:
-            raise session.refusal
-        return session.welcomed
+            for session in list(self._open):
+                self._release(session)
 
-    async def _hello(self) -> Hello | None:
-        try:
-            token, cursor = await self._token(), await self._cursor()
-        except TransportRefusedError:
-            raise
-        except Exception as error:  # noqa: BLE001 - of the application's callables: a server it asks may be down
-            _logger.warning("No token or cursor to connect with: %s", type(error).__name__)
-            return None
+    async def _greet(self, session: Exchange, token: str, cursor: Cursor) -> None:
         self._number += 1
-        credit = self._options.credit_messages, self._options.credit_bytes
-        return Hello(token, self._instance, self._number, cursor.epoch, cursor.watermark, *credit)
+        session.number = self._number
+        options = session.route.options
+        credit = options.credit_messages, options.credit_bytes
+        await session.write(Hello(token, self._instance, session.number, cursor.epoch, cursor.watermark, *credit))
+        async with asyncio.timeout(options.hello_timeout):
+            await session.answered.wait()
+        for said in (self._announced, self._watched):
+            if said is not None:
+                await session.write(_signal_frame(said))
+
+    def _release(self, session: Exchange) -> None:
+        """Be done with a connection. A dead one may take its time to close, and nobody waits for that."""
+        self._open.discard(session)
+        if self._session is session:
+            self._session = None
+        session.lost()
+        closing = asyncio.get_running_loop().create_task(session.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    def _judge(self, session: Exchange) -> None:
+        """Raise what ends the link for good. Being replaced does not, if it may have been by a connection of ours."""
+        refusal = session.refusal
+        if refusal is not None and not (refusal.reason == ErrorCode.REPLACED and session.number < self._number):
+            raise refusal
+
+
+async def _keep_connected(link: Link) -> None:
+    """Keep one session after the other."""
+    failures = 0
+    while True:
+        session = await link.open(link.route)
+        if session is not None and session.welcomed:
+            failures = 0
+            await link.run(session)
+        else:
+            failures += 1
+        await asyncio.sleep(link.route.options.backoff(failures))
+
+
+async def _prepared(route: Route) -> tuple[str, Cursor] | None:
+    try:
+        return await route.token(), await route.cursor()
+    except TransportRefusedError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of the application's callables: a server it asks may be down
+        _logger.warning("No token or cursor to connect with: %s", type(error).__name__)
+        return None
 
 
 def _signal_frame(signal: Signal) -> frames.Presence | frames.Watch | frames.Typing:

@@ -36,6 +36,11 @@ class MemoryTransport:
         self._relay = relay
         self._link = Link(self._dial, token, cursor, options or LinkOptions())
 
+    @property
+    def link(self) -> Link:
+        """See `Linked`."""
+        return self._link
+
     async def send(self, outgoing: Outgoing) -> SendResult:
         return await self._link.send(outgoing)
 

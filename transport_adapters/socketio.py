@@ -62,6 +62,11 @@ class SocketIoTransport:
         self._options = options or SocketIoOptions()
         self._link = Link(self._dial, token, cursor, self._options.link)
 
+    @property
+    def link(self) -> Link:
+        """See `Linked`."""
+        return self._link
+
     async def send(self, outgoing: Outgoing) -> SendResult:
         return await self._link.send(outgoing)
 
@@ -94,7 +99,7 @@ class _SocketIoWire:
     def __init__(self, options: SocketIoOptions, receiver: Receiver) -> None:
         self._options = options
         self._writing = asyncio.Lock()
-        self._http = _Http(options.tls)
+        self._http = _Http(options.tls, options.link.silence_timeout, receiver)
         self._client = socketio.AsyncClient(
             reconnection=False,
             logger=_silent,
@@ -145,23 +150,51 @@ class _SocketIoWire:
 class _Http:
     """What the library opens its WebSocket with. It does not close one on which the handshake failed: this does."""
 
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None, patience: float, receiver: Receiver) -> None:
         connector = aiohttp.TCPConnector(ssl=tls or True)
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._patience = patience
+        self._receiver = receiver
+        self._socket: _Watched | None = None
 
     @property
     def closed(self) -> bool:
         return self._session.closed
 
-    async def ws_connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
-        self._socket = await self._session.ws_connect(url, **options)
+    async def ws_connect(self, url: str, **options: Any) -> "_Watched":
+        socket = await self._session.ws_connect(url, **options)
+        self._socket = _Watched(socket, self._patience, self._receiver)
         return self._socket
 
     async def close(self) -> None:
         if self._socket is not None:
             await self._socket.close()
         await self._session.close()
+
+
+@final
+class _Watched:
+    """The WebSocket as the library uses it, given up when nothing comes: Engine.IO's server pings.
+
+    The library has a watch of its own, as patient as the server says; and then it waits until its writer is done, which
+    on a dead connection with a full buffer is never.
+    """
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, patience: float, receiver: Receiver) -> None:
+        self._socket = socket
+        self._patience = patience
+        self._receiver = receiver
+        self.send_str = socket.send_str
+        self.send_bytes = socket.send_bytes
+        self.close = socket.close
+
+    async def receive(self) -> aiohttp.WSMessage:
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._socket.receive()
+        except TimeoutError:
+            self._receiver.lost(silent=True)
+            raise
 
 
 def _taking(event: str, receiver: Receiver) -> Callable[..., None]:

@@ -92,10 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, purpose: str, parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
         return commands.add_parser(name, parents=list(parents), help=purpose, description=f"{purpose.capitalize()}.")
 
-    _add_init(add("init", "make a device for a user and register it", common))
-    _add_send(add("send", "send one message", common))
-    _add_receive(add("receive", "fetch, decrypt and print messages", common))
-    _add_chat(add("chat", "talk with one user, line by line", common))
+    online = [*common, _online()]
+    _add_init(add("init", "make a device for a user and register it", online))
+    _add_send(add("send", "send one message", online))
+    _add_receive(add("receive", "fetch, decrypt and print messages", online))
+    _add_chat(add("chat", "talk with one user, line by line", online))
     _add_verify(add("verify", "compare safety numbers with a contact and record it; works offline", common))
     add("status", "show this device and its counts; works offline", common)
     add_vectors_arguments(add("vectors", "check an implementation against the test vectors, or write them again"))
@@ -114,6 +115,17 @@ def _common() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print one JSON object per line")
     common.add_argument("-v", "--verbose", action="store_true", help="say what goes on, on standard error")
     return common
+
+
+def _online() -> argparse.ArgumentParser:
+    online = argparse.ArgumentParser(add_help=False)
+    online.add_argument(
+        "--transport",
+        choices=("socketio", "websocket", "sse", "longpoll"),
+        default="socketio",
+        help="how to reach the relay (default: %(default)s)",
+    )
+    return online
 
 
 def _add_init(parser: argparse.ArgumentParser) -> None:

@@ -41,7 +41,7 @@ def init(arguments: argparse.Namespace, printer: Printer) -> int:
         raise UsageError(f"{arguments.server!r} is no address of a server: {error}") from None
     secret = passphrase(arguments.passphrase_file)
     _refuse_taken(home, secret, arguments.user)
-    return asyncio.run(_register(home, settings, secret, printer))
+    return asyncio.run(_register(home, settings, secret, printer, arguments.transport))
 
 
 def _refuse_taken(home: Path, secret: str, user: str) -> None:
@@ -62,12 +62,12 @@ def _refuse_taken(home: Path, secret: str, user: str) -> None:
             )
 
 
-async def _register(home: Path, settings: Settings, secret: str, printer: Printer) -> int:
+async def _register(home: Path, settings: Settings, secret: str, printer: Printer, transport: str) -> int:
     # Asked for once before anything is written: most mistakes show here.
     await token_provider(settings)()
     settings.save(home)
     printer.progress(f"making keys and registering {settings.user} at {settings.server}")
-    line = Line(settings, printer)
+    line = Line(settings, printer, transport)
     try:
         async with await line.open(store_path(home), secret, settings.user) as client:
             address = client.address

@@ -24,8 +24,8 @@ from keyserver.client import KeyServerError, KeyServerRefusedError, RateLimitedE
 from transport_adapters import events
 from transport_adapters.base import Cursor, EnvelopeTransport
 from transport_adapters.secure_client.client import SecureClient
+from transport_adapters.secure_client.opening import TRANSPORTS
 from transport_adapters.secure_client.parts import TokenProviderError
-from transport_adapters.socketio import SocketIoTransport
 
 T = TypeVar("T")
 
@@ -59,8 +59,8 @@ class Call:
 class Line:
     """One device on its way to the server, and what happens there."""
 
-    def __init__(self, settings: Settings, printer: Printer) -> None:
-        self._settings, self._printer = settings, printer
+    def __init__(self, settings: Settings, printer: Printer, transport: str) -> None:
+        self._settings, self._printer, self._carrier = settings, printer, transport
         self._hopeless: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._trouble = ""
         self._has_token = False
@@ -139,7 +139,8 @@ class Line:
         if self._trouble:
             return f": {self._trouble}"
         if self._has_token:
-            return ": the key server answers, but the relay does not. Does a proxy pass /socket.io/ on to it?"
+            path = "/socket.io/" if self._carrier == "socketio" else "/e2ee/"
+            return f": the key server answers, but the relay does not. Does a proxy pass {path} on to it?"
         return ""
 
     def _transport(
@@ -154,7 +155,7 @@ class Line:
             self._has_token, self._trouble = True, ""
             return got
 
-        return SocketIoTransport(server, token=watched, cursor=cursor)
+        return TRANSPORTS[self._carrier](server, token=watched, cursor=cursor)
 
     def _note_failure(self, error: KeyServerError | TokenProviderError) -> None:
         """Tell what passes from what does not."""
@@ -192,7 +193,7 @@ async def online(call: Call) -> AsyncIterator[Line]:
     path = store_path(call.home)
     if not SqliteStore.exists(path):
         raise UsageError(f"the device in {call.home} was never finished: run 'e2ee init' again")
-    line = Line(call.settings, call.printer)
+    line = Line(call.settings, call.printer, call.arguments.transport)
     store = await asyncio.to_thread(SqliteStore.open, path, passphrase=call.secret, wait=LOCK_SECONDS)
     async with await line.open(store, call.secret, call.settings.user):
         yield line

@@ -11,16 +11,19 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 VERSION_TABLE: Final = "e2ee_alembic_version"
+_LOCK: Final = int.from_bytes(b"e2ee_mig", "big")
 
 
 NOT_CURRENT: Final = "the database's tables are not those of this release: run 'keyserver migrate'"
 
 
 def upgrade(connection: Connection) -> None:
-    """Run what is missing, in the transaction of `connection`."""
+    """Run what is missing, in the transaction of `connection`. Of several nodes that start at once, one does."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -206,7 +206,7 @@ async def test_slow_loris_without_hello_is_cut_whatever_else_it_sends(world: Rel
     for _ in range(5):
         mallory.say(Credit(1, 1))
         await asyncio.sleep(0)
-    assert await mallory.closed() is CloseCode.HELLO_TIMEOUT
+    assert await mallory.closed() is CloseCode.TIMEOUT
 
 
 async def test_a_replayed_hello_of_an_older_connection_does_not_displace_the_live_one(world: RelayWorld) -> None:

@@ -153,7 +153,7 @@ async def test_events_before_connect_are_ignored_and_the_socket_is_cut(site: Sit
     fields = hello_fields(site, await site.world.device("bob"))
     for _ in range(20):
         await connection.send("42/e2ee," + json.dumps(["hello", fields]))
-    assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
+    assert await close_code(connection) == CloseCode.TIMEOUT
     assert connections(site) == 0
 
 
@@ -267,4 +267,4 @@ async def test_no_spelling_of_the_query_gets_around_the_guard(site: Site, query:
         connection = await websockets.connect(site.socket_url(query))
     except websockets.InvalidStatus:
         return
-    assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
+    assert await close_code(connection) == CloseCode.TIMEOUT

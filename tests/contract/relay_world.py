@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy
 
@@ -41,6 +41,7 @@ from transport_adapters.frames import (
 )
 from transport_adapters.link import LinkOptions
 from transport_adapters.server import ports
+from transport_adapters.server.bus import Bus, LocalBus
 from transport_adapters.server.ports import OK, Principal, SendCheck, StaleList, TokenRefusedError, Unavailable
 from transport_adapters.server.relay import Relay
 from transport_adapters.server.settings import DEFAULT_MAILBOX, DEFAULT_RELAY, MailboxSettings, RelaySettings
@@ -144,6 +145,15 @@ class Contacts:
         return (watcher, watched) in self.visible
 
 
+class People(NamedTuple):
+    """Whom a relay asks about devices; several relays may ask the same."""
+
+    clock: Clock
+    lists: Lists
+    tokens: Tokens
+    contacts: Contacts
+
+
 @dataclass
 class RelayWorld:
     database: Database
@@ -188,17 +198,56 @@ async def relay_world(
     wrap: Callable[[Database], ports.Database] = lambda database: database,
 ) -> AsyncIterator[RelayWorld]:
     """Open a relay on a database file in `directory`; `wrap` may put something between the two."""
+    url = database_for(directory / "relay.db")
+    clock = Clock()
+    people = People(clock, Lists(), Tokens(clock), Contacts())
+    async with _relay(url, people, settings, mailbox, LocalBus(), wrap) as world:
+        yield world
+
+
+@asynccontextmanager
+async def two_nodes(
+    url: str, buses: tuple[Bus, Bus], settings: RelaySettings = PATIENT
+) -> AsyncIterator[list[RelayWorld]]:
+    """Open two relays on one database, as two processes would have them; they know the same people."""
+    clock = Clock()
+    people = People(clock, Lists(), Tokens(clock), Contacts())
+    async with AsyncExitStack() as stack:
+        nodes = []
+        for bus in buses:
+            node = _relay(url, people, settings, DEFAULT_MAILBOX, bus)
+            nodes.append(await stack.enter_async_context(node))
+            await nodes[-1].relay.start()
+        yield nodes
+
+
+@asynccontextmanager
+async def _relay(
+    url: str,
+    people: People,
+    settings: RelaySettings,
+    mailbox: MailboxSettings,
+    bus: Bus,
+    wrap: Callable[[Database], ports.Database] = lambda database: database,
+) -> AsyncIterator[RelayWorld]:
     metadata = sqlalchemy.MetaData()
     tables = define_tables(metadata)
-    clock = Clock()
-    lists, tokens, contacts = Lists(), Tokens(clock), Contacts()
-    database = Database(database_url(database_for(directory / "relay.db")))
+    database = Database(database_url(url))
     await database.start()
     await database.write(metadata.create_all)
-    base: ports.Database = wrap(database)
-    relay = Relay(base, tables, lists, tokens, contacts, now=clock, settings=settings, mailbox_settings=mailbox)
+    relay = Relay(
+        wrap(database),
+        tables,
+        people.lists,
+        people.tokens,
+        people.contacts,
+        now=people.clock,
+        settings=settings,
+        mailbox_settings=mailbox,
+        bus=bus,
+    )
     try:
-        yield RelayWorld(database, relay, clock, lists, tokens, contacts)
+        yield RelayWorld(database, relay, people.clock, people.lists, people.tokens, people.contacts)
     finally:
         await relay.close()
         await database.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from transport_adapters.server.http_protocol import BoundedHttp
 from transport_adapters.server.websocket_protocol import BoundedWebSocket
 
 
@@ -21,6 +22,7 @@ async def served(app: Any, port: int = 0, **options: Any) -> AsyncIterator[tuple
         log_config=None,
         log_level="info",
         lifespan="off",
+        http=BoundedHttp,
         ws=BoundedWebSocket,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,

@@ -70,16 +70,10 @@ async def test_work_that_fails_otherwise_runs_once_and_leaves_nothing(database: 
 
 
 async def test_connections_that_the_server_dropped_are_made_anew(database: Database) -> None:
+    others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
     for _ in range(3):
         await asyncio.gather(*(database.write(lambda on: add(on, 1)) for _ in range(8)))
-        await database.write(
-            lambda on: on.execute(
-                text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE pid <> pg_backend_pid() AND datname = current_database()"
-                )
-            )
-        )
+        await database.write(lambda on: on.execute(text(f"SELECT pg_terminate_backend(pid) {others}")))
     assert await database.read(total) == 24
 
 

@@ -26,7 +26,7 @@ IMPATIENT = pytest.mark.parametrize("settings", [replace(PATIENT, hello_timeout=
 
 @IMPATIENT
 async def test_a_socket_that_joins_nothing_is_cut(site: Site) -> None:
-    assert await close_code(await site.raw()) == CloseCode.HELLO_TIMEOUT
+    assert await close_code(await site.raw()) == CloseCode.TIMEOUT
 
 
 @IMPATIENT
@@ -34,28 +34,28 @@ async def test_a_socket_whose_connect_was_refused_is_cut(site: Site) -> None:
     connection = await site.raw()
     await connection.send("40/no-such-namespace,")
     assert str(await connection.recv()).startswith("44/no-such-namespace,")
-    assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
+    assert await close_code(connection) == CloseCode.TIMEOUT
 
 
 @IMPATIENT
 async def test_a_socket_that_joins_the_relay_and_says_no_hello_is_cut(site: Site) -> None:
     connection = await site.joined("/e2ee")
     assert '"hello_timeout"' in str(await connection.recv())
-    assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
+    assert await close_code(connection) == CloseCode.TIMEOUT
 
 
 @IMPATIENT
 async def test_a_socket_that_left_its_last_namespace_is_cut(site: Site) -> None:
     connection = await site.joined("/")
-    assert await close_code(await site.raw()) == CloseCode.HELLO_TIMEOUT  # the deadline of joining is over
+    assert await close_code(await site.raw()) == CloseCode.TIMEOUT  # the deadline of joining is over
     await connection.send("41")
-    assert await close_code(connection) == CloseCode.HELLO_TIMEOUT
+    assert await close_code(connection) == CloseCode.TIMEOUT
 
 
 @IMPATIENT
 async def test_a_socket_of_the_host_is_left_alone(site: Site) -> None:
     host = await site.joined("/")
-    assert await close_code(await site.raw()) == CloseCode.HELLO_TIMEOUT  # it came later, and is gone
+    assert await close_code(await site.raw()) == CloseCode.TIMEOUT  # it came later, and is gone
     await host.send('4217["shout","still here"]')
     assert await host.recv() == '4317["STILL HERE"]'
     await host.close()
@@ -150,7 +150,7 @@ async def test_an_upgraded_socket_of_the_host_is_left_alone(site: Site) -> None:
     await client.connect(site.url, wait_timeout=10)  # as browsers do: long-polling first, then upgraded
     assert client.transport() == "websocket"
     for _ in range(2):
-        assert await close_code(await site.raw()) == CloseCode.HELLO_TIMEOUT
+        assert await close_code(await site.raw()) == CloseCode.TIMEOUT
     assert await client.call("shout", "still here") == "STILL HERE"
     await client.disconnect()
 

@@ -32,8 +32,8 @@ http {{
 class Nginx(Server):
     """The document's configuration, with the tests' ports and without TLS."""
 
-    def __init__(self, *nodes: int) -> None:
-        super().__init__()
+    def __init__(self, *nodes: int, port: int) -> None:
+        super().__init__(port)
         (site,) = re.findall(r"```nginx\n(.*?)```", _DOCUMENT.read_text(), re.S)
         servers = "\n".join(f"    server 127.0.0.1:{port} max_fails=1 fail_timeout=1s;" for port in nodes)
         site = re.sub(r"(?m)^    server 10\..*\n", "", site).replace(

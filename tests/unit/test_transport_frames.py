@@ -22,6 +22,8 @@ from transport_adapters.frames import (
     ErrorCode,
     Hello,
     InstanceId,
+    Ping,
+    Pong,
     Presence,
     PresenceReport,
     Refresh,
@@ -64,6 +66,7 @@ CLIENT_FRAMES: list[ClientFrame] = [
     PRESENCE,
     WATCH,
     TYPING,
+    Pong(),
 ]
 SERVER_FRAMES: list[ServerFrame] = [
     Welcome(1, 2, 3, 4, 5, 6, 7, 8),
@@ -76,6 +79,7 @@ SERVER_FRAMES: list[ServerFrame] = [
     STALE,
     Error(ErrorCode.RATE_LIMITED, "", EnvelopeId(bytes(16)), retry_after=0.5),
     Error(ErrorCode.REPLACED, "detail", close_code=CloseCode.REPLACED),
+    Ping(),
 ]
 ALL_FRAMES: list[ClientFrame | ServerFrame] = [*CLIENT_FRAMES, *SERVER_FRAMES]
 

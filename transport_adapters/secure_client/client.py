@@ -44,10 +44,14 @@ from transport_adapters.secure_client.inbound import Inbound, Live
 from transport_adapters.secure_client.opening import (
     TransportFactory,
     application_user,
+    failover_transport,
+    longpoll_transport,
     make_parts,
     open_messenger,
     open_store,
     socketio_transport,
+    sse_transport,
+    websocket_transport,
 )
 from transport_adapters.secure_client.outbound import Outbound
 from transport_adapters.secure_client.parts import (
@@ -60,7 +64,17 @@ from transport_adapters.secure_client.parts import (
 from transport_adapters.secure_client.presence import PresenceView
 from transport_adapters.secure_client.tending import Tending
 
-__all__ = ["Message", "Received", "SecureClient", "TransportFactory", "socketio_transport"]
+__all__ = [
+    "Message",
+    "Received",
+    "SecureClient",
+    "TransportFactory",
+    "failover_transport",
+    "longpoll_transport",
+    "socketio_transport",
+    "sse_transport",
+    "websocket_transport",
+]
 
 _LAST_ACKS_SECONDS: Final = 2.0
 """For the acknowledgements that are due when a client is closed; lost ones cost a repeated delivery each."""

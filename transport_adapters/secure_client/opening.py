@@ -4,7 +4,7 @@ Owns: which store is opened or made, whose it must be, the default transport.
 Does not know about: what the client does then.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol, final
 
@@ -15,6 +15,8 @@ from e2ee.stores.sqlite import SqliteStore
 from e2ee.wire.identifiers import UserId, parse_user_id
 from keyserver.client import KeyServerClient
 from transport_adapters.base import Cursor, EnvelopeTransport
+from transport_adapters.failover import DEFAULT_FAILOVER, FailoverOptions, FailoverTransport
+from transport_adapters.link import Linked
 from transport_adapters.secure_client.parts import Parts, StoreThread, TokenProvider, checked
 
 _WHOSE: Final = "the store holds no account yet: say whose it is (user=...)"
@@ -37,6 +39,57 @@ def socketio_transport(
     from transport_adapters.socketio import SocketIoTransport
 
     return SocketIoTransport(server, token=token, cursor=cursor)
+
+
+def websocket_transport(
+    server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+) -> EnvelopeTransport:
+    """Make a transport over a plain WebSocket."""
+    from transport_adapters.websocket import WebSocketTransport
+
+    return WebSocketTransport(server, token=token, cursor=cursor)
+
+
+def sse_transport(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
+    """Make a transport over server-sent events and POSTs, for networks that let no WebSocket through."""
+    from transport_adapters.sse import SseTransport
+
+    return SseTransport(server, token=token, cursor=cursor)
+
+
+def longpoll_transport(
+    server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]
+) -> EnvelopeTransport:
+    """Make a transport over long-polling, for networks that let no stream through either."""
+    from transport_adapters.longpoll import LongPollTransport
+
+    return LongPollTransport(server, token=token, cursor=cursor)
+
+
+def failover_transport(
+    primary: TransportFactory, fallback: TransportFactory, options: FailoverOptions = DEFAULT_FAILOVER
+) -> TransportFactory:
+    """Return what makes a transport with a fallback, for example of `socketio_transport` and `websocket_transport`.
+
+    A factory of your own may make either, if what it makes is `Linked`.
+    """
+
+    def make(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
+        first, second = (each(server, token=token, cursor=cursor) for each in (primary, fallback))
+        if not isinstance(first, Linked) or not isinstance(second, Linked):
+            raise TypeError("failover needs transports that are links: two that are not would displace each other")
+        return FailoverTransport(first, second, options)
+
+    return make
+
+
+TRANSPORTS: Final[Mapping[str, TransportFactory]] = {
+    "socketio": socketio_transport,
+    "websocket": websocket_transport,
+    "sse": sse_transport,
+    "longpoll": longpoll_transport,
+}
+"""By the names that configurations use."""
 
 
 def make_parts(messenger: Messenger, server: str, host_token: TokenProvider, make: TransportFactory) -> Parts:

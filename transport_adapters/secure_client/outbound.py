@@ -77,7 +77,12 @@ class Outbound:
             for at in range(0, len(due), SEND_WINDOW):
                 # Looked at again: the window before may have met with a refusal.
                 if window := [entry for entry in due[at : at + SEND_WINDOW] if self._is_due(entry)]:
+                    connection = self._connections
                     progress = await self._send_window(window) or progress
+                    if connection != self._connections:
+                        # What was lost with the old connection goes before what follows it.
+                        progress = True
+                        break
             if not progress:
                 await self._rest()
 

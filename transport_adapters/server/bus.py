@@ -1,15 +1,40 @@
-"""Hints: "this device's mailbox has something new".
+"""What the nodes of one deployment tell each other: hints, presence, who was cut, who connected where.
 
-Owns: who listens for which device, in this process; what is said about presence.
-Does not know about: what is new. A hint carries no data; losing one costs time, never a message.
+Owns: the vocabulary; who listens for what, in this process.
+Does not know about: what is new in a mailbox; other processes (nodes.py). Losing a hint costs time, never a message.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, final
 
 from e2ee.wire.identifiers import ConversationId, DeviceAddress, UserId
+from transport_adapters.frames import ErrorCode, InstanceId
 
 Listener = Callable[[], None]
+
+
+class Cut(NamedTuple):
+    """The connections of a device, or of all of a user's, end now. `code` says why."""
+
+    target: DeviceAddress | UserId
+    code: ErrorCode
+
+
+class Admitted(NamedTuple):
+    """A device has said `hello`: its connection of this number, of this instance, at this time (Unix milliseconds)."""
+
+    address: DeviceAddress
+    instance: InstanceId
+    number: int
+    at: int
+
+
+class Resumed(NamedTuple):
+    """Other nodes can be heard, from now on or again: what they said before may be lost."""
+
+
+NodeNews = Cut | Admitted | Resumed
+NodeListener = Callable[[NodeNews], None]
 
 
 class PresenceChanged(NamedTuple):
@@ -54,10 +79,26 @@ class Bus(PresenceBus, Protocol):
         """Send a hint. Never waits, never fails."""
         ...
 
+    def subscribe_nodes(self, listener: NodeListener) -> None:
+        """Call `listener` on what other nodes say of connections."""
+        ...
+
+    def publish_to_nodes(self, news: Cut | Admitted) -> None:
+        """Tell the other nodes, not this one. Never waits, never fails; may be lost."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to speak with other nodes. Idempotent."""
+        ...
+
+    async def close(self) -> None:
+        """Say what waits to be said, then fall silent. Idempotent."""
+        ...
+
 
 @final
 class LocalBus:
-    """Hints within one process."""
+    """Hints within one process, which is the only one."""
 
     def __init__(self) -> None:
         self._listeners: dict[DeviceAddress, list[Listener]] = {}
@@ -78,6 +119,23 @@ class LocalBus:
     def publish(self, address: DeviceAddress) -> None:
         for listener in list(self._listeners.get(address, ())):
             listener()
+
+    def publish_to_all(self) -> None:
+        """Send a hint to every device that listens: what other nodes said may have been lost."""
+        for address in list(self._listeners):
+            self.publish(address)
+
+    def subscribe_nodes(self, listener: NodeListener) -> None:
+        pass
+
+    def publish_to_nodes(self, news: Cut | Admitted) -> None:
+        pass
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
 
     def subscribe_presence(self, listener: PresenceListener) -> Callable[[], None]:
         self._presence.append(listener)

@@ -8,16 +8,30 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol, final
+from typing import Final, NamedTuple, Protocol, final
 
 from e2ee.limits import MAX_ENVELOPE
 from transport_adapters.frames import CloseCode, Deliver, Error, PresenceReport, ServerFrame
+from transport_adapters.server.heartbeat import Liveness
 
 _logger = logging.getLogger(__name__)
 
 FRAME_OVERHEAD: Final = 256
 """Bytes a frame counts for besides its envelope."""
 _STATE_OVERHEAD: Final = 16
+
+
+class Carriage(NamedTuple):
+    """What the relay has to know about a transport, to bound and to watch its connections."""
+
+    held: int = 32 * 1024
+    """Bytes that the transport may hold: handed over, counted as sent, and not written yet."""
+    as_text: bool = False
+    """Envelopes go as base64url, and take a third more."""
+    liveness: Liveness = Liveness.OWN
+
+
+DEFAULT_CARRIAGE: Final = Carriage()
 
 
 class Channel(Protocol):
@@ -36,13 +50,21 @@ class Channel(Protocol):
         ...
 
 
+class Bounds(NamedTuple):
+    """Of one outbox: bytes that may wait, seconds for one write, and whether envelopes count as base64url."""
+
+    limit: int
+    timeout: float
+    as_text: bool
+
+
 @final
 class Outbox:
     """Frames on their way to one client, bounded in bytes. `stuck` is called once, when the client does not read."""
 
-    def __init__(self, channel: Channel, limit: int, timeout: float, stuck: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, bounds: Bounds, stuck: Callable[[], None]) -> None:
         self._channel = channel
-        self._limit = limit
+        self._limit, timeout, self._as_text = bounds
         self._timeout = timeout
         self._stuck = stuck
         self._frames: deque[ServerFrame] = deque()
@@ -62,14 +84,16 @@ class Outbox:
 
         A quarter of the queue stays free for answers, so that deliveries alone never make a client count as stuck.
         """
-        while self._queued and self._limit * 3 // 4 - self._queued < MAX_ENVELOPE:
+        most = self._limit * 3 // 4
+        while self._queued and most - self._queued < _on_wire(MAX_ENVELOPE, as_text=self._as_text):
             self._drained.clear()
             await self._drained.wait()
-        return max(MAX_ENVELOPE, self._limit * 3 // 4 - self._queued)
+        left = most - self._queued
+        return max(MAX_ENVELOPE, left * 3 // 4 if self._as_text else left)
 
     def put(self, frame: ServerFrame) -> None:
         """Queue a frame. Beyond the limit the client counts as stuck, and the frame is dropped."""
-        size = frame_size(frame)
+        size = self._size(frame)
         if self._ending or self._task.done():
             return
         if self._queued and self._queued + size > self._limit:
@@ -99,10 +123,10 @@ class Outbox:
             while not self._ending or self._frames:
                 await self._waiting.wait()
                 while self._frames:
-                    frame = self._frames.popleft()
+                    size = self._size(self._frames[0])
                     async with asyncio.timeout(self._timeout):
-                        await self._channel.send(frame)
-                    self._queued -= frame_size(frame)
+                        await self._channel.send(self._frames.popleft())
+                    self._queued -= size
                     self._drained.set()
                 if not self._ending:
                     self._waiting.clear()
@@ -112,13 +136,20 @@ class Outbox:
             _logger.error("A frame could not be sent: %s", type(error).__name__)
             self._stuck()
 
+    def _size(self, frame: ServerFrame) -> int:
+        return frame_size(frame, as_text=self._as_text)
 
-def frame_size(frame: ServerFrame) -> int:
+
+def frame_size(frame: ServerFrame, *, as_text: bool = False) -> int:
     """Bytes that a frame counts for."""
     match frame:
         case Deliver(envelope=bytes(body)):
-            return FRAME_OVERHEAD + len(body)
+            return FRAME_OVERHEAD + _on_wire(len(body), as_text=as_text)
         case PresenceReport(states):
             return FRAME_OVERHEAD + sum(len(user_id) + _STATE_OVERHEAD for user_id in states)
         case _:
             return FRAME_OVERHEAD
+
+
+def _on_wire(size: int, *, as_text: bool) -> int:
+    return (4 * size + 2) // 3 if as_text else size

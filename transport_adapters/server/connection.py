@@ -22,6 +22,8 @@ from transport_adapters.frames import (
     Error,
     ErrorCode,
     Hello,
+    Ping,
+    Pong,
     Presence,
     Refresh,
     Send,
@@ -32,9 +34,10 @@ from transport_adapters.frames import (
     parse_client_frame,
 )
 from transport_adapters.server.bus import Bus
-from transport_adapters.server.channel import FRAME_OVERHEAD, Channel, Outbox
+from transport_adapters.server.channel import FRAME_OVERHEAD, Bounds, Carriage, Channel, Outbox
 from transport_adapters.server.credential import Authority, Credential, Expiry
 from transport_adapters.server.delivery import Delivery, Source
+from transport_adapters.server.heartbeat import Beat, Heartbeat, Liveness
 from transport_adapters.server.intake import BATCH, FAULTS, Client, Intake
 from transport_adapters.server.lanes import Budget
 from transport_adapters.server.mailbox import Mailbox
@@ -70,10 +73,16 @@ class Relaying(Authority, Protocol):
 class Connection:
     """Made by `Relay.connect`. An endpoint calls `receive` and `disconnected`; neither waits, neither raises."""
 
-    def __init__(self, relay: Relaying, channel: Channel) -> None:
+    def __init__(self, relay: Relaying, channel: Channel, carriage: Carriage) -> None:
         self._relay = relay
         settings = relay.settings
-        self._outbox = Outbox(channel, settings.max_queued, settings.send_timeout, self._stuck)
+        is_polled = carriage.liveness is Liveness.POLLED
+        patience = settings.silence_timeout if is_polled else settings.send_timeout
+        bounds = Bounds(settings.max_queued - carriage.held, patience, carriage.as_text)
+        self._outbox = Outbox(channel, bounds, self._stuck)
+        self._liveness = carriage.liveness
+        beat = Beat(None if is_polled else settings.ping_interval, settings.silence_timeout)
+        self._heartbeat = Heartbeat(beat, self._ping, self._silent)
         self._credential = Credential(relay, Expiry(self._expired, self._overdue))
         self._deadline = asyncio.get_running_loop().call_later(settings.hello_timeout, self._no_hello)
         self._frames: deque[ClientFrame] = deque()
@@ -114,12 +123,13 @@ class Connection:
             self._fault(Error(code, "hello comes first, and once"))
         elif isinstance(frame, Credit) and self._delivery is not None:
             self._delivery.grant(frame.messages, frame.bytes)
-        else:
+        elif not isinstance(frame, Pong):
             self._queue(frame)
 
     def alive(self) -> None:
         """Note a sign of life: a frame, or the transport's own heartbeat, which the endpoint sees."""
         self.seen_at = self._relay.now()
+        self._heartbeat.heard()
 
     def disconnected(self) -> None:
         """The transport is gone."""
@@ -173,6 +183,8 @@ class Connection:
             case Presence() | Watch() | Typing():
                 if self._attendance is not None:
                     await self._attendance.take(frame)
+            case Pong():
+                pass
             case Send() | Ack():
                 return await self._take()
             case _:
@@ -228,6 +240,8 @@ class Connection:
         source = Source(relay.database, relay.mailbox.sql, relay.now, state.inbox_id, state.epoch)
         self._delivery = Delivery(source, self._outbox, Budget(hello.credit_messages, hello.credit_bytes))
         self._tasks += [asyncio.create_task(self._deliver(self._delivery)), asyncio.create_task(self._recheck())]
+        if self._liveness is not Liveness.OWN:
+            self._tasks.append(asyncio.create_task(self._heartbeat.run()))
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
@@ -287,7 +301,13 @@ class Connection:
         self.end(ErrorCode.TOKEN_EXPIRED, CloseCode.TOKEN_EXPIRED, "no fresh token came")
 
     def _no_hello(self) -> None:
-        self.end(ErrorCode.HELLO_TIMEOUT, CloseCode.HELLO_TIMEOUT, "no hello came")
+        self.end(ErrorCode.HELLO_TIMEOUT, CloseCode.TIMEOUT, "no hello came")
+
+    def _ping(self) -> None:
+        self._outbox.put(Ping())
+
+    def _silent(self) -> None:
+        self.end(ErrorCode.SILENT, CloseCode.TIMEOUT, "no sign of life came")
 
     def _stuck(self) -> None:
         self.end(ErrorCode.SLOW_CONSUMER, CloseCode.TOO_FAST_OR_SLOW, "the client does not read")

@@ -228,7 +228,7 @@ class RawSocket:
         """Cut the socket if it carries nothing, and carried nothing when last looked at."""
         is_idle = self._is_idle()
         if is_idle and self._was_idle:
-            self.cut(CloseCode.HELLO_TIMEOUT)
+            self.cut(CloseCode.TIMEOUT)
             return
         self._was_idle = is_idle
         self._look = self._loop.call_later(self._patience, self._look_again)

@@ -10,14 +10,14 @@ import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, assert_never, final
 
 import sqlalchemy
 
 from e2ee.wire.identifiers import DeviceAddress, UserId
 from transport_adapters.frames import CloseCode, ErrorCode, Hello, InstanceId
-from transport_adapters.server.bus import Bus, LocalBus
-from transport_adapters.server.channel import Channel
+from transport_adapters.server.bus import Admitted, Bus, Cut, LocalBus, NodeNews, Resumed
+from transport_adapters.server.channel import DEFAULT_CARRIAGE, Carriage, Channel
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.intake import Intake, Ports
 from transport_adapters.server.mailbox import Mailbox
@@ -34,6 +34,8 @@ class _Live(NamedTuple):
     connection: Connection
     instance: InstanceId
     number: int
+    at: int
+    """When it said `hello`, Unix milliseconds."""
 
 
 @final
@@ -71,9 +73,11 @@ class Relay:
         self._background: set[asyncio.Task[Any]] = set()
         self._housekeeping: asyncio.Task[None] | None = None
         self._draining = False
+        self.bus.subscribe_nodes(self._hear)
 
     async def start(self) -> None:
-        """Begin housekeeping and presence. Idempotent."""
+        """Begin housekeeping and presence, and to hear other nodes. Idempotent."""
+        await self.bus.start()
         self.presence.start()
         if self._housekeeping is None:
             self._housekeeping = asyncio.create_task(self._keep_house())
@@ -95,20 +99,25 @@ class Relay:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._housekeeping
             self._housekeeping = None
+        await self.bus.close()
 
-    def connect(self, channel: Channel) -> Connection:
+    def connect(self, channel: Channel, carriage: Carriage = DEFAULT_CARRIAGE) -> Connection:
         """Take in a new connection of an endpoint; it has to send `hello` soon."""
-        connection = Connection(self, channel)
+        connection = Connection(self, channel, carriage)
         self._connections.add(connection)
         if self._draining:
             connection.end(ErrorCode.DRAINING, CloseCode.DRAINING, "the server is going down; reconnect")
         return connection
 
     def cut(self, target: DeviceAddress | UserId, code: ErrorCode = ErrorCode.DEVICE_REVOKED) -> None:
-        """End the connections of a device, or of all of a user's devices, at once.
+        """End the connections of a device, or of all of a user's devices, at once and on every node.
 
         `code` says why: `device_revoked` for good, `token_invalid` if only the login ended.
         """
+        self._cut(target, code)
+        self.bus.publish_to_nodes(Cut(target, code))
+
+    def _cut(self, target: DeviceAddress | UserId, code: ErrorCode) -> None:
         close_code = CloseCode.REVOKED if code is ErrorCode.DEVICE_REVOKED else CloseCode.TOKEN_EXPIRED
         self.cuts += 1
         for address, live in list(self._live.items()):
@@ -130,9 +139,41 @@ class Relay:
             if before.instance == hello.instance and hello.connection <= before.number:
                 return False
             before.connection.end(ErrorCode.REPLACED, CloseCode.REPLACED, "another connection took over")
-        self._live[address] = _Live(connection, hello.instance, hello.connection)
+        live = _Live(connection, hello.instance, hello.connection, self.now())
+        self._live[address] = live
         self._addresses[connection] = address
+        self._announce(address, live)
         return True
+
+    def _announce(self, address: DeviceAddress, live: _Live) -> None:
+        self.bus.publish_to_nodes(Admitted(address, live.instance, live.number, live.at))
+
+    def _hear(self, news: NodeNews) -> None:
+        match news:
+            case Cut(target, code):
+                self._cut(target, code)
+            case Admitted():
+                self._compare(news)
+            case Resumed():
+                # Each node may have let the same device in while they could not hear each other.
+                for address, live in self._live.items():
+                    self._announce(address, live)
+            case _:
+                assert_never(news)
+
+    def _compare(self, other: Admitted) -> None:
+        """End our connection of a device if the one that another node has is newer; else say that ours is."""
+        live = self._live.get(other.address)
+        if live is None:
+            return
+        theirs, ours = (other.at, other.instance.raw), (live.at, live.instance.raw)
+        if live.instance == other.instance:
+            theirs, ours = (other.number, b""), (live.number, b"")
+        # Of two alike, which no honest client makes, both end: else each node would answer the other for ever.
+        if theirs >= ours:
+            live.connection.end(ErrorCode.REPLACED, CloseCode.REPLACED, "another connection took over")
+        else:
+            self._announce(other.address, live)
 
     def forget(self, connection: Connection) -> None:
         """Drop an ended connection. A displaced one was dropped before the newer one was admitted."""

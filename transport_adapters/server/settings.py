@@ -49,8 +49,11 @@ class RelaySettings:
     send_timeout: float = 10.0
     close_timeout: float = 2.0
     """For the last frames of a connection that the relay ends."""
-    max_queued: int = 224 * KIB
-    """Frames waiting for one connection's transport, which may itself hold 32 KiB more."""
+    max_queued: int = 256 * KIB
+    """Frames waiting for one connection, with what its transport may hold of them (`Carriage.held`)."""
+    ping_interval: float = 15.0
+    silence_timeout: float = 40.0
+    """Without a sign of life, on transports that have no heartbeat of their own."""
     max_inbound_frames: int = 256
     max_inbound_bytes: int = 2 * MIB
     """What one client may have sent and not yet seen answered."""

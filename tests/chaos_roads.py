@@ -1,0 +1,131 @@
+"""Every transport by its name, on a road that can be made bad: the one table of tests that are for all of them.
+
+Owns: how each transport's client is made, what a fault is on a road through a proxy and on one within this process.
+Does not know about: who travels, when a fault comes.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from tests.chaos_proxy import Admission, ChaosProxy, Weather, running
+from transport_adapters.base import Cursor, EnvelopeTransport
+from transport_adapters.link import LinkOptions, Receiver
+from transport_adapters.memory import MemoryChannel, MemoryRelay, MemoryTransport, RelayConnection
+from transport_adapters.socketio import SocketIoOptions, SocketIoTransport
+from transport_adapters.websocket import WebSocketOptions, WebSocketTransport
+
+TokenSource = Callable[[], Awaitable[str]]
+CursorSource = Callable[[], Awaitable[Cursor]]
+Client = Callable[[str, TokenSource, CursorSource, LinkOptions], EnvelopeTransport]
+
+
+def _socketio(url: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
+    return SocketIoTransport(url, token=token, cursor=cursor, options=SocketIoOptions(link=options))
+
+
+def _websocket(url: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
+    return WebSocketTransport(url, token=token, cursor=cursor, options=WebSocketOptions(link=options))
+
+
+NETWORKED: Final[dict[str, Client]] = {"socketio": _socketio, "websocket": _websocket}
+"""Transports over TCP. Add a line, and every test of faults has it."""
+MEMORY: Final = "memory"
+TRANSPORTS: Final = (MEMORY, *NETWORKED)
+
+
+class Road(Protocol):
+    """One party's way to the server over one transport."""
+
+    weather: Weather
+    admission: Admission
+
+    def transport(self, server: str, *, token: TokenSource, cursor: CursorSource) -> EnvelopeTransport:
+        """Make this party's transport (a `TransportFactory`)."""
+        ...
+
+    def cut(self) -> None:
+        """End all connections in good order."""
+        ...
+
+    def reset(self) -> None:
+        """End all connections at once."""
+        ...
+
+    def half_open(self) -> None:
+        """Swallow everything on the connections there are."""
+        ...
+
+    def heal(self) -> None:
+        """Be a good road again."""
+        ...
+
+
+class NetworkRoad(ChaosProxy):
+    """A road through a proxy; the key server is reached without it."""
+
+    def __init__(self, port: int, seed: object, name: str, options: LinkOptions) -> None:
+        super().__init__(port, seed)
+        self._client, self._options = NETWORKED[name], options
+
+    def transport(self, _server: str, *, token: TokenSource, cursor: CursorSource) -> EnvelopeTransport:
+        return self._client(self.url(), token, cursor, self._options)
+
+
+@dataclass(eq=False)
+class MemoryRoad:
+    """A road within this process. It has no weather, and nothing on it is half-open: no heartbeat would find out."""
+
+    relay: MemoryRelay
+    options: LinkOptions
+    weather: Weather = field(default_factory=Weather)
+    admission: Admission = Admission.OPEN
+    _ends: list[tuple[RelayConnection, Receiver]] = field(default_factory=list)
+
+    def transport(self, _server: str, *, token: TokenSource, cursor: CursorSource) -> EnvelopeTransport:
+        return MemoryTransport(self, token=token, cursor=cursor, options=self.options)
+
+    def connect(self, channel: MemoryChannel) -> RelayConnection:
+        """Be the relay that the transport sees."""
+        if self.admission is Admission.REFUSED:
+            raise OSError("refused")
+        if self.admission is Admission.SWALLOWED:
+            return Abyss()
+        connection = self.relay.connect(channel)
+        self._ends.append((connection, channel._receiver))
+        return connection
+
+    def cut(self) -> None:
+        ends, self._ends = self._ends, []
+        for connection, receiver in ends:
+            connection.disconnected()
+            receiver.lost()
+
+    reset = half_open = cut
+
+    def heal(self) -> None:
+        self.weather, self.admission = Weather(), Admission.OPEN
+
+
+class Abyss:
+    """A relay that takes everything and says nothing."""
+
+    def receive(self, event: object, fields: object) -> None:
+        pass
+
+    def disconnected(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def road(
+    name: str, port: int, relay: MemoryRelay | None, options: LinkOptions, seed: object = 0
+) -> AsyncIterator[Road]:
+    """Open a road to a server on a port; the one within this process leads to `relay`."""
+    if name == MEMORY:
+        assert relay is not None
+        yield MemoryRoad(relay, options)
+    else:
+        async with running(NetworkRoad(port, seed, name, options)) as opened:
+            yield opened

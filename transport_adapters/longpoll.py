@@ -1,0 +1,99 @@
+"""Long-polling, client side.
+
+Owns: one poll after the other.
+Does not know about: requests (http_wire.py), what frames mean. Without asyncio: longpoll_sync.py.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, final
+
+from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
+from transport_adapters.frames import ClientFrame, Hello
+from transport_adapters.http_wire import HttpOptions, Requests, Uplink
+from transport_adapters.link import CursorSource, Link, Receiver, TokenSource, require_secure
+from transport_adapters.text import encode_frame
+
+HOLD: Final = 15.0
+"""Seconds that the server shall hold a poll when there is nothing; it holds none longer."""
+
+
+@final
+class LongPollTransport:
+    """Implements `EnvelopeTransport` over requests that are held until there is something.
+
+    Raises:
+        InsecureUrlError: a plaintext URL to a host that is not loopback.
+        ValueError: not a URL.
+    """
+
+    def __init__(
+        self, url: str, *, token: TokenSource, cursor: CursorSource, options: HttpOptions | None = None
+    ) -> None:
+        require_secure(url)
+        self._url = url
+        self._options = options or HttpOptions()
+        self._link = Link(self._dial, token, cursor, self._options.link)
+
+    @property
+    def link(self) -> Link:
+        """See `Linked`."""
+        return self._link
+
+    async def send(self, outgoing: Outgoing) -> SendResult:
+        return await self._link.send(outgoing)
+
+    def receive(self) -> AsyncIterator[Incoming]:
+        return self._link.receive()
+
+    async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
+        await self._link.ack(epoch, ranges)
+
+    async def signal(self, signal: Signal) -> None:
+        await self._link.signal(signal)
+
+    async def aclose(self) -> None:
+        await self._link.aclose()
+
+    async def _dial(self, receiver: Receiver) -> "_LongPollWire":
+        return _LongPollWire(self._url, self._options, receiver)
+
+
+@final
+class _LongPollWire:
+    """One connection. The first poll brings `hello`, and its reply the connection's id."""
+
+    def __init__(self, url: str, options: HttpOptions, receiver: Receiver) -> None:
+        self._requests = Requests(url, options, receiver)
+        self._uplink = Uplink(self._requests, receiver)
+        self._receiver = receiver
+        self._polling: asyncio.Task[None] | None = None
+
+    async def write(self, frame: ClientFrame) -> None:
+        if isinstance(frame, Hello):
+            self._requests.token = frame.token
+            self._polling = asyncio.create_task(self._poll(frame))
+        else:
+            self._uplink.put(frame)
+
+    async def close(self) -> None:
+        self._uplink.stop()
+        if self._polling is not None:
+            is_alive = not self._polling.done()
+            self._polling.cancel()
+            await asyncio.wait([self._polling])
+            if is_alive:
+                # The server would wait for the next poll.
+                await self._requests.leave()
+        await self._requests.close()
+
+    async def _poll(self, hello: Hello) -> None:
+        """Poll until something fails. A reply comes within `HOLD`: a poll that takes much longer is given up."""
+        try:
+            await self._requests.post("/poll", [encode_frame(hello)], HOLD)
+            while self._requests.connection:
+                await self._requests.post("/poll", [], HOLD)
+        except OSError:
+            pass
+        finally:
+            self._receiver.lost()
