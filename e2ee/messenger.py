@@ -14,42 +14,32 @@ It performs no I/O but on its store, so it works the same under asyncio, in thre
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import NamedTuple, final
+from typing import final
 
-from e2ee import healing, prekey_supply, receiving, rollback, sending, tending
+from e2ee import healing, prekey_supply, receiving, reception, retention, rollback, sending, status, tending
 from e2ee.account import Account
 from e2ee.contact_book import ContactBook
 from e2ee.errors import (
     AccountKeyChangedError,
     DeviceListForkError,
     DeviceListStaleError,
-    DuplicateMessageError,
     E2EEError,
     ProtocolError,
     SessionNotFoundError,
     TrustError,
 )
-from e2ee.limits import (
-    CALL_TTL_SECONDS,
-    LATE_ENVELOPE_MS,
-    MAX_TIMESTAMP,
-    MAX_TTL_SECONDS,
-    OUTBOX_LIFETIME_MS,
-    PENDING_TRUST_MS,
-    SECOND_MS,
-    SENT_CONTENT_MS,
-)
+from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
 from e2ee.notices import Notice, StoreRolledBack
-from e2ee.ports import Store, Table, Transaction
+from e2ee.ports import Store, Table
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
+from e2ee.reception import DeliveryPosition, Outcome, Reception
 from e2ee.rollback import RelayStatement
 from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
-from e2ee.stores import healing_records, message_records, records, sent_records, session_records, trust_records
+from e2ee.status import Status
+from e2ee.stores import healing_records, message_records, records, session_records, trust_records
 from e2ee.stores.message_records import InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
@@ -61,19 +51,14 @@ from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import ConversationId, DeviceAddress, EnvelopeId, MessageId, PreKeyId, UserId
 from e2ee.wire.prekey_bundle import PreKeyBundle
 
+# fmt: off
+__all__ = ["DEFAULT_TTL", "Clock", "DeliveryPosition", "Messenger", "Outcome", "Reception", "Status", "system_clock"]
+# fmt: on
+
 DEFAULT_TTL = MAX_TTL_SECONDS
 _DEFAULT_CONVERSATION = ConversationId("")
 _ASSERTION_COUNTER = b"assertion"
 _REGISTERED = b"registered"
-_KEPT_FOR_LATE_ENVELOPES = (
-    Table.BODY_HASHES,
-    Table.MESSAGE_IDS,
-    Table.UNREADABLE,
-    Table.SENT,
-    Table.RESENDS,
-    Table.HEALING,
-    Table.DROPPED,
-)
 
 Clock = Callable[[], int]
 """Returns Unix milliseconds."""
@@ -82,63 +67,6 @@ Clock = Callable[[], int]
 def system_clock() -> int:
     """Return the system's time in Unix milliseconds."""
     return time.time_ns() // 1_000_000
-
-
-class DeliveryPosition(NamedTuple):
-    """Where the relay's inbox held an envelope; committed together with what the envelope caused."""
-
-    epoch: int
-    seq: int
-
-
-@final
-class Outcome(Enum):
-    """What became of a received envelope. In every case it may be acknowledged."""
-
-    STORED = "stored"
-    """An inbound row waits for the application."""
-    CONSUMED = "consumed"
-    """It authenticated and holds nothing for the application, or a message that it has already seen."""
-    DUPLICATE = "duplicate"
-    """The same ciphertext was committed before."""
-    WAITING_FOR_TRUST = "waiting for trust"
-    """Sent under a changed account key; kept as ciphertext until a human decides."""
-    UNREADABLE = "unreadable"
-    """Refused; recorded, and nothing else changed."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Reception:
-    """The result of `Messenger.receive`."""
-
-    outcome: Outcome
-    sender: DeviceAddress | None
-    """The envelope's claim; proven only for STORED and CONSUMED."""
-    envelope_id: EnvelopeId | None
-    number: int | None = None
-    """Of the inbound row, for STORED."""
-    error: E2EEError | None = None
-    """Why, for WAITING_FOR_TRUST and UNREADABLE."""
-    notices: tuple[Notice, ...] = ()
-    tend: bool = False
-    """Whether something may be due by itself now: call `Messenger.tend`, at once or when more has come in."""
-    call: CallSignal | None = None
-    """A signal of a call between `sender` and this user, proven. It is not stored: act on it now."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Counts for people and for monitoring."""
-
-    address: DeviceAddress
-    contacts: int
-    sessions: int
-    skipped_keys: int
-    outbox: int
-    inbound: int
-    unreadable: int
 
 
 @final
@@ -298,11 +226,9 @@ class Messenger:
             kept = trust_records.kept_envelopes(tx, user_id)
         receptions = []
         for envelope in kept:
-            reception = self.receive(envelope.encode())
-            if reception.outcome is not Outcome.WAITING_FOR_TRUST:
-                with self._store.write() as tx:
-                    trust_records.forget_envelope(tx, envelope)
-                receptions.append(reception)
+            received = self._receive(envelope, None, kept=True)
+            if received.outcome is not Outcome.WAITING_FOR_TRUST:
+                receptions.append(received)
         return receptions
 
     def missing_sessions(self, user_id: UserId) -> tuple[DeviceAddress, ...]:
@@ -423,17 +349,10 @@ class Messenger:
         try:
             envelope = Envelope.decode(encoded)
         except ProtocolError as error:
-            self._commit_position(position)
-            return Reception(Outcome.UNREADABLE, None, None, error=error)
-        try:
             with self._store.write() as tx:
-                number, notices, tend, call = receiving.receive(tx, self._receiver(), envelope)
-                _commit_position(tx, position)
-        except (ProtocolError, TrustError, SessionNotFoundError) as error:
-            return self._refuse(envelope, error, position)
-        outcome = Outcome.CONSUMED if number is None else Outcome.STORED
-        known = outcome, envelope.sender, envelope.envelope_id, number
-        return Reception(*known, notices=notices, tend=tend, call=call)
+                reception.commit_position(tx, position)
+            return Reception(Outcome.UNREADABLE, None, None, error=error)
+        return self._receive(envelope, position, kept=False)
 
     def note_dropped(self, position: DeliveryPosition, sender: DeviceAddress | None = None) -> None:
         """Commit the position of an envelope that expired at the relay, and whose it was, as the relay says."""
@@ -441,7 +360,7 @@ class Messenger:
             known = message_records.is_committed(tx, position.epoch, position.seq)
             if sender is not None and not known and records.load_contact(tx, sender.user_id) is not None:
                 healing_records.count_dropped(tx, sender, self._clock())
-            _commit_position(tx, position)
+            reception.commit_position(tx, position)
 
     def inbound(self, limit: int | None = None) -> list[InboundMessage]:
         """Return decrypted contents that the application has not confirmed, in the order of their arrival."""
@@ -481,7 +400,7 @@ class Messenger:
         and when the time is up that the result names.
         """
         with self._store.write() as tx:
-            self._forget_contents(tx)
+            retention.forget_contents(tx, self._clock(), self._keeps_contents)
             return tending.tend(tx, self._sender())
 
     # --- housekeeping ----------------------------------------------------------------------------------------
@@ -493,49 +412,25 @@ class Messenger:
         What was said so long ago is forgotten, too. Call it at the start and now and then, whether or not there is a
         connection.
         """
-        deadline = self._clock() - OUTBOX_LIFETIME_MS
         with self._store.write() as tx:
-            self._forget_contents(tx)
-            queued = message_records.outbox(tx)
-            given_up = [entry for entry in queued if entry.created_at < deadline or _is_over(entry, self._clock())]
-            for entry in given_up:
-                message_records.remove_outbox(tx, entry.envelope_id)
-        return given_up
+            retention.forget_contents(tx, self._clock(), self._keeps_contents)
+            return retention.expire_outbox(tx, self._clock())
 
     def prune(self) -> None:
         """Delete what no late envelope can need any more.
 
         Call it only after the inbox was drained once since coming online: what it deletes could still decrypt.
         """
-        now = self._clock()
         with self._store.write() as tx:
-            for table in _KEPT_FOR_LATE_ENVELOPES:
-                tx.delete_before(table, now - LATE_ENVELOPE_MS)
-            self._forget_contents(tx)
-            tx.delete_before(Table.PENDING_TRUST, now - PENDING_TRUST_MS)
-            session_records.delete_superseded(tx, now)
-            session_records.evict_old_skipped(tx, now)
-            session_records.forget_closed_chains(tx, now)
-            prekey_supply.retire(tx, now)
+            retention.forget_contents(tx, self._clock(), self._keeps_contents)
+            retention.prune(tx, self._clock())
 
     def status(self) -> Status:
         """Count what the store holds."""
         with self._store.read() as tx:
-            return Status(
-                address=self.address,
-                contacts=tx.count(Table.CONTACTS),
-                sessions=tx.count(Table.SESSIONS),
-                skipped_keys=tx.count(Table.SKIPPED_KEYS),
-                outbox=tx.count(Table.OUTBOX),
-                inbound=tx.count(Table.INBOUND),
-                unreadable=tx.count(Table.UNREADABLE),
-            )
+            return status.of(tx, self.address)
 
     # --- inside ----------------------------------------------------------------------------------------------
-
-    def _forget_contents(self, tx: Transaction) -> None:
-        """Forget what was said too long ago to be said again. Nothing that the server does or omits puts this off."""
-        sent_records.forget_contents(tx, self._clock() - SENT_CONTENT_MS if self._keeps_contents else MAX_TIMESTAMP)
 
     def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> None:
         try:
@@ -557,42 +452,29 @@ class Messenger:
         with self._store.read() as tx:
             raise changed_key_error(tx, contact)
 
+    def _receive(self, envelope: Envelope, position: DeliveryPosition | None, *, kept: bool) -> Reception:
+        """Receive an envelope; one that was `kept` until a person decided is kept no longer if that was enough."""
+        try:
+            with self._store.write() as tx:
+                number, notices, tend, call = receiving.receive(tx, self._receiver(), envelope)
+                reception.commit_position(tx, position)
+                if kept:
+                    trust_records.forget_envelope(tx, envelope)
+        except (ProtocolError, TrustError, SessionNotFoundError) as error:
+            return self._refuse(envelope, error, position, kept)
+        outcome = Outcome.CONSUMED if number is None else Outcome.STORED
+        known = outcome, envelope.sender, envelope.envelope_id, number
+        return Reception(*known, notices=notices, tend=tend, call=call)
+
+    def _refuse(self, envelope: Envelope, error: E2EEError, position: DeliveryPosition | None, kept: bool) -> Reception:
+        with self._store.write() as tx:
+            refused = reception.refuse(tx, envelope, error, position, self._clock())
+            if kept and refused.outcome is not Outcome.WAITING_FOR_TRUST:
+                trust_records.forget_envelope(tx, envelope)
+            return refused
+
     def _sender(self) -> Sender:
         return Sender(self._account, self._clock(), self._rng, self._keeps_contents, self._may_send)
 
     def _receiver(self) -> receiving.Receiver:
         return receiving.Receiver(self._account, self._clock(), self._encapsulate)
-
-    def _commit_position(self, position: DeliveryPosition | None) -> None:
-        with self._store.write() as tx:
-            _commit_position(tx, position)
-
-    def _refuse(self, envelope: Envelope, error: E2EEError, position: DeliveryPosition | None) -> Reception:
-        """Commit that an envelope was refused, so that acknowledging it loses no record of it."""
-        outcome, tend = Outcome.UNREADABLE, False
-        with self._store.write() as tx:
-            now = self._clock()
-            if isinstance(error, DuplicateMessageError):
-                outcome = Outcome.DUPLICATE
-            elif isinstance(error, AccountKeyChangedError) and trust_records.keep_envelope(tx, envelope, now):
-                outcome = Outcome.WAITING_FOR_TRUST
-            else:
-                message_records.remember_unreadable(tx, envelope, error.code, now)
-                tend = healing.note_unreadable(tx, envelope, error, now)
-            if isinstance(error, DeviceListForkError):
-                mark_forked(tx, envelope.sender.user_id)
-            _commit_position(tx, position)
-        return Reception(outcome, envelope.sender, envelope.envelope_id, error=error, tend=tend)
-
-
-def _is_over(entry: OutboxEntry, now: int) -> bool:
-    """Say whether an envelope was about something that has passed by now, such as a call."""
-    if now <= entry.created_at:
-        return False
-    envelope = Envelope.decode(entry.envelope)
-    return envelope.lane is Lane.CONTROL and entry.created_at + envelope.ttl * SECOND_MS < now
-
-
-def _commit_position(tx: Transaction, position: DeliveryPosition | None) -> None:
-    if position is not None:
-        message_records.commit_delivery(tx, position.epoch, position.seq)

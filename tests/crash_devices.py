@@ -144,11 +144,11 @@ class Deaths:
 
 
 def live(act: Callable[[Store], object], path: Path, moment: Moment, record: int) -> NoReturn:
-    """Open the store and act. Nothing may escape: this process would go on telling the story."""
+    """Open the store and act; end the process, one way or the other."""
     code = SURVIVED
     try:
         act(DeadlyStore(SqliteStore.open(path, key=KEY), moment, record))
-    except BaseException:  # noqa: BLE001
+    except BaseException:  # noqa: BLE001 - nothing may escape: this process would go on telling the story
         traceback.print_exc()
         code = FAILED
     finally:

@@ -12,7 +12,7 @@ import ctypes
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_void_p
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 _FULL: Final = 13
 _IOERR_READ, _IOERR_WRITE, _IOERR_FSYNC, _IOERR_TRUNCATE = (10 | kind << 8 for kind in (1, 3, 4, 6))
@@ -151,7 +151,7 @@ class FailingDisk:
                 return _IOERR_FSYNC
             return int(real.sync(file, flags))
 
-        table: Any = _IoMethods.from_buffer_copy(real)
+        table = _IoMethods.from_buffer_copy(real)
         table.read, table.write = _Transfer(read), _Transfer(write)
         table.truncate, table.sync = _Truncate(truncate), _Sync(sync)
-        return table  # type: ignore[no-any-return]
+        return table

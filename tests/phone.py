@@ -201,9 +201,9 @@ class Phone:
             sent = Sent(message.sender, self.address, str(decode_application(content.body)))
             assert self.books.sent[message_id] == sent
             assert message_id not in self.confirmed, "shown twice"
+            self.books.shown.add(message_id)
             self.device.messenger.confirm(message.number)
             self.confirmed |= {message_id}
-            self.books.shown.add(message_id)
 
     # --- what goes wrong -------------------------------------------------------------------------------------
 

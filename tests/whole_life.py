@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from e2ee.account import PreKeyKind
-from e2ee.errors import DeviceListForkError, E2EEError
+from e2ee.errors import AccountKeyChangedError, DeviceListForkError, E2EEError
 from e2ee.limits import DAY_MS, LATE_ENVELOPE_MS, OUTBOX_LIFETIME_MS, PQ_ANSWER_MS
 from e2ee.messenger import DeliveryPosition
 from e2ee.ports import Table
@@ -24,7 +24,7 @@ from e2ee.rollback import RelayStatement
 from e2ee.stores import records
 from e2ee.stores.message_records import OutboxEntry
 from e2ee.stores.sqlite import SqliteStore
-from e2ee.wire.content import ContentKind, ReceiptType
+from e2ee.wire.content import ContentKind, ReceiptType, decode_application
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import MessageId, PreKeyId
 from e2ee.wire.prekey_bundle import KemPreKey, OneTimePreKey, SignedPreKey
@@ -136,6 +136,7 @@ class Story:
         yield from self._post_quantum_epochs()
         yield from self._lost_session()
         yield from self._refusals()
+        yield from self._changed_account_key()
         yield from self._rollback()
         yield from self._housekeeping()
         for sender, recipient in ((self.alice, self.bob), (self.bob, self.alice)):
@@ -247,6 +248,29 @@ class Story:
         contact = bob.messenger.contact(mallory.user_id)
         assert contact is not None
         assert contact.forked
+
+    def _changed_account_key(self) -> Acts:
+        """Dave lost everything and writes under a new key: what he says waits until Bob has decided."""
+        bob, world = self.bob, self.world
+        before = world.device("dave", one_time_prekeys=False)
+        bob.meet(before)
+        again = world.device("dave", one_time_prekeys=False, listed=False)
+        last, first = (each.messenger.own_device_list().content for each in (before, again))
+        follows = replace(first, seq=last.seq + 1, previous_hash=last.hash())
+        renewed = again.messenger.account.sign_device_list(follows)
+        with again.store.write() as tx:
+            records.save_own_device_list(tx, renewed)
+        yield act(bob, "receive", again.encrypt(bob, "my phone was stolen"), self._next_position(bob))
+        assert again.user_id in bob.messenger.waiting_for_trust()
+        yield Act(bob, "learn_device_lists", (again.user_id, [renewed.signed]), raises=AccountKeyChangedError)
+        change = bob.messenger.contact_book.change(again.user_id)
+        assert change is not None
+        bob.messenger.contact_book.accept_change(again.user_id, change.new_safety_number)
+        yield act(bob, "reconsider", again.user_id)
+        assert again.user_id not in bob.messenger.waiting_for_trust()
+        (row,) = bob.messenger.inbound()
+        assert decode_application(row.content.body) == "my phone was stolen"
+        yield act(bob, "confirm", row.number)
 
     def _rollback(self) -> Acts:
         """The relay remembers more of Alice than her store: what waits is encrypted anew."""

@@ -36,6 +36,8 @@ PAGES: Final = (
         "hands in what it says it lacks.",
         (
             Selection("e2ee.messenger"),
+            Selection("e2ee.reception", "DeliveryPosition Outcome Reception"),
+            Selection("e2ee.status", "Status"),
             Selection("e2ee.sending", "Draft Queued"),
             Selection("e2ee.prekey_supply", "ServerCounts PreKeyPublication"),
             Selection("e2ee.stores.message_records", "OutboxEntry InboundMessage"),

@@ -1,10 +1,13 @@
 """Attacks on prekeys: reused ids, foreign signatures, swapped kinds, spent keys offered again."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from e2ee.limits import DAY_MS
 from e2ee.primitives.kdf import sha256
@@ -13,6 +16,9 @@ from e2ee.wire.identifiers import PreKeyId
 from e2ee.wire.prekey_bundle import KemPreKey, KemPreKeyKind, OneTimePreKey, SignedPreKey
 from keyserver.client import KeyServerRefusedError, PreKeyConflictError, PreKeyCounts, PreKeyUpload
 from keyserver.housekeeping import clean
+from keyserver.repository.prekeys import claim_one_time_prekey
+from keyserver.tables import PreKeyKind
+from tests.databases import on_postgresql  # noqa: F401 - a fixture
 from tests.keyserver_world import World, world
 
 
@@ -176,3 +182,45 @@ async def test_draining_a_users_one_time_prekeys_is_slowed_and_leaves_the_user_r
         assert (await bobs.prekey_counts()).one_time == 45
         _, alices = await server.join("alice")
         assert len((await alices.claim(bob.user.user_id, bytes(16))).bundles) == 1
+
+
+async def test_claims_at_the_same_moment_hand_out_each_one_time_prekey_once(server: World) -> None:
+    """Four people ask at once, each several times and each request twice, for more keys than there are."""
+    bob, bobs = await server.join("bob")
+    upload = bob.upload(10, 5)
+    await bobs.publish_prekeys(upload)
+    claimers = [(await server.join(name))[1] for name in ("alice", "carol", "dave", "erin")]
+    requests = [(claimers[number % 4], number.to_bytes(16, "big")) for number in range(16)] * 2
+    claims = await asyncio.gather(*(claimer.claim(bob.user.user_id, request) for claimer, request in requests))
+    assert claims[:16] == claims[16:], "the same request gets the same keys"
+    bundles = [claim.bundles[0] for claim in claims[:16]]
+    one_time = [each.one_time_prekey for each in bundles if each.one_time_prekey is not None]
+    kem = [each.kem_prekey for each in bundles if each.kem_prekey != upload.last_resort]
+    assert sorted(one_time, key=lambda each: each.prekey_id) == sorted(
+        upload.one_time_prekeys, key=lambda each: each.prekey_id
+    )
+    assert sorted(kem, key=lambda each: each.prekey_id) == sorted(
+        upload.one_time_kem_prekeys, key=lambda each: each.prekey_id
+    )
+
+
+@pytest.mark.usefixtures("on_postgresql")
+async def test_claims_that_have_not_committed_yet_hold_different_keys(tmp_path: Path) -> None:
+    """On a database with several writers, two transactions that pick at one moment must not pick the same."""
+    both_have_picked = threading.Barrier(2, timeout=10)
+    async with world(tmp_path) as server:
+        bob, bobs = await server.join("bob")
+        await bobs.publish_prekeys(bob.upload(2))
+
+        def claim(request: bytes) -> Callable[[Connection], PreKeyId | None]:
+            def work(connection: Connection) -> PreKeyId | None:
+                got = claim_one_time_prekey(connection, bob.address, PreKeyKind.ONE_TIME, request, server.clock())
+                both_have_picked.wait()
+                return got
+
+            return work
+
+        database = server.app.services.database
+        got = await asyncio.gather(*(database.write(claim(bytes([number]) * 16)) for number in range(2)))
+        assert len(set(got) - {None}) == 2
+        assert (await bobs.prekey_counts()).one_time == 0

@@ -5,18 +5,16 @@ import json
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
 from tests.contract.relay_world import PATIENT, FrameClient, eventually, within
-from tests.contract.socketio_site import Site, close_code, hello_fields, opened
+from tests.contract.socketio_fixtures import online_witness, open_site, patient_settings  # noqa: F401 - fixtures
+from tests.contract.socketio_site import Site, close_code, hello_fields
 from transport_adapters.frames import CloseCode, Hello, InstanceId
-from transport_adapters.server.settings import RelaySettings
 
 IMPATIENT = pytest.mark.parametrize("settings", [replace(PATIENT, hello_timeout=0.5)], ids=["impatient"])
 DEEP = 100_000
@@ -24,28 +22,9 @@ MOST_QUEUED = 256 * 1024
 
 
 @pytest.fixture
-def settings() -> RelaySettings:
-    return PATIENT
-
-
-@pytest.fixture
-async def site(tmp_path: Path, settings: RelaySettings) -> AsyncIterator[Site]:
-    async with opened(tmp_path, settings) as site:
-        yield site
-
-
-@pytest.fixture
 async def mallory(site: Site) -> ClientConnection:
     """A client with a token of its own, which said hello."""
     return await site.said_hello(await site.world.device("mallory"))
-
-
-@pytest.fixture
-async def witness(site: Site) -> FrameClient:
-    """Somebody else, who must not notice."""
-    client = FrameClient(site.world, await site.world.device("witness"))
-    await client.online()
-    return client
 
 
 async def error_code(connection: ClientConnection) -> str:
@@ -163,8 +142,7 @@ async def test_joining_and_leaving_again_and_again_leaves_nothing(site: Site, wi
         await connection.send("40/e2ee,")
         await connection.send("41/e2ee,")
     await connection.send("40/")
-    while str(await within(connection.recv())) == "" or connections(site) != 1:
-        pass
+    await eventually(lambda: connections(site) == 1)
     await witness.answered(witness.owner)
     await connection.close()
 

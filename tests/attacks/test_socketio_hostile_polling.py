@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,32 +13,14 @@ import websockets
 
 from e2ee.wire.identifiers import DeviceAddress
 from tests.contract.relay_world import PATIENT, FrameClient, eventually, within
-from tests.contract.socketio_site import Site, close_code, hello_fields, opened
+from tests.contract.socketio_fixtures import online_witness, open_site, patient_settings  # noqa: F401 - fixtures
+from tests.contract.socketio_site import Site, close_code, hello_fields
 from transport_adapters.frames import CloseCode, Sent
-from transport_adapters.server.settings import RelaySettings
 
 MOST_QUEUED = 256 * 1024
 MOST_PACKETS = 64
 IMPATIENT = pytest.mark.parametrize("settings", [replace(PATIENT, hello_timeout=0.5)], ids=["impatient"])
 STUCK = pytest.mark.parametrize("settings", [replace(PATIENT, send_timeout=0.5, close_timeout=0.1)], ids=["stuck"])
-
-
-@pytest.fixture
-def settings() -> RelaySettings:
-    return PATIENT
-
-
-@pytest.fixture
-async def site(tmp_path: Path, settings: RelaySettings) -> AsyncIterator[Site]:
-    async with opened(tmp_path, settings) as site:
-        yield site
-
-
-@pytest.fixture
-async def witness(site: Site) -> FrameClient:
-    client = FrameClient(site.world, await site.world.device("witness"))
-    await client.online()
-    return client
 
 
 class Poller:

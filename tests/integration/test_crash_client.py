@@ -41,7 +41,7 @@ _ZYGOTES = 3
 _OF_EACH_KIND = 10_000 if os.environ.get("E2EE_EVERY_STEP") else 1
 """The device's own commits die one by one in test_crash_devices.py; here it is about their order in a client."""
 KILLED = -SIGKILL
-HEALING = (("_refuse", 1), ("tend", 1), ("start_session", 1), ("tend", 2), ("receive", 1))
+HEALING = (("_refuse", 1), ("tend", 1), ("start_session", 1), ("tend", 2), ("_receive", 1))
 """The commits that lead from an unreadable envelope to its message: which method, and the how-manieth of it."""
 
 

@@ -4,7 +4,6 @@ Before, it has the faults that such chats have, and they are shown. After, the s
 ordinary conversations. test_existing_chat_private.py has what private ones do.
 """
 
-import asyncio
 import json
 import os
 import sys
@@ -22,8 +21,8 @@ from e2ee.cli.demo.search import search
 from examples.existing_chat.after import __main__ as after
 from examples.existing_chat.before import __main__ as before
 from examples.existing_chat.client import ChatClient, RefusedError
-from tests.cli_processes import PATIENCE_SECONDS, Desk, free_port
-from tests.contract.relay_world import within
+from tests.cli_processes import Desk, free_port
+from tests.contract.relay_world import eventually, within
 from tests.existing_chat import (
     PASSWORD,
     PLAIN,
@@ -69,9 +68,12 @@ async def conversation_as_ever(chat: Chat, stack: AsyncExitStack) -> list[Any]:
     await alice.emit("read", conversation=conversation, message=number)
     seen.append(await heard(bob))
     await bob.disconnect()
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while any(each["online"] for each in (await alice.conversations())[0]["members"] if each["name"] == "bob"):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+
+    async def bob_is_gone() -> bool:
+        members = (await alice.conversations())[0]["members"]
+        return not any(each["online"] for each in members if each["name"] == "bob")
+
+    await eventually(bob_is_gone)
     await alice.say(conversation, "x" * 100)
     seen += [await alice.history(conversation), await bob.conversations(), notifications(chat)]
 
@@ -223,11 +225,11 @@ class the_first_answer_lost:
         self._client, self._call, self._lost = client, client._call, False
 
     def __enter__(self) -> None:
-        self._client._call = self._lossy  # type: ignore[method-assign]
+        self._client._call = self._lossy  # type: ignore[method-assign]  # of this one object
 
     def __exit__(self, *_error: object) -> None:
         assert self._lost
-        self._client._call = self._call  # type: ignore[method-assign]
+        self._client._call = self._call  # type: ignore[method-assign]  # what it was
 
     async def _lossy(self, event: str, fields: dict[str, Any]) -> Any:
         answer = await self._call(event, fields)

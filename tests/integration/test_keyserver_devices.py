@@ -126,7 +126,7 @@ async def test_a_device_gets_tokens_by_signing_alone_until_its_login_ends(server
         asked += 1
         return await hosts_token()
 
-    device.host_token = counted  # type: ignore[method-assign]
+    device.host_token = counted  # type: ignore[method-assign]  # of this one object
     client = server.client(device)
     tokens = set()
     for _ in range(3):

@@ -96,8 +96,9 @@ async def test_two_who_call_each_other_at_once_have_one_call(world: ClientWorld)
     theirs = await rung(loser)
     assert (theirs.call_id, theirs.glare) == (winning.call_id, True)
     await theirs.accept()
-    for actor, call in ((alice, one), (bob, two)):
-        await actor.until(lambda call=call: call.state in (CallState.ACTIVE, CallState.ENDED))  # type: ignore[misc]
+    settled = CallState.ACTIVE, CallState.ENDED
+    await alice.until(lambda: one.state in settled)
+    await bob.until(lambda: two.state in settled)
     assert {one.end, two.end} == {None, CallEnd.GLARE}
 
 

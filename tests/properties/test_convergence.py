@@ -4,9 +4,12 @@ Invariant: once the network is honest again and devices do what is due by themse
 session, and whatever is said from then on arrives, once.
 """
 
+from collections.abc import Iterator
+
 import pytest
 
 from e2ee.limits import DAY_MS, HOUR_MS, MINUTE_MS
+from tests.decoded_once import decoded_once
 from tests.world import Device, Faults, Snapshot, World
 
 RUNS = 300
@@ -25,6 +28,12 @@ ACTIONS = (
     "forget",
     "wait",
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def records_are_decoded_once() -> Iterator[None]:
+    with decoded_once():
+        yield
 
 
 class Storm:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import Connection
 
 from e2ee.limits import DAY_MS, HOUR_MS
-from e2ee.wire.identifiers import UserId
+from e2ee.wire.identifiers import PreKeyId, UserId
 from e2ee.wire.prekey_bundle import KemPreKeyKind, OneTimePreKey, PreKeyBundle
 from keyserver.database import Database, database_url
 from keyserver.housekeeping import clean
@@ -92,8 +92,8 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: self.published)
     @rule(which=st.integers(0, 1000))
     def publish_other_bytes_under_a_used_id(self, which: int) -> None:
-        used = sorted(self.published)[which % len(self.published)]
-        clash = OneTimePreKey(used, self.bob.one_time_prekeys(1)[0].public_key)  # type: ignore[arg-type]
+        used = PreKeyId(sorted(self.published)[which % len(self.published)])
+        clash = OneTimePreKey(used, self.bob.one_time_prekeys(1)[0].public_key)
         try:
             self.upload([clash])
         except PreKeyConflictProblem:

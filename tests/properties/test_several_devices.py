@@ -10,6 +10,7 @@ No draw depends on what the devices did, as that may depend on the order of two 
 """
 
 import os
+from collections.abc import Iterator
 from itertools import permutations
 from typing import Final
 
@@ -22,6 +23,7 @@ from e2ee.messenger import Outcome
 from e2ee.ratchet.state import PqRatchetState
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import MessageId
+from tests.decoded_once import decoded_once
 from tests.phone import Books, Phone
 from tests.relay import Relay, Row
 from tests.world import World, changed, flip
@@ -41,6 +43,12 @@ ROUNDS_TO_HEAL: Final = 6
 PHONES = st.integers(0, 11)
 PICKS = st.integers(0, 1 << 16)
 """Chooses one of several, modulo their number."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def records_are_decoded_once() -> Iterator[None]:
+    with decoded_once():
+        yield
 
 
 class SeveralDevices(RuleBasedStateMachine):

@@ -98,7 +98,11 @@ async def test_a_group_whose_transaction_breaks_answers_nobody_with_success(data
 
 async def test_writes_run_in_the_order_of_their_calls(database: Database) -> None:
     order: list[int] = []
-    await asyncio.gather(*(database.write(lambda _c, n=n: order.append(n)) for n in range(100)))  # type: ignore[misc]
+
+    def note(number: int) -> Callable[[Connection], None]:
+        return lambda _connection: order.append(number)
+
+    await asyncio.gather(*(database.write(note(number)) for number in range(100)))
     assert order == list(range(100))
 
 

@@ -97,7 +97,7 @@ def test_a_user_id_that_the_protocol_cannot_carry_is_refused(user_id: str) -> No
 
 def settings(**changes: object) -> Settings:
     given = {"origin": "https://chat.example", "token_secret": "t" * 32}
-    return Settings(**(given | changes))  # type: ignore[arg-type]
+    return Settings(**(given | changes))  # type: ignore[arg-type]  # pydantic judges the types
 
 
 def test_settings_name_an_algorithm_and_its_key(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ SECRET: Final = SharedSecret(b"\x22" * 32)
 
 
 def ends() -> tuple[PqRatchetState, PqRatchetState]:
-    return tuple(pq_ratchet.start(SECRET, initiator=each, now=NOW) for each in (True, False))  # type: ignore[return-value]
+    return pq_ratchet.start(SECRET, initiator=True, now=NOW), pq_ratchet.start(SECRET, initiator=False, now=NOW)
 
 
 class Sent(NamedTuple):

@@ -28,7 +28,7 @@ def successor(device: Device, previous: VerifiedDeviceList | None = None, **fiel
     """Sign the next list of a device's user, some fields changed."""
     known = (previous or device.messenger.own_device_list()).content
     content = replace(known, seq=known.seq + 1, previous_hash=known.hash())
-    return device.messenger.account.sign_device_list(replace(content, **fields))  # type: ignore[arg-type]
+    return device.messenger.account.sign_device_list(replace(content, **fields))  # type: ignore[arg-type]  # names and types are the test's
 
 
 def first_contact_seq(device: Device, peer: Device) -> int:

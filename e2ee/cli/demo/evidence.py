@@ -84,8 +84,7 @@ def sizes(database: Path) -> list[tuple[str, int]]:
     """Return (table, rows) of a database, without the empty ones."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         counts = [
-            # The name is out of the database's own schema
-            (name, connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0])  # noqa: S608
+            (name, connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0])  # noqa: S608 - a name of its schema
             for name in tables(connection)
         ]
     return [(name, count) for name, count in counts if count]
