@@ -103,7 +103,7 @@ class HttpConnection:
 
     def _is_ours(self, hello: object) -> bool:
         token = hello.get("token") if isinstance(hello, dict) else None
-        return isinstance(token, str) and hmac.compare_digest(token.encode(), self.token.encode())
+        return isinstance(token, str) and hmac.compare_digest(token.encode(errors="replace"), self.token.encode())
 
 
 @final
