@@ -17,8 +17,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 import httpx
 import socketio
@@ -31,7 +32,11 @@ from e2ee.wire.identifiers import EnvelopeId, UserId
 from keyserver.client import KeyServerClient
 from transport_adapters.base import Accepted, Cursor, Delivery, EnvelopeTransport, ListClaim, Outgoing, SeqRange
 from transport_adapters.socketio import SocketIoTransport
+from transport_adapters.websocket import WebSocketTransport
 
+_Transport = type[SocketIoTransport] | type[WebSocketTransport]
+_TRANSPORTS: Final[dict[str, _Transport]] = {"Socket.IO": SocketIoTransport, "WebSocket": WebSocketTransport}
+_BARE: Final = "bare"
 PAIRS, WINDOW, MESSAGES = 8, 32, 400
 """Pairs that talk at once, messages each has under way, and messages of each in one round."""
 _ROUNDS, _LOW_RATE = 3, 300
@@ -44,21 +49,25 @@ def rows() -> Iterator[Row]:
 
 
 async def _rows() -> list[Row]:
-    ours, bare = _Figures(), _Figures()
+    kinds = {name: partial(_ours, transport) for name, transport in _TRANSPORTS.items()} | {_BARE: _bare}
+    figures = {name: _Figures() for name in kinds}
     with tempfile.TemporaryDirectory() as directory:
         for number in range(_ROUNDS):
-            for kind, figures in ((_ours, ours), (_bare, bare)):
-                place = Path(directory) / f"{kind.__name__}{number}"
+            for name, kind in kinds.items():
+                place = Path(directory) / f"{name}{number}"
                 place.mkdir()
                 async with kind(place) as site:
-                    await figures.take(site)
-    throughput = "envelopes stored, delivered and acked over Socket.IO / a bare relay"
-    return [
-        at_least(throughput, (statistics.median(ours.rates), statistics.median(bare.rates)), "/s", 0.5),
-        plain("from send to delivery at a low rate, median", (ours.latency(50), bare.latency(50)), "us"),
-        plain("from send to delivery at a low rate, 99th percentile", (ours.latency(99), bare.latency(99)), "us"),
-        plain("memory of one idle connection", (min(ours.memory), min(bare.memory)), "KiB"),
-    ]
+                    await figures[name].take(site)
+    bare = figures.pop(_BARE)
+    return [row for name, ours in figures.items() for row in _compared(name, ours, bare)]
+
+
+def _compared(name: str, ours: "_Figures", bare: "_Figures") -> Iterator[Row]:
+    throughput = f"{name}: envelopes stored, delivered and acked / a bare relay"
+    yield at_least(throughput, (statistics.median(ours.rates), statistics.median(bare.rates)), "/s", 0.5)
+    yield plain(f"{name}: from send to delivery at a low rate, median", (ours.latency(50), bare.latency(50)), "us")
+    yield plain(f"{name}: the same, 99th percentile", (ours.latency(99), bare.latency(99)), "us")
+    yield plain(f"{name}: memory of one idle connection", (min(ours.memory), min(bare.memory)), "KiB")
 
 
 @final
@@ -160,10 +169,10 @@ class Device:
 
 
 @asynccontextmanager
-async def _ours(directory: Path) -> AsyncIterator[_Site]:
+async def _ours(make: "_Transport", directory: Path) -> AsyncIterator[_Site]:
     command = ["-m", "keyserver", "serve", "--dev", "--port", "0", "--database", str(directory / "server.db")]
     async with _serving(*command) as server, contextlib.AsyncExitStack() as stack, httpx.AsyncClient() as http:
-        devices = [await _device(f"user{number}", server.url, http, stack) for number in range(2 * PAIRS)]
+        devices = [await _device(f"user{number}", server.url, make, http, stack) for number in range(2 * PAIRS)]
         pairs = list(zip(devices[::2], devices[1::2], strict=True))
         before = server.memory()
         for device in devices:
@@ -190,7 +199,9 @@ async def _talk(sender: Device, recipient: Device, count: int) -> None:
     await recipient.until(wanted)
 
 
-async def _device(name: str, url: str, http: httpx.AsyncClient, stack: contextlib.AsyncExitStack) -> Device:
+async def _device(
+    name: str, url: str, make: "_Transport", http: httpx.AsyncClient, stack: contextlib.AsyncExitStack
+) -> Device:
     messenger = Messenger.create(MemoryStore(), UserId(name))
 
     async def host_token() -> str:
@@ -211,7 +222,7 @@ async def _device(name: str, url: str, http: httpx.AsyncClient, stack: contextli
     async def cursor() -> Cursor:
         return Cursor(0, 0)
 
-    transport = SocketIoTransport(url, token=server.device_token, cursor=cursor)
+    transport = make(url, token=server.device_token, cursor=cursor)
     await server.device_token()
     return Device(messenger, transport, ListClaim(own.content.seq, own.content.hash().raw))
 

@@ -11,9 +11,12 @@ from typing import Final, Protocol
 
 from tests.chaos_proxy import Admission, ChaosProxy, Weather, running
 from transport_adapters.base import Cursor, EnvelopeTransport
+from transport_adapters.http_wire import HttpOptions
 from transport_adapters.link import LinkOptions, Receiver
+from transport_adapters.longpoll import LongPollTransport
 from transport_adapters.memory import MemoryChannel, MemoryRelay, MemoryTransport, RelayConnection
 from transport_adapters.socketio import SocketIoOptions, SocketIoTransport
+from transport_adapters.sse import SseTransport
 from transport_adapters.websocket import WebSocketOptions, WebSocketTransport
 
 TokenSource = Callable[[], Awaitable[str]]
@@ -29,7 +32,20 @@ def _websocket(url: str, token: TokenSource, cursor: CursorSource, options: Link
     return WebSocketTransport(url, token=token, cursor=cursor, options=WebSocketOptions(link=options))
 
 
-NETWORKED: Final[dict[str, Client]] = {"socketio": _socketio, "websocket": _websocket}
+def _sse(url: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
+    return SseTransport(url, token=token, cursor=cursor, options=HttpOptions(link=options))
+
+
+def _longpoll(url: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
+    return LongPollTransport(url, token=token, cursor=cursor, options=HttpOptions(link=options))
+
+
+NETWORKED: Final[dict[str, Client]] = {
+    "socketio": _socketio,
+    "websocket": _websocket,
+    "sse": _sse,
+    "longpoll": _longpoll,
+}
 """Transports over TCP. Add a line, and every test of faults has it."""
 MEMORY: Final = "memory"
 TRANSPORTS: Final = (MEMORY, *NETWORKED)

@@ -96,10 +96,14 @@ class HttpConnection:
                 event, fields = from_pair(pair)
             except MalformedMessageError:
                 event, fields = None, None  # which the connection refuses, and counts
-            if event == Hello.EVENT and (not isinstance(fields, dict) or fields.get("token") != self.token):
+            if event == Hello.EVENT and not self._is_ours(fields):
                 detail = "the token of hello is not that of the Authorization header"
                 raise RequestRefusedError(Error(ErrorCode.MALFORMED_FRAME, detail))
             self.connection.receive(event, fields)
+
+    def _is_ours(self, hello: object) -> bool:
+        token = hello.get("token") if isinstance(hello, dict) else None
+        return isinstance(token, str) and hmac.compare_digest(token.encode(errors="replace"), self.token.encode())
 
 
 @final

@@ -197,6 +197,10 @@ const answers = {
     return { type, message_ids: ids };
   },
   RetryRequest: (i) => ({ envelope_ids: contents.decodeRetryRequest(unhex(i.body)) }),
+  CallSignal(i) {
+    const { call, action, device, data } = contents.decodeCall(unhex(i.body));
+    return { call_id: call, action, ...(device && { device_id: device }), data };
+  },
   DeviceListUpdate: (i) => ({ device_lists: contents.decodeListUpdate(unhex(i.body)) }),
   EnvelopeEncode: (i) => ({ encoded: encodeEnvelope({
     id: unhex(i.envelope_id), sender: n.addressOf(i.sender), recipient: n.addressOf(i.recipient), lane: i.lane,

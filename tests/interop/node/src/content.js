@@ -12,7 +12,11 @@ import { ascii8, conversationId, readConversationId } from './identifiers.js';
 
 export const APPLICATION = 1;
 export const RECEIPT = 2;
+export const CALL = 7;
 export const EMPTY = 8;
+const ANSWERED = 5;
+const MISSED = 6;
+const CALL_DATA_LIMIT = 3_840;
 const LIST_LIMIT = 98_304;
 const BODY_LIMIT = 66_560;
 const DATA_LIMIT = 65_536;
@@ -79,10 +83,22 @@ export const decodeListUpdate = (bytes) => decodeAll(bytes, (r) => {
 });
 export const encodeListUpdate = (lists) => concat(u8(lists.length), ...lists.map(bytes32));
 
+/** Section 9.8. @returns {{call: Uint8Array, action: number, device: ?Uint8Array, data: Uint8Array}} */
+export const decodeCall = (bytes) => decodeAll(bytes, (r) => {
+  const call = r.raw(16);
+  const action = r.u8();
+  if (action < 1 || action > MISSED) malformed('action of a call signal');
+  const device = action === ANSWERED ? r.raw(16) : null;
+  const data = r.rest();
+  if (data.length > CALL_DATA_LIMIT) malformed('data of a call signal');
+  return { call, action, device, data };
+});
+
 /** Decodes the body where release 0.1 acts on the kind, and says what becomes of the message. @param {Content} c */
 export function disposition(c) {
   if (c.kind === APPLICATION) decodeApplication(c.body);
   if (c.kind === RECEIPT) decodeReceipt(c.body);
+  if (c.kind === CALL && decodeCall(c.body).action === MISSED) return 'delivered';
   if (c.kind === APPLICATION || c.kind === RECEIPT) return 'delivered';
   return c.kind >= 3 && c.kind <= 9 ? 'accepted' : 'unsupported';
 }
