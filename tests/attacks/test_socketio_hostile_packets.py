@@ -136,8 +136,6 @@ async def test_connect_twice_is_refused_and_the_first_goes_on(site: Site, mallor
     assert await error_code(mallory) == "malformed_frame"
 
 
-# Who leaves before the library has let it in is a connection without a hello until the time for one is over.
-@pytest.mark.parametrize("settings", [replace(PATIENT, hello_timeout=2)], ids=["two seconds for a hello"])
 async def test_joining_and_leaving_again_and_again_leaves_nothing(site: Site, witness: FrameClient) -> None:
     connection = await site.raw()
     for _ in range(200):
@@ -146,7 +144,7 @@ async def test_joining_and_leaving_again_and_again_leaves_nothing(site: Site, wi
     await connection.send("40/")
     await eventually(lambda: connections(site) == 1)
     await witness.answered(witness.owner)
-    await connection.close()
+    connection.transport.abort()  # a closing handshake would wait behind all that was never read
 
 
 @IMPATIENT
