@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, assert_never, final
 
 import sqlalchemy
 
+from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceAddress, UserId
 from transport_adapters.frames import CloseCode, ErrorCode, Hello, InstanceId
 from transport_adapters.server.bus import Admitted, Bus, Cut, LocalBus, NodeNews, Resumed
@@ -53,6 +54,8 @@ class Relay:
     settings: RelaySettings = DEFAULT_RELAY
     mailbox_settings: MailboxSettings = DEFAULT_MAILBOX
     bus: Bus = field(default_factory=LocalBus)
+    on_stored: Callable[[DeviceAddress, Lane], None] | None = None
+    """Called for every envelope that was stored, in the event loop; must not wait. `PushGateway.stored` is meant."""
     mailbox: Mailbox = field(init=False)
     intake: Intake = field(init=False)
     presence: PresenceService = field(init=False)
@@ -61,7 +64,7 @@ class Relay:
 
     def __post_init__(self) -> None:
         self.mailbox = Mailbox(self.tables, self.mailbox_settings)
-        ports = Ports(self.database, self.directory, self.contacts, self.bus, self.now)
+        ports = Ports(self.database, self.directory, self.contacts, self.bus, self.now, self._stored)
         self.intake = Intake(self.mailbox, ports, self.settings)
         around = Surroundings(
             self.database, self.tables.presence, self.contacts, self.bus, self.now, self.settings, self.spawn
@@ -127,6 +130,10 @@ class Relay:
     def log_out(self, user_id: UserId) -> None:
         """End the connections of a user whose logins ended; a new login may connect."""
         self.cut(user_id, ErrorCode.TOKEN_INVALID)
+
+    def _stored(self, address: DeviceAddress, lane: Lane) -> None:
+        if self.on_stored is not None:
+            self.on_stored(address, lane)
 
     def is_live(self, address: DeviceAddress) -> bool:
         """Say whether the device has a connection here that said `hello`."""
