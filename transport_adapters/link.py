@@ -234,6 +234,10 @@ class Link:
                 return None
             async with asyncio.timeout(route.options.connect_timeout):
                 session.wire = await route.dial(session)
+            if self._closed:
+                # A library may have swallowed the cancellation with which `aclose` ends this, as `asyncio.wait_for` of
+                # Python 3.11 does when what it waits for comes at that moment; then `aclose` waited for ever.
+                raise asyncio.CancelledError
             # One at a time: else a second hello displaces the first connection before its answer has come.
             async with self._greeting:
                 if unless is None or not self._uses(unless):

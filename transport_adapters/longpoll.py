@@ -65,6 +65,8 @@ class _LongPollWire:
 
     def __init__(self, url: str, options: HttpOptions, receiver: Receiver) -> None:
         self._requests = Requests(url, options, receiver)
+        # Less than what is given up as silence, so that an idle poll is answered in time.
+        self._hold = min(HOLD, options.link.silence_timeout / 2)
         self._uplink = Uplink(self._requests, receiver)
         self._receiver = receiver
         self._polling: asyncio.Task[None] | None = None
@@ -88,11 +90,11 @@ class _LongPollWire:
         await self._requests.close()
 
     async def _poll(self, hello: Hello) -> None:
-        """Poll until something fails. A reply comes within `HOLD`: a poll that takes much longer is given up."""
+        """Poll until something fails. A reply comes within the hold: a poll that takes much longer is given up."""
         try:
-            await self._requests.post("/poll", [encode_frame(hello)], HOLD)
+            await self._requests.post("/poll", [encode_frame(hello)], self._hold)
             while self._requests.connection:
-                await self._requests.post("/poll", [], HOLD)
+                await self._requests.post("/poll", [], self._hold)
         except OSError:
             pass
         finally:

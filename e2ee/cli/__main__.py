@@ -19,7 +19,8 @@ WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
 
 _OUR_PACKAGES = ("e2ee", "keyserver", "transport_adapters")
-_FOR_PICTURES: Final = ("segno", "zxingcpp", "PIL")
+_EXTRAS: Final = {"segno": "qr", "zxingcpp": "qr", "PIL": "qr", "websockets": "websocket"}
+"""Which extra brings a package; "client" brings what is not named here."""
 _DESCRIPTION = "Private messages, end to end, over the chat server you already have."
 _EPILOG = """\
 exit codes:
@@ -53,9 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             # Here and not above: the parser and its help work without the extras.
             from e2ee.cli.commands import run
+
+            return run(arguments)
         except ImportError as missing:
             return _explain_missing(missing)
-        return run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -63,9 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _explain_missing(missing: ImportError) -> int:
     # Our adapters raise an ImportError of their own from the library's.
     first = missing.__cause__ if isinstance(missing.__cause__, ImportError) else missing
-    if first.name is None or first.name.partition(".")[0] in _OUR_PACKAGES:
+    package = (first.name or "").partition(".")[0]
+    if not package or package in _OUR_PACKAGES:
         raise missing
-    extra = "qr" if first.name.partition(".")[0] in _FOR_PICTURES else "client"
+    extra = _EXTRAS.get(package, "client")
     print(f"e2ee: this command needs {first.name}: install 'e2ee-layer[{extra}]'", file=sys.stderr)
     return WRONG_USE
 

@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         settings = Settings.load(home)
         secret = passphrase(arguments.passphrase_file, settings)
         return _COMMANDS[arguments.command](Call(arguments, printer, home, settings, secret))
+    except ImportError:
+        raise  # a transport's extra is looked for when the transport is made; main() names it
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a bug is reported in one line, too
         if arguments.verbose:
             traceback.print_exc(file=sys.stderr)

@@ -5,11 +5,12 @@ A hook in a fresh interpreter hides packages, as if they were not installed.
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli_processes import environment
+from tests.cli_processes import Desk, environment, serving
 
 _HIDE = """
 import sys
@@ -41,12 +42,30 @@ def run(tmp_path: Path, hidden: tuple[str, ...], module: str, *arguments: str) -
     )
 
 
-@pytest.mark.parametrize("missing", ["httpx", "socketio", "aiohttp"])
-def test_client_without_its_extra(tmp_path: Path, missing: str) -> None:
-    ended = run(tmp_path, (missing,), "e2ee.cli", "send", "bob", "hi")
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    directory = tmp_path_factory.mktemp("desk")
+    with serving(directory) as url:
+        desk = Desk(directory, url)
+        desk.init("alice")
+        yield desk
+
+
+@pytest.mark.parametrize(
+    ("missing", "transport", "extra"),
+    [
+        ("httpx", "socketio", "client"),
+        ("socketio", "socketio", "client"),
+        ("aiohttp", "socketio", "client"),
+        ("websockets", "websocket", "websocket"),
+    ],
+)
+def test_client_without_its_extra(tmp_path: Path, desk: Desk, missing: str, transport: str, extra: str) -> None:
+    home = str(desk.directory / "alice")
+    ended = run(tmp_path, (missing,), "e2ee.cli", "receive", "--home", home, "--transport", transport)
 
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"e2ee: this command needs {missing}: install 'e2ee-layer[client]'\n"
+    assert ended.stderr == f"e2ee: this command needs {missing}: install 'e2ee-layer[{extra}]'\n"
 
 
 def test_server_without_its_extra(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from e2ee.cli import commands
 from tests.cli_processes import PATIENCE_SECONDS, Desk, free_port, serving
 
 
@@ -127,7 +128,8 @@ def test_no_passphrase_and_nobody_to_ask(desk: Desk) -> None:
     assert (ended.code, ended.remark) == (2, "no passphrase: set E2EE_PASSPHRASE, or use --passphrase-file")
 
 
-def test_store_that_another_process_uses(desk: Desk) -> None:
+def test_store_that_another_process_uses(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "LOCK_SECONDS", 0.2)
     other = desk.start("receive", "--follow", "--home", "alice", "-v")
     assert other.stdin is not None
     assert other.stdout is not None

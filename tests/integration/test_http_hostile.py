@@ -444,9 +444,8 @@ async def test_a_stream_lives_as_long_as_pings_are_answered(site: Site) -> None:
     await peer.close()
 
 
-@pytest.mark.parametrize("kind", TRANSPORTS)
-async def test_a_server_that_says_nothing_is_given_up_and_dialled_again(site: Site, kind: str) -> None:
-    peer = site.reader(await site.world.device("bob"), TRANSPORTS[kind], silence_timeout=0.2)
+async def test_a_stream_that_says_nothing_is_given_up_and_dialled_again(site: Site) -> None:
+    peer = site.reader(await site.world.device("bob"), SseTransport, silence_timeout=0.2)
     for _ in range(3):
         await peer.online()
     await peer.close()
@@ -515,3 +514,26 @@ async def test_an_ack_by_post_is_committed(site: Site) -> None:
     again, _ = await site.polling(bob)
     assert again != connection
     await sender.close()
+
+
+async def test_a_client_that_leaves_has_its_stream_ended(site: Site) -> None:
+    token = site.world.tokens.issue(await site.world.device("bob"))
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx_sse.aconnect_sse(site.http, "GET", "/e2ee/sse", headers=headers) as source:
+        events = source.aiter_sse()
+        connection = (await within(anext(events))).json()["connection"]
+        await site.post("frames", token, site.hello(token), connection=connection)
+        assert (await within(anext(events))).event == "hello"
+        for _ in range(2):
+            left = await site.posted("frames", token, "", connection=connection, method="DELETE")
+            assert (left.status, left.frames) == (202, [])
+        assert [each async for each in events] == []
+
+
+async def test_a_client_that_leaves_has_its_poll_answered(site: Site) -> None:
+    connection, token = await site.polling(await site.world.device("bob"))
+    polls = [asyncio.create_task(site.post("poll", token, connection=connection)) for _ in range(2)]
+    await eventually(lambda: sum(each.done() for each in polls) == 1)  # the newer one is held
+    await site.posted("frames", token, "", connection=connection, method="DELETE")
+    replies = await within(asyncio.gather(*polls))
+    assert sorted(each.codes for each in replies) == [[], ["silent"]]

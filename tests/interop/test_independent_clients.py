@@ -7,27 +7,31 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import socketio
-from sqlalchemy import func, select
 from starlette.applications import Starlette
 
 from e2ee.wire.codec import to_base64url
+from e2ee.wire.identifiers import DeviceAddress
 from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, relay_world
 from tests.contract.socketio_server import served
-from transport_adapters.base import ListClaim
+from transport_adapters.base import ListClaim, Outgoing
 from transport_adapters.frames import Deliver, Sent
 from transport_adapters.server.guard import guard
 from transport_adapters.server.mount import endpoints
+from transport_adapters.server.settings import RelaySettings
 from transport_adapters.server.socketio import attach
-from transport_adapters.server.tables import ACKED
 
 HERE = Path(__file__).parent / "clients"
 ENVELOPES = 13
+RESTLESS = replace(PATIENT, ping_interval=0.1, silence_timeout=2.0)
+HEARTBEATS = 25
+"""More of them, one after another, than fit into the time after which the relay calls a client silent."""
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +56,26 @@ class Site:
     world: RelayWorld
     url: str
 
+    def errand(self, owner: DeviceAddress, expected: int, send: Outgoing, heartbeats: int = 0) -> dict[str, Any]:
+        return {
+            "url": self.url,
+            "token": self.world.tokens.issue(owner),
+            "expected": expected,
+            "heartbeats": heartbeats,
+            "send": {
+                "counter": send.counter,
+                "recipient_list": claim(send.recipient_list),
+                "sender_list": claim(send.sender_list),
+                "envelope": to_base64url(send.envelope),
+            },
+        }
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with relay_world(tmp_path, PATIENT) as world:
-        sio = socketio.AsyncServer(async_mode="asgi", ping_interval=15)
+
+@asynccontextmanager
+async def site(directory: Path, settings: RelaySettings = PATIENT, heartbeat: float = 15) -> AsyncIterator[Site]:
+    """Serve a relay over everything that it speaks; `heartbeat` is Engine.IO's."""
+    async with relay_world(directory, settings) as world:
+        sio = socketio.AsyncServer(async_mode="asgi", ping_interval=heartbeat, ping_timeout=2)
         attach(sio, world.relay)
         app = guard(socketio.ASGIApp(sio, Starlette(routes=endpoints(world.relay))), world.relay)
         async with served(app) as (url, _):
@@ -72,49 +91,81 @@ async def run(command: list[str], errand: dict[str, Any]) -> list[dict[str, Any]
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(60):
-        printed, complaints = await process.communicate()
+    try:
+        async with asyncio.timeout(60):
+            output, complaints = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode == 0, complaints.decode()
-    return [json.loads(line) for line in printed.splitlines()]
+    return [json.loads(line) for line in output.splitlines()]
 
 
 def claim(given: ListClaim) -> dict[str, Any]:
     return {"seq": given.seq, "hash": given.hash.hex()}
 
 
+def printed(lines: list[dict[str, Any]], name: str) -> list[Any]:
+    return [line[name] for line in lines if name in line]
+
+
 async def test_it_receives_each_envelope_once_over_a_reconnect_and_its_acks_are_durable(
-    site: Site, command: list[str]
+    tmp_path: Path, command: list[str]
 ) -> None:
-    world = site.world
-    alice, bob = await world.device("alice"), await world.device("bob")
-    at_alice = FrameClient(world, alice)
-    await at_alice.online()
-    sent = [at_alice.post(bob, b"%d" % number * 300) for number in range(ENVELOPES)]
-    for _ in sent:
+    async with site(tmp_path) as here:
+        world = here.world
+        alice, bob = await world.device("alice"), await world.device("bob")
+        at_alice = FrameClient(world, alice)
+        await at_alice.online()
+        sent = [at_alice.post(bob, b"%d" % number * 300) for number in range(ENVELOPES)]
+        for _ in sent:
+            await at_alice.next(Sent)
+        answer = world.outgoing(bob, alice)
+
+        lines = await run(command, here.errand(bob, ENVELOPES, answer))
+
+        assert printed(lines, "delivered") == [to_base64url(each.envelope) for each in sent]
+        # What the relay still had for it when each connection began: the first one took seven and left the rest.
+        assert printed(lines, "left") == [ENVELOPES, ENVELOPES - 7]
+        # It sends the same envelope on both connections: the second time it is known.
+        assert printed(lines, "sent") == [str(answer.envelope_id)] * 2
+        assert printed(lines, "duplicate") == [False, True]
+        assert lines[-1]["done"] == ENVELOPES
+        assert (await at_alice.next(Deliver)).envelope == answer.envelope
+
+        # A second run finds nothing but what was sent since: older rows would come before it.
+        fresh = at_alice.post(bob, b"fresh")
         await at_alice.next(Sent)
-    answer = world.outgoing(bob, alice)
-    send = {
-        "counter": answer.counter,
-        "recipient_list": claim(answer.recipient_list),
-        "sender_list": claim(answer.sender_list),
-        "envelope": to_base64url(answer.envelope),
-    }
-    errand = {"url": site.url, "token": world.tokens.issue(bob), "expected": ENVELOPES, "send": send}
+        lines = await run(command, here.errand(bob, 1, answer))
+        assert printed(lines, "delivered") == [to_base64url(fresh.envelope)]
+        assert printed(lines, "left") == [1, 0]
+        assert printed(lines, "duplicate") == [True, True]
 
-    lines = await run(command, errand)
 
-    assert [line["delivered"] for line in lines if "delivered" in line] == [
-        to_base64url(each.envelope) for each in sent
-    ]
-    # It sends the same envelope on both connections: the second time it is known.
-    answers = [(line["sent"], line["duplicate"]) for line in lines if "sent" in line]
-    assert answers == [(str(answer.envelope_id), False), (str(answer.envelope_id), True)]
-    assert lines[-1] == {"done": ENVELOPES}
-    assert (await at_alice.next(Deliver)).envelope == answer.envelope
-    envelopes, inboxes = world.relay.tables.envelopes, world.relay.tables.inboxes
-    left = (
-        select(func.count())
-        .select_from(envelopes.join(inboxes, inboxes.c.id == envelopes.c.inbox_id))
-        .where(inboxes.c.user_id == "bob", envelopes.c.state < ACKED)
-    )
-    assert await world.database.read(lambda on: on.execute(left).scalar_one()) == 0
+async def test_it_acknowledges_a_row_that_has_lost_its_envelope(tmp_path: Path, command: list[str]) -> None:
+    async with site(tmp_path) as here:
+        world = here.world
+        alice, bob = await world.device("alice"), await world.device("bob")
+        at_alice = FrameClient(world, alice)
+        await at_alice.online()
+        sent = [at_alice.post(bob, ttl=ttl) for ttl in (3600, 1, 3600)]
+        for _ in sent:
+            await at_alice.next(Sent)
+        world.clock.advance(2)
+        answer = world.outgoing(bob, alice)
+
+        lines = await run(command, here.errand(bob, len(sent), answer))
+
+        assert printed(lines, "delivered") == [to_base64url(sent[0].envelope), to_base64url(sent[2].envelope)]
+        assert printed(lines, "dropped") == [str(sent[1].envelope_id)]
+        assert printed(await run(command, here.errand(bob, 0, answer)), "left") == [0, 0]
+
+
+async def test_it_answers_pings_and_so_outlives_the_time_of_silence(tmp_path: Path, command: list[str]) -> None:
+    async with site(tmp_path, RESTLESS, heartbeat=0.1) as here:
+        world = here.world
+        alice, bob = await world.device("alice"), await world.device("bob")
+        lines = await run(command, here.errand(bob, 0, world.outgoing(bob, alice), HEARTBEATS))
+        assert lines[-1]["heartbeats"] >= HEARTBEATS
+        assert printed(lines, "duplicate") == [False, True]

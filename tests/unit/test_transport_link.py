@@ -427,3 +427,25 @@ async def test_what_an_old_connection_said_of_presence_goes_with_it() -> None:
 
 async def _token() -> str:
     return "token"
+
+
+async def test_a_link_ends_although_its_library_swallows_the_cancellation_that_ends_it() -> None:
+    server, dialing = Server(), asyncio.Event()
+
+    async def dial(receiver: Receiver) -> Server:
+        dialing.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+        return await server.dial(receiver)
+
+    async def token() -> str:
+        return "token"
+
+    link = Link(dial, token, CursorCell(), EAGER_LINK)
+    receiving = asyncio.create_task(anext(link.receive(), None))
+    await within(dialing.wait())
+    await within(link.aclose())
+    assert (server.written, server.closed) == ([], 1)
+    assert await within(receiving) is None

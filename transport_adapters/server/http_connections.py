@@ -84,6 +84,12 @@ class HttpConnection:
         code = CloseCode.TIMEOUT if channel.code is None else channel.code
         return Error(_CODES[code], "the connection has ended", close_code=code)
 
+    async def leave(self) -> None:
+        """End the connection as its client asks; what is held open for it ends as well."""
+        if self.reason is None:
+            self.connection.disconnected()
+            await self.channel.close(CloseCode.TIMEOUT)
+
     def take(self, frames: Sequence[object]) -> None:
         """Take frames off a request, in their order.
 
@@ -183,7 +189,7 @@ class FramesEndpoint:
         try:
             found = await self._connections.find(header(scope, ID_HEADER), bearer_token(scope))
             if scope["method"] == "DELETE":
-                found.connection.disconnected()
+                await found.leave()
                 await reply(send, 202, [])
                 return
             posted = await read_posted(scope, receive)

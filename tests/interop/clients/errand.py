@@ -1,6 +1,7 @@
 """What each of these clients does, whatever carries the frames (docs/protocol.md section 13).
 
-Owns: the frames said and understood: receive, acknowledge, reconnect once in the middle, send one envelope, leave.
+Owns: the frames said and understood: receive, acknowledge, answer pings, reconnect once in the middle, send one
+envelope on each connection, leave.
 Does not know about: how frames travel; a carrier says and hears them. Nothing of the project is imported.
 """
 
@@ -27,13 +28,13 @@ class Errand:
 
     def __init__(self) -> None:
         self._instance = secrets.token_hex(16)
-        self._number = self._epoch = self._watermark = self._received = 0
+        self._number = self._epoch = self._watermark = self._received = self._heartbeats = 0
 
     def hello(self) -> dict[str, Any]:
         """Begin the next connection."""
         self._number += 1
         self._goal = ERRAND["expected"] if self._number == 2 else math.ceil(ERRAND["expected"] / 2)
-        self._is_over = False
+        self._is_online = self._has_asked = self._is_over = False
         return {
             "version": 1,
             "token": TOKEN,
@@ -50,27 +51,49 @@ class Errand:
         match name:
             case "ping":
                 say("pong", {})
+                self._heartbeats += 1
             case "hello":
-                self._epoch = fields["epoch"]
+                self._welcome(fields)
             case "error":
                 raise SystemExit(f"{fields['code']}: {fields['detail']}")
             case "sent":
-                # Frames are taken in order: this answer says that the acknowledgements before it were.
+                # Assumed: frames are taken in order, so this answer says that the acknowledgements before it were.
                 show(sent=fields["envelope_id"], duplicate=fields["duplicate"])
                 self._is_over = True
-            case "deliver" if self._received < self._goal:
+            case "deliver":
                 self._deliver(fields, say)
+            case _:
+                pass
+        is_due = self._is_online and self._received >= self._goal and self._heartbeats >= ERRAND["heartbeats"]
+        if is_due and not self._has_asked:
+            self._has_asked = True
+            say("send", ERRAND["send"])
         return self._is_over
 
+    def _welcome(self, fields: dict[str, Any]) -> None:
+        if fields["epoch"] != self._epoch:
+            self._watermark = 0
+        self._epoch = fields["epoch"]
+        self._watermark = max(self._watermark, fields["settled_through"])
+        self._is_online = True
+        show(left=fields["head_seq"] - fields["settled_through"])
+
     def _deliver(self, fields: dict[str, Any], say: Say) -> None:
+        if self._received == self._goal:
+            # The first connection leaves the rest for the second; the second must not get more than the rest.
+            if self._number == 1:
+                return
+            raise SystemExit("more was delivered than expected")
         self._received += 1
-        show(delivered=fields["envelope"])
+        if "dropped" in fields:
+            show(dropped=fields["envelope_id"])
+        else:
+            show(delivered=fields["envelope"])
         say("ack", {"epoch": fields["epoch"], "ranges": [[fields["seq"], fields["seq"]]]})
-        say("credit", {"messages": 1, "bytes": len(fields["envelope"])})
+        # The bytes of the envelope, not the characters of its text.
+        say("credit", {"messages": 1, "bytes": len(fields.get("envelope", "")) * 3 // 4})
         if fields["seq"] == self._watermark + 1:
             self._watermark = fields["seq"]
-        if self._received == self._goal:
-            say("send", ERRAND["send"])
 
     def done(self) -> None:
-        show(done=self._received)
+        show(done=self._received, heartbeats=self._heartbeats)

@@ -1,4 +1,8 @@
-"""`httpx` and `httpx-sse` from PyPI: sections 13.10 and 13.11. Owns: the stream, and frames by POST."""
+"""`httpx` and `httpx-sse` from PyPI: sections 13.10 and 13.11.
+
+Owns: the stream, and frames by POST.
+Does not know about: what the frames say.
+"""
 
 from typing import Any
 
@@ -18,12 +22,15 @@ def main() -> None:
                 named = {"E2EE-Connection": opened.json()["connection"]}
 
                 def say(name: str, fields: dict[str, Any], headers: dict[str, str] = named) -> None:
-                    client.post("/e2ee/frames", headers=headers, json={"frames": [[name, fields]]}).raise_for_status()
+                    reply = client.post("/e2ee/frames", headers=headers, json={"frames": [[name, fields]]})
+                    for frame in reply.json()["frames"]:
+                        errand.hear(*frame, say)
+                    reply.raise_for_status()
 
                 say("hello", errand.hello())
                 while not errand.hear((event := next(events)).event, event.json(), say):
                     pass
-            client.delete("/e2ee/frames", headers=named)
+                client.delete("/e2ee/frames", headers=named).raise_for_status()
     errand.done()
 
 

@@ -1,4 +1,8 @@
-"""The `websockets` package from PyPI: section 13.9. Owns: frames as text."""
+"""The `websockets` package from PyPI: section 13.9.
+
+Owns: frames as text.
+Does not know about: what the frames say.
+"""
 
 import json
 from typing import Any

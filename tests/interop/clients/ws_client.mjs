@@ -1,4 +1,8 @@
-/** The `ws` package from npm: section 13.9. Owns: frames as text. */
+/**
+ * The `ws` package from npm: section 13.9.
+ *
+ * Owns: frames as text. Does not know about: what the frames say.
+ */
 import WebSocket from 'ws';
 import { errand, run } from './errand.mjs';
 
@@ -7,7 +11,8 @@ const open = (onFrame, onEnd) => new Promise((resolve, reject) => {
   socket.on('error', reject);
   socket.on('close', (code) => onEnd(`closed with ${code}`));
   socket.on('message', (data, isBinary) => {
-    if (!isBinary) onFrame(...JSON.parse(data.toString()));
+    if (isBinary) throw new Error('a binary message');
+    onFrame(...JSON.parse(data.toString()));
   });
   socket.on('open', () => resolve({
     say: (name, fields) => socket.send(JSON.stringify([name, fields])),
@@ -15,4 +20,4 @@ const open = (onFrame, onEnd) => new Promise((resolve, reject) => {
   }));
 });
 
-await run(open, (envelope) => envelope);
+await run(open);
