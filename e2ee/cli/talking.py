@@ -21,6 +21,7 @@ from e2ee.limits import MAX_APPLICATION_DATA
 from e2ee.wire.content import ContentKind
 from keyserver.client import KeyServerError
 from transport_adapters.base import TransportError
+from transport_adapters.secure_client.client import Message
 
 _SERVER_SECONDS: Final = 30.0
 _LAST_SENDS_SECONDS: Final = 5.0
@@ -117,15 +118,23 @@ async def _show_waiting(line: Line, call: Call) -> int:
 
 
 async def _show_next(line: Line, printer: Printer, deadline: float | None) -> None:
-    message = await line.until(anext(line.client), deadline, "deliver a message")
-    printer.message(message)
-    await message.done()
+    await _print(await line.until(anext(line.client), deadline, "deliver a message"), printer)
 
 
 async def _show(line: Line, printer: Printer) -> None:
     async for message in line.client:
-        printer.message(message)
-        await message.done()
+        await _print(message, printer)
+
+
+async def _print(message: Message, printer: Printer) -> None:
+    """Print a message and confirm it; Ctrl-C between the two waits for the second, or it would be printed again."""
+    printer.message(message)
+    confirming = asyncio.ensure_future(message.done())
+    try:
+        await asyncio.shield(confirming)
+    except asyncio.CancelledError:
+        await confirming
+        raise
 
 
 def chat(call: Call) -> int:
