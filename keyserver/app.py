@@ -10,7 +10,6 @@ Does not know about: rules, SQL, frames.
 import asyncio
 import contextlib
 import hashlib
-import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -34,7 +33,9 @@ from keyserver.host_token import VerifyHostToken, host_token_verifier
 from keyserver.housekeeping import keep_house
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.problems import UnauthorizedProblem
+from keyserver.push_services import endpoint_rule, make_providers
 from keyserver.repository import device_lists, devices, push
+from keyserver.repository.push import PushRow
 from keyserver.routes import api, dev, health
 from keyserver.routes.guarded import guarded_route, problem_response, to_problem
 from keyserver.service.claims import ClaimService
@@ -60,11 +61,8 @@ from transport_adapters.server.ports import (
     TokenRefusedError,
     Unavailable,
 )
-from transport_adapters.server.push.apns import PRODUCTION, SANDBOX, Apns
-from transport_adapters.server.push.fcm import Fcm
 from transport_adapters.server.push.gateway import Around, PushGateway, PushSettings
-from transport_adapters.server.push.ports import Provider, PushKind, Subscription
-from transport_adapters.server.push.web import KNOWN_HOSTS, WebPush, is_allowed
+from transport_adapters.server.push.ports import Paused, PushKind, Subscription
 from transport_adapters.server.relay import Relay
 from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
@@ -121,17 +119,12 @@ def build_services(
     verifier = _TokenVerifier(authenticator)
     relay = Relay(database, MAILBOX_TABLES, _Directory(), verifier, policy, now=now, bus=_make_bus(settings))
 
-    providers = make_providers(settings, now)
-    web = providers.get(PushKind.WEB)
-    vapid = web.public_key if isinstance(web, WebPush) else b""
+    providers, vapid = make_providers(settings, now)
     gateway = None
     if providers:
         around = Around(database, _Subscriptions(), relay.mailbox.is_waiting, relay.is_live, now)
         gateway = PushGateway(around, providers, PushSettings(delay=settings.push_delay_seconds))
-        relay.on_stored = gateway.stored
-
-    def is_endpoint(url: str) -> bool:
-        return is_allowed(url, (*KNOWN_HOSTS, *settings.push_hosts))
+        relay.waker = gateway
 
     def cut(retired: Sequence[DeviceAddress]) -> None:
         for address in retired:
@@ -147,7 +140,7 @@ def build_services(
         logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
-        push=PushService(database, now, frozenset(map(str, providers)), is_endpoint, vapid),
+        push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
     router.routes.extend(endpoints(relay))
@@ -269,34 +262,16 @@ def _listed(connection: Connection, user_id: UserId) -> tuple[DeviceId, ...]:
 class _Subscriptions:
     """Tells the push gateway where devices are woken (`Subscriptions`)."""
 
-    def claim(self, connection: Connection, address: DeviceAddress, now: int, pause_ms: int) -> Subscription | None:
-        row = push.claim(connection, address, now, pause_ms)
-        return None if row is None else Subscription(address, PushKind(row.kind), row.target, row.public_key, row.auth)
+    def claim(
+        self, connection: Connection, address: DeviceAddress, now: int, pause_ms: int
+    ) -> Subscription | Paused | None:
+        claimed = push.claim(connection, address, now, pause_ms)
+        if isinstance(claimed, PushRow):
+            return Subscription(address, PushKind(claimed.kind), *claimed[1:])
+        return None if claimed is None else Paused(claimed)
 
     def remove(self, connection: Connection, subscription: Subscription) -> None:
         push.remove(connection, subscription.address, subscription.target)
-
-
-def make_providers(settings: Settings, now: Clock) -> dict[PushKind, Provider]:
-    """Make the push services that the settings name.
-
-    Raises:
-        OSError, ValueError: a key file cannot be read, or is not what it should be.
-    """
-    providers: dict[PushKind, Provider] = {}
-    hosts = (*KNOWN_HOSTS, *settings.push_hosts)
-    if settings.vapid_key_file is not None and settings.vapid_subject is not None:
-        providers[PushKind.WEB] = WebPush(
-            settings.vapid_key_file.read_bytes(), settings.vapid_subject, now, hosts=hosts
-        )
-    if settings.fcm_account_file is not None:
-        providers[PushKind.FCM] = Fcm(json.loads(settings.fcm_account_file.read_text()), now)
-    if settings.apns_key_file is not None:
-        identity = settings.apns_key_id or "", settings.apns_team_id or ""
-        url = SANDBOX if settings.apns_sandbox else PRODUCTION
-        key, topic = settings.apns_key_file.read_bytes(), settings.apns_topic or ""
-        providers[PushKind.APNS] = Apns(key, identity, topic, now, url=url)
-    return providers
 
 
 @final

@@ -8,7 +8,7 @@ verified, and the caller verifies.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, NamedTuple, TypeVar, final
 
 import httpx
 
@@ -219,7 +219,9 @@ class KeyServerClient:
         return PushServices(tuple(answer.texts("kinds")), b"" if key is None else _parsed(bytes, key))
 
     async def subscribe_push(self, kind: str, target: str, public_key: bytes = b"", auth: bytes = b"") -> None:
-        """Say where this device is woken: `web` with an endpoint and its keys (65 and 16 bytes), or `fcm`, `apns` and a token.
+        """Say where this device is woken: `web` with an endpoint and its keys, or `fcm` or `apns` with a token.
+
+        Of a browser's subscription `public_key` is p256dh, 65 bytes, and `auth` 16 bytes.
 
         Raises:
             KeyServerRefusedError: the server serves no such service, or takes no such endpoint.

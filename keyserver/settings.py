@@ -110,7 +110,9 @@ class Settings(BaseSettings):
     push_delay_seconds: Annotated[float, Field(ge=0, le=60)] = 3.0
     """An envelope that is fetched within this time wakes nobody."""
     push_hosts: tuple[str, ...] = ()
-    """Further hosts that Web Push may speak to, with those below them: your UnifiedPush servers."""
+    """Further hosts that Web Push may speak to, and those below them: your UnifiedPush server. `host:port`: only it."""
+    push_ca_file: Path | None = None
+    """Certificates, PEM, that push services are trusted by beside the public ones."""
     vapid_key_file: Path | None = None
     """A private key of P-256, PEM: serves Web Push. `openssl ecparam -name prime256v1 -genkey -noout` makes one."""
     vapid_subject: str | None = None

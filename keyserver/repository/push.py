@@ -7,7 +7,7 @@ Does not know about: push services, when a device is woken.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, update
+from sqlalchemy import Connection, delete, select, update
 
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 from keyserver.repository.statements import Insert, Upsert
@@ -50,18 +50,22 @@ def unsubscribe(connection: Connection, user_id: UserId, device_ids: Sequence[De
     connection.execute(delete(table).where(table.c.user_id == user_id, of_devices))
 
 
-def claim(connection: Connection, address: DeviceAddress, now: int, pause_ms: int) -> PushRow | None:
-    """Return a device's subscription and note that it is woken now; None if it was within the pause, or has none."""
+def claim(connection: Connection, address: DeviceAddress, now: int, pause_ms: int) -> PushRow | int | None:
+    """Return a device's subscription and note that it is woken now; None if it has none.
+
+    If it was woken within the pause: how many milliseconds are left of it.
+    """
+    of_device = table.c.user_id == address.user_id, table.c.device_id == address.device_id.raw
     columns = table.c.kind, table.c.target, table.c.public_key, table.c.auth
     claimed = (
-        update(table)
-        .where(table.c.user_id == address.user_id, table.c.device_id == address.device_id.raw)
-        .where(table.c.woken_at <= now - pause_ms)
-        .values(woken_at=now)
-        .returning(*columns)
+        update(table).where(*of_device, table.c.woken_at <= now - pause_ms).values(woken_at=now).returning(*columns)
     )
     row = connection.execute(claimed).one_or_none()
-    return None if row is None else PushRow(*row)
+    if row is not None:
+        return PushRow(*row)
+    woken_at: int | None = connection.scalar(select(table.c.woken_at).where(*of_device))
+    # Within the pause even if the clock was set back.
+    return None if woken_at is None else min(pause_ms, max(1, woken_at + pause_ms - now))
 
 
 def remove(connection: Connection, address: DeviceAddress, target: str) -> None:

@@ -22,7 +22,7 @@ from transport_adapters.server.channel import DEFAULT_CARRIAGE, Carriage, Channe
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.intake import Intake, Ports
 from transport_adapters.server.mailbox import Mailbox
-from transport_adapters.server.ports import ContactPolicy, Database, DeviceDirectory, TokenVerifier
+from transport_adapters.server.ports import ContactPolicy, Database, DeviceDirectory, TokenVerifier, Waker
 from transport_adapters.server.presence import PresenceService, Surroundings
 from transport_adapters.server.retention import BATCH, expire, purge
 from transport_adapters.server.settings import DEFAULT_MAILBOX, DEFAULT_RELAY, MailboxSettings, RelaySettings
@@ -54,8 +54,7 @@ class Relay:
     settings: RelaySettings = DEFAULT_RELAY
     mailbox_settings: MailboxSettings = DEFAULT_MAILBOX
     bus: Bus = field(default_factory=LocalBus)
-    on_stored: Callable[[DeviceAddress, Lane], None] | None = None
-    """Called for every envelope that was stored, in the event loop; must not wait. `PushGateway.stored` is meant."""
+    waker: Waker | None = None
     mailbox: Mailbox = field(init=False)
     intake: Intake = field(init=False)
     presence: PresenceService = field(init=False)
@@ -132,8 +131,8 @@ class Relay:
         self.cut(user_id, ErrorCode.TOKEN_INVALID)
 
     def _stored(self, address: DeviceAddress, lane: Lane) -> None:
-        if self.on_stored is not None:
-            self.on_stored(address, lane)
+        if self.waker is not None:
+            self.waker.stored(address, lane)
 
     def is_live(self, address: DeviceAddress) -> bool:
         """Say whether the device has a connection here that said `hello`."""
@@ -188,6 +187,8 @@ class Relay:
         address = self._addresses.pop(connection, None)
         if address is not None:
             del self._live[address]
+            if self.waker is not None:
+                self.waker.left(address)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run something that `close` waits for."""

@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["user_id", "device_id"],
             ["e2ee_devices.user_id", "e2ee_devices.device_id"],
-            name="fk_e2ee_push_subscriptions_user_id_e2ee_devices",
+            name="fk_e2ee_push_subscriptions_user_id_device_id",
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("user_id", "device_id", name="pk_e2ee_push_subscriptions"),

@@ -8,13 +8,15 @@ throttled, and an application that was closed gets none. The application's exten
 """
 
 import json
+import ssl
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import Final, final
 
 import jwt
 
 from transport_adapters.server.push import http
-from transport_adapters.server.push.ports import GONE, Subscription, Verdict
+from transport_adapters.server.push.ports import Subscription, Verdict
+from transport_adapters.server.push.web_encryption import public_point
 
 PRODUCTION: Final = "https://api.push.apple.com"
 SANDBOX: Final = "https://api.sandbox.push.apple.com"
@@ -23,12 +25,14 @@ PAYLOAD: Final = json.dumps(
 ).encode()
 _RENEW_MS: Final = 40 * 60 * 1000
 """Apple takes tokens of 20 to 60 minutes."""
-_DEAD: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic", "Unregistered"})
 
 
 @final
 class Apns:
-    """Implements `Provider`. `key` is the .p8 file; `identity` its key id and the team's id."""
+    """Implements `Provider`. `key` is the .p8 file; `identity` its key id and the team's id.
+
+    Raises ValueError: the key is no private key of P-256.
+    """
 
     def __init__(
         self,
@@ -38,8 +42,9 @@ class Apns:
         now: Callable[[], int],
         *,
         url: str = PRODUCTION,
-        verify: Any = True,
+        verify: ssl.SSLContext | bool = True,
     ) -> None:
+        public_point(key)
         self._key, (self._key_id, self._team) = key, identity
         self._topic = topic
         self._now = now
@@ -60,11 +65,11 @@ class Apns:
         }
         url = f"{self._url}/3/device/{subscription.target}"
         answer = await http.post(self._client, url, headers, PAYLOAD)
-        reason = _reason(answer.body)
-        if answer.status == 403 and reason in ("ExpiredProviderToken", "InvalidProviderToken"):
+        if answer.status == 403 and _reason(answer.body) == "ExpiredProviderToken":
             self._made_at = 0
             return Verdict(retry_after=0.0)
-        return GONE if reason in _DEAD else http.judge(answer)
+        # Only 410 says that a token is dead: the other reasons may be a wrong topic or key, which is no fault of it.
+        return http.judge("APNs", answer._replace(status=400) if answer.status == 404 else answer)
 
     async def aclose(self) -> None:
         await self._client.aclose()

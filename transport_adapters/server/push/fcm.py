@@ -5,6 +5,7 @@ Does not know about: when a device is woken.
 """
 
 import json
+import ssl
 from collections.abc import Callable
 from typing import Any, Final, final
 from urllib.parse import quote, urlencode
@@ -12,7 +13,7 @@ from urllib.parse import quote, urlencode
 import jwt
 
 from transport_adapters.server.push import http
-from transport_adapters.server.push.ports import TAKEN, Subscription, Verdict
+from transport_adapters.server.push.ports import Subscription, Verdict
 
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
 SEND_URL: Final = "https://fcm.googleapis.com"
@@ -22,12 +23,24 @@ _HOUR: Final = 3600
 
 @final
 class Fcm:
-    """Implements `Provider`. `account` is the service account's JSON file, parsed."""
+    """Implements `Provider`. `account` is the service account's JSON file, parsed.
+
+    Raises KeyError, TypeError, ValueError: it is no such file, or its key no private key of RSA.
+    """
 
     def __init__(
-        self, account: dict[str, Any], now: Callable[[], int], *, send_url: str = SEND_URL, verify: Any = True
+        self,
+        account: dict[str, Any],
+        now: Callable[[], int],
+        *,
+        send_url: str = SEND_URL,
+        verify: ssl.SSLContext | bool = True,
     ) -> None:
         self._email, self._key = str(account["client_email"]), str(account["private_key"])
+        try:
+            jwt.encode({}, self._key, "RS256")
+        except jwt.PyJWTError:
+            raise ValueError("the key is not one of RSA") from None
         self._token_url = str(account["token_uri"])
         self._url = f"{send_url}/v1/projects/{quote(str(account['project_id']), safe='')}/messages:send"
         self._now = now
@@ -50,10 +63,9 @@ class Fcm:
         if answer.status == 401:
             self._token_until = 0
             return Verdict(retry_after=0.0)
-        # 404 with another reason is a wrong project: no fault of the device.
         if answer.status == 404 and b"UNREGISTERED" not in answer.body:
-            return TAKEN
-        return http.judge(answer)
+            answer = answer._replace(status=400)  # there is no such project: no fault of the device
+        return http.judge("FCM", answer)
 
     async def aclose(self) -> None:
         await self._client.aclose()

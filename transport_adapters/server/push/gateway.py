@@ -5,27 +5,27 @@ Does not know about: the providers' protocols; what an envelope holds, who sent 
 
 A push says "look", and nothing else: the same bytes for every envelope, so a provider learns when a device is woken. It
 goes out only if the envelope still waits after the delay and the device is not connected to this node; one that is
-connected to another node has fetched it by then. Wake-ups that a crash loses are lost: the next envelope makes another.
+connected to another node has fetched it by then. What was stored for a connection that turned out to be dead wakes when
+that is noticed. Wake-ups that a crash loses are lost: the next envelope makes another.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, final
+from typing import Final, final
 
 from sqlalchemy import Connection
 
 from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceAddress
 from transport_adapters.server.ports import Database
-from transport_adapters.server.push.ports import Provider, PushKind, Subscription, Subscriptions
+from transport_adapters.server.push.ports import Paused, Provider, PushKind, Subscription, Subscriptions
 
 _logger = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 10_000
-"""Devices whose delay runs; beyond it an envelope wakes nobody."""
+"""Devices whose delay runs, and as many that are being woken; beyond it an envelope wakes nobody."""
 AT_ONCE: Final = 16
 ATTEMPTS: Final = 4
 MAX_RETRY_AFTER: Final = 300.0
@@ -35,12 +35,13 @@ _WORTH_A_PUSH: Final = frozenset({Lane.CONTROL, Lane.CHAT})
 @final
 @dataclass(frozen=True, slots=True)
 class PushSettings:
-    """Times in seconds."""
+    """Times in seconds; `urgent` are those of lane 0: a call rings for a minute."""
 
     delay: float = 3.0
     """An envelope that is fetched within this time wakes nobody."""
+    urgent_delay: float = 0.5
     pause: float = 30.0
-    """Between two pushes to one device. A call is not held up by it for longer than `urgent_pause`."""
+    """Between two pushes to one device; what comes meanwhile and is not fetched wakes at its end."""
     urgent_pause: float = 2.0
     first_retry: float = 2.0
 
@@ -60,7 +61,7 @@ class Around:
 
 @final
 class PushGateway:
-    """Is told of every stored envelope; `close` before the database closes."""
+    """Implements `Waker`. `close` it before the database closes."""
 
     def __init__(
         self, around: Around, providers: Mapping[PushKind, Provider], settings: PushSettings | None = None
@@ -73,13 +74,12 @@ class PushGateway:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def stored(self, address: DeviceAddress, lane: Lane) -> None:
-        """Note that an envelope was stored for a device. Never waits, never fails."""
-        key = address, lane is Lane.CONTROL
-        if lane not in _WORTH_A_PUSH or key in self._waiting or len(self._waiting) >= MAX_WAITING:
-            return
-        if not self._around.is_live(address):
-            loop = asyncio.get_running_loop()
-            self._waiting[key] = loop.call_later(self._settings.delay, self._due, *key)
+        if lane in _WORTH_A_PUSH and not self._around.is_live(address):
+            urgent = lane is Lane.CONTROL
+            self._note(address, urgent, self._settings.urgent_delay if urgent else self._settings.delay)
+
+    def left(self, address: DeviceAddress) -> None:
+        self._note(address, False, self._settings.delay)
 
     async def close(self) -> None:
         """Wake nobody any more, and release the providers."""
@@ -93,47 +93,52 @@ class PushGateway:
         for provider in self._providers.values():
             await provider.aclose()
 
-    def _due(self, address: DeviceAddress, urgent: bool) -> None:
-        self._waiting.pop((address, urgent), None)
-        self._spawn(self._wake(address, urgent))
+    def _note(self, address: DeviceAddress, urgent: bool, delay: float) -> None:
+        key = address, urgent
+        if key not in self._waiting and len(self._waiting) < MAX_WAITING:
+            self._waiting[key] = asyncio.get_running_loop().call_later(delay, self._due, *key)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _due(self, address: DeviceAddress, urgent: bool) -> None:
+        del self._waiting[address, urgent]
+        if len(self._tasks) < MAX_WAITING:
+            task = asyncio.create_task(self._wake(address, urgent))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _wake(self, address: DeviceAddress, urgent: bool) -> None:
-        async with self._room:
-            if self._around.is_live(address):
-                return
-            try:
-                claimed = await self._around.database.write(lambda connection: self._claim(connection, address, urgent))
-                if claimed is not None:
-                    await self._ask(claimed, urgent)
-            except Exception as error:  # noqa: BLE001 - of the database; the next envelope tries again
-                _logger.error("A device could not be woken: %s", type(error).__name__)
+        if self._around.is_live(address):
+            return
+        try:
+            claimed = await self._around.database.write(lambda connection: self._claim(connection, address, urgent))
+            if isinstance(claimed, Paused):
+                self._note(address, urgent, claimed.left_ms / 1000)
+            elif claimed is not None:
+                await self._ask(claimed, urgent)
+        except Exception as error:  # noqa: BLE001 - of the database; the next envelope tries again
+            _logger.error("A device could not be woken: %s", type(error).__name__)
 
-    def _claim(self, connection: Connection, address: DeviceAddress, urgent: bool) -> Subscription | None:
+    def _claim(self, connection: Connection, address: DeviceAddress, urgent: bool) -> Subscription | Paused | None:
         around, settings = self._around, self._settings
         if not around.is_waiting(connection, address):
             return None
         pause = settings.urgent_pause if urgent else settings.pause
         return around.subscriptions.claim(connection, address, around.now(), int(pause * 1000))
 
-    def _forget(self, subscription: Subscription, connection: Connection) -> None:
-        self._around.subscriptions.remove(connection, subscription)
-
     async def _ask(self, subscription: Subscription, urgent: bool) -> None:
         provider = self._providers.get(subscription.kind)
         if provider is None:
-            return
+            return  # the server had it when the device subscribed
         for attempt in range(ATTEMPTS):
-            verdict = await provider.wake(subscription, urgent=urgent)
+            async with self._room:
+                verdict = await provider.wake(subscription, urgent=urgent)
             if verdict.is_gone:
-                await self._around.database.write(partial(self._forget, subscription))
-                return
+                await self._around.database.write(
+                    lambda connection: self._around.subscriptions.remove(connection, subscription)
+                )
             if verdict.retry_after is None:
                 return
             backoff = self._settings.first_retry * 2.0**attempt
             await asyncio.sleep(min(MAX_RETRY_AFTER, max(verdict.retry_after, backoff)))
-        _logger.warning("A push service refused %s times", ATTEMPTS)
+            if self._around.is_live(subscription.address):
+                return
+        _logger.warning("A push service could not be reached, or refused, %s times", ATTEMPTS)

@@ -4,14 +4,22 @@ Owns: timeouts, no redirects, a bounded answer, Retry-After.
 Does not know about: any particular service.
 """
 
+import logging
+import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 
-import httpx
-
 from transport_adapters.server.push.ports import GONE, TAKEN, Verdict
+
+try:
+    import h2  # noqa: F401 - for httpx
+    import httpx
+except ImportError as missing:
+    raise ImportError("push needs httpx and h2: install 'e2ee-layer[push]'") from missing
+
+_logger = logging.getLogger(__name__)
 
 _TIMEOUT: Final = httpx.Timeout(10.0)
 _MAX_ANSWER: Final = 64 * 1024
@@ -25,7 +33,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def client(*, http2: bool = False, verify: "httpx.SSLContext | bool" = True) -> httpx.AsyncClient:  # type: ignore[name-defined]
+def client(*, http2: bool = False, verify: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
     """Make a client that follows no redirect and takes no settings from the environment."""
     return httpx.AsyncClient(http2=http2, verify=verify, timeout=_TIMEOUT, follow_redirects=False, trust_env=False)
 
@@ -44,12 +52,14 @@ async def post(by: httpx.AsyncClient, url: str, headers: Mapping[str, str], body
         return Answer(0, {}, b"")
 
 
-def judge(answer: Answer, *, gone: bool = False) -> Verdict:
+def judge(service: str, answer: Answer, *, gone: bool = False) -> Verdict:
     """Say what follows from an answer; `gone`: its body says that the subscription is dead."""
     if gone or answer.status in (404, 410):
         return GONE
     if answer.status in (0, 429) or answer.status >= 500:
         return Verdict(retry_after=_seconds(answer.headers.get("retry-after", "")))
+    if answer.status >= 300:
+        _logger.warning("%s refused a push with status %s: look at the keys in the settings", service, answer.status)
     return TAKEN
 
 

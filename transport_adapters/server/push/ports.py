@@ -38,13 +38,21 @@ class Subscription:
     """WEB: 16 bytes."""
 
 
+class Paused(NamedTuple):
+    """The device was woken a short while ago; it may be again in so many milliseconds."""
+
+    left_ms: int
+
+
 class Subscriptions(Protocol):
     """Keeps at most one subscription of each device."""
 
-    def claim(self, connection: Connection, address: DeviceAddress, now: int, pause_ms: int) -> Subscription | None:
-        """Return a device's subscription and note that it is woken now; None if it was within the pause, or has none.
+    def claim(
+        self, connection: Connection, address: DeviceAddress, now: int, pause_ms: int
+    ) -> Subscription | Paused | None:
+        """Return a device's subscription and note that it is woken now; None if it has none.
 
-        Of several nodes that ask at once, one gets it.
+        Of several nodes that ask at once, one gets it, and the others a pause.
         """
         ...
 

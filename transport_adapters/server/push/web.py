@@ -1,12 +1,13 @@
 """Web Push (RFC 8030) with VAPID (RFC 8292); UnifiedPush servers speak it, too.
 
-Owns: the request, its headers, which hosts it goes to.
-Does not know about: encryption (web_encryption.py).
+Owns: the request, its headers.
+Does not know about: encryption (web_encryption.py), which endpoints are acceptable (endpoints.py).
 """
 
 import base64
-from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+import ssl
+from collections.abc import Callable
+from typing import Final, final
 from urllib.parse import urlsplit
 
 import jwt
@@ -17,37 +18,18 @@ from transport_adapters.server.push.web_encryption import encrypt, public_point
 
 PAYLOAD: Final = b'{"e2ee":1}'
 """The same for every push. Something must be there: some user agents give a push without a body to nobody."""
-KNOWN_HOSTS: Final = (
-    "fcm.googleapis.com",
-    "updates.push.services.mozilla.com",
-    "notify.windows.com",
-    "web.push.apple.com",
-    "push.apple.com",
-)
 TOPIC: Final = "e2ee"
 _TTL: Final = 28 * 24 * 3600
 _URGENT_TTL: Final = 60
 _VALID_SECONDS: Final = 12 * 3600
 
 
-def is_allowed(url: str, hosts: Sequence[str]) -> bool:
-    """Say whether an endpoint may be spoken to: https, and a host that is named or below one that is.
-
-    The list is what keeps a client from having the server speak to machines in its own network.
-    """
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        return False
-    host = parts.hostname or ""
-    is_named = any(host == each or host.endswith(f".{each}") for each in hosts)
-    return parts.scheme == "https" and is_named and port in (None, 443) and not parts.username and len(url) <= 2048
-
-
 @final
 class WebPush:
-    """Implements `Provider`. `private_key` is a PEM of P-256, `subject` a mailto: or https: URL of the operator."""
+    """Implements `Provider`. `private_key` is a PEM of P-256, `subject` a mailto: or https: URL of the operator.
+
+    `may_speak_to` judges endpoints once more: those that were taken under other settings are given up.
+    """
 
     def __init__(
         self,
@@ -55,16 +37,15 @@ class WebPush:
         subject: str,
         now: Callable[[], int],
         *,
-        hosts: Sequence[str] = KNOWN_HOSTS,
-        verify: Any = True,
-        may_speak_to: Callable[[str], bool] | None = None,
+        may_speak_to: Callable[[str], bool],
+        verify: ssl.SSLContext | bool = True,
     ) -> None:
         self._private_key = private_key
         self.public_key = public_point(private_key)
         """What a user agent subscribes with: `applicationServerKey`, 65 bytes."""
         self._subject = subject
         self._now = now
-        self._may_speak_to = may_speak_to or (lambda url: is_allowed(url, hosts))
+        self._may_speak_to = may_speak_to
         self._client = http.client(verify=verify)
 
     async def wake(self, subscription: Subscription, *, urgent: bool) -> Verdict:
@@ -82,7 +63,7 @@ class WebPush:
             "Urgency": "high" if urgent else "normal",
             "Topic": TOPIC,
         }
-        return http.judge(await http.post(self._client, subscription.target, headers, body))
+        return http.judge("Web Push", await http.post(self._client, subscription.target, headers, body))
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -90,7 +71,7 @@ class WebPush:
     def _token(self, url: str) -> str:
         parts = urlsplit(url)
         claims = {
-            "aud": f"{parts.scheme}://{parts.netloc}",
+            "aud": f"{parts.scheme}://{parts.netloc.removesuffix(':443')}",
             "exp": self._now() // 1000 + _VALID_SECONDS,
             "sub": self._subject,
         }

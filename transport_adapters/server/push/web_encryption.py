@@ -18,8 +18,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 RECORD_SIZE: Final = 4096
-POINT: Final = 65
-"""Bytes of an uncompressed point of P-256."""
 _LAST_RECORD: Final = b"\x02"
 
 
@@ -63,15 +61,6 @@ def public_point(pem: bytes) -> bytes:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ValueError("the key is not one of P-256")
     return point(key)
-
-
-def is_point(raw: bytes) -> bool:
-    """Say whether these bytes are a point of P-256."""
-    try:
-        ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), raw)
-    except ValueError:
-        return False
-    return len(raw) == POINT
 
 
 def _hkdf(salt: bytes, ikm: bytes, info: bytes, length: int) -> bytes:
