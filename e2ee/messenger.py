@@ -28,6 +28,7 @@ from e2ee.errors import (
     SessionNotFoundError,
     TrustError,
 )
+from e2ee.history_book import HistoryBook
 from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
 from e2ee.notices import Notice, StoreRolledBack
 from e2ee.ports import Store, Table
@@ -208,6 +209,11 @@ class Messenger:
     def contact_book(self) -> ContactBook:
         """What a person sees of contacts, and decides about them."""
         return ContactBook(self._store, self._clock)
+
+    @property
+    def history(self) -> HistoryBook:
+        """Past messages, if the application has them kept (`HistoryBook.set_retention`)."""
+        return HistoryBook(self._store, self._clock)
 
     def waiting_for_trust(self) -> tuple[UserId, ...]:
         """Return the users of whom messages under a changed account key are kept."""
@@ -414,6 +420,7 @@ class Messenger:
         """
         with self._store.write() as tx:
             retention.forget_contents(tx, self._clock(), self._keeps_contents)
+            retention.forget_history(tx, self._clock())
             return retention.expire_outbox(tx, self._clock())
 
     def prune(self) -> None:
@@ -423,6 +430,7 @@ class Messenger:
         """
         with self._store.write() as tx:
             retention.forget_contents(tx, self._clock(), self._keeps_contents)
+            retention.forget_history(tx, self._clock())
             retention.prune(tx, self._clock())
 
     def status(self) -> Status:

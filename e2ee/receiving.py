@@ -8,7 +8,7 @@ changed nothing.
 from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
-from e2ee import healing, session as sessions
+from e2ee import healing, history, session as sessions
 from e2ee.account import Account, OwnPreKey, PreKeyKind
 from e2ee.errors import (
     AuthenticationError,
@@ -26,6 +26,7 @@ from e2ee.errors import (
     UnlistedDeviceError,
     WrongRecipientError,
 )
+from e2ee.history import Arrived
 from e2ee.limits import CALL_CLOCK_SKEW_MS, CALL_TTL_SECONDS, SECOND_MS
 from e2ee.notices import EpochStalled, Notice, SessionReplaced
 from e2ee.ports import ReadTransaction, Transaction
@@ -36,6 +37,7 @@ from e2ee.ratchet.skipped_keys import FindSkipped, nothing_skipped
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.session import DecryptedContent, Session
 from e2ee.stores import healing_records, message_records, records, session_records
+from e2ee.stores.history_records import EntryState
 from e2ee.stores.records import Contact
 from e2ee.trust import check_listed, hear_of_list, judge_device_list, note_first_use
 from e2ee.wire.call_signal import CallAction, CallSignal
@@ -43,6 +45,7 @@ from e2ee.wire.content import (
     Content,
     ContentKind,
     Receipt,
+    ReceiptType,
     decode_application,
     decode_device_lists,
     decode_retry_request,
@@ -368,5 +371,27 @@ def _commit_content(
             # Of use now or not at all, so it must not wait behind what the application has not read yet.
             fresh = content.sent_at + CALL_TTL_SECONDS * SECOND_MS + CALL_CLOCK_SKEW_MS > now
             return None, [], signal if fresh else None
+    _note_in_history(tx, receiver, sender, content)
     stored = replace(content, device_list=None).encode()
     return message_records.add_inbound(tx, sender, stored, now), [], None
+
+
+def _note_in_history(tx: Transaction, receiver: Receiver, sender: DeviceAddress, content: Content) -> None:
+    own, peer, now = receiver.account.address.user_id, sender.user_id, receiver.now
+    if content.kind == ContentKind.RECEIPT:
+        receipt = Receipt.decode(content.body)
+        state = EntryState.READ if receipt.type is ReceiptType.READ else EntryState.DELIVERED
+        history.note_receipt(tx, (own, peer), receipt.message_ids, state, now)
+        return
+    arrived = Arrived(
+        message_id=content.message_id,
+        author=peer,
+        device=sender.device_id,
+        peer=peer,
+        conversation=content.conversation_id,
+        kind=content.kind,
+        body=content.body,
+        sent_at=content.sent_at,
+        ours=peer == own,
+    )
+    history.add(tx, arrived, now)

@@ -7,10 +7,11 @@ Does not know about: the network, when the outbox is emptied.
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
 
-from e2ee import session as sessions
+from e2ee import history, session as sessions
 from e2ee.account import Account
 from e2ee.errors import SessionNotFoundError, UnlistedDeviceError
 from e2ee.healing import next_established_at, note_fresh_session
+from e2ee.history import Arrived
 from e2ee.limits import MAX_TIMESTAMP, MAX_TTL_SECONDS
 from e2ee.ports import Transaction
 from e2ee.primitives.rng import Rng
@@ -144,7 +145,25 @@ def queue(tx: Transaction, sender: Sender, user_id: UserId, draft: Draft) -> Que
         _log(tx, sender, session, entry, _Logged(draft, sender.now, entries[0].envelope_id))
     if not entries:
         raise SessionNotFoundError(user_id)
+    if draft.kind == ContentKind.APPLICATION:
+        history.add(tx, _sent(sender, user_id, message_id, draft), sender.now)
     return Queued(message_id, tuple(entries), tuple(without_session))
+
+
+def _sent(sender: Sender, user_id: UserId, message_id: MessageId, draft: Draft) -> Arrived:
+    """Return what was just sent, for the history."""
+    own = sender.account.address
+    return Arrived(
+        message_id=message_id,
+        author=own.user_id,
+        device=own.device_id,
+        peer=user_id,
+        conversation=draft.conversation_id,
+        kind=draft.kind,
+        body=draft.body,
+        sent_at=sender.now,
+        ours=True,
+    )
 
 
 def heal(tx: Transaction, sender: Sender, user_id: UserId) -> Queued:

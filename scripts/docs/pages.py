@@ -40,6 +40,9 @@ PAGES: Final = (
             Selection("e2ee.status", "Status"),
             Selection("e2ee.sending", "Draft Queued"),
             Selection("e2ee.prekey_supply", "ServerCounts PreKeyPublication"),
+            Selection("e2ee.history_book", "HistoryBook"),
+            Selection("e2ee.history", "Conversation"),
+            Selection("e2ee.stores.history_records", "HistoryEntry EntryState FOREVER"),
             Selection("e2ee.stores.message_records", "OutboxEntry InboundMessage"),
             Selection("e2ee.stores.records", "Contact"),
             Selection(
