@@ -32,7 +32,9 @@ from e2ee.stores.history_records import (
     save_conversation,
     save_entry,
 )
-from e2ee.wire.identifiers import ConversationId, DeviceId, MessageId, UserId
+from e2ee.wire.content import Content, ContentKind, Receipt, ReceiptType
+from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, MessageId, UserId
+from e2ee.wire.sync import ReadMarks, SentCopy, decode_sync
 
 _SHIFT: Final = 16
 _STEP: Final = 1 << _SHIFT
@@ -109,11 +111,39 @@ def add(tx: Transaction, arrived: Arrived, now: int) -> None:
     save_conversation(tx, row)
 
 
-def note_receipt(
-    tx: Transaction, own_and_peer: tuple[UserId, UserId], message_ids: Iterable[MessageId], state: EntryState, now: int
-) -> None:
-    """Take note that a user has, or has read, messages of ours; it counts for those alone that we sent to this user."""
-    _advance(tx, own_and_peer, message_ids, state, now)
+def note_content(tx: Transaction, own: UserId, sender: DeviceAddress, content: Content, now: int) -> None:
+    """Take note of a content that was received: of a message, of what was said about one, or of what we did elsewhere.
+
+    The body was decoded before. Whether the sender may send a sync was judged before, too.
+    """
+    peer, kind, body = sender.user_id, content.kind, content.body
+    if kind == ContentKind.RECEIPT:
+        receipt = Receipt.decode(body)
+        state = EntryState.READ if receipt.type is ReceiptType.READ else EntryState.DELIVERED
+        # It counts for messages alone that we sent to this user.
+        _advance(tx, (own, peer), receipt.message_ids, state, now)
+        return
+    if kind == ContentKind.SYNC:
+        match decode_sync(body):
+            case ReadMarks(author, message_ids):
+                mark_read(tx, author, message_ids, now)
+                return
+            case SentCopy() as copy:
+                peer, kind, body = copy.recipient, copy.kind, copy.body
+            case None:
+                return
+    arrived = Arrived(
+        message_id=content.message_id,
+        author=sender.user_id,
+        device=sender.device_id,
+        peer=peer,
+        conversation=content.conversation_id,
+        kind=kind,
+        body=body,
+        sent_at=content.sent_at,
+        ours=sender.user_id == own,
+    )
+    add(tx, arrived, now)
 
 
 def mark_read(tx: Transaction, author: UserId, message_ids: Iterable[MessageId], now: int) -> tuple[MessageId, ...]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
-from e2ee import healing, prekey_supply, receiving, reception, retention, rollback, sending, status, tending
+from e2ee import healing, history, prekey_supply, receiving, reception, retention, rollback, sending, status, tending
 from e2ee.account import Account
 from e2ee.contact_book import ContactBook
 from e2ee.errors import (
@@ -44,7 +44,7 @@ from e2ee.stores import healing_records, message_records, records, session_recor
 from e2ee.stores.message_records import InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
-from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, sendable_contact
+from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, recipients, sendable_contact
 from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
 from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
@@ -246,7 +246,7 @@ class Messenger:
         """
         with self._store.read() as tx:
             now = self._clock()
-            addresses = sendable_contact(tx, user_id).device_list.content.addresses()
+            addresses = recipients(sendable_contact(tx, user_id), self.address)
             return tuple(address for address in addresses if session_records.sending_session(tx, address, now) is None)
 
     def start_session(self, bundle: PreKeyBundle) -> Session:
@@ -288,6 +288,15 @@ class Messenger:
         """
         body = Receipt(kind, message_ids).encode()
         return self.queue(user_id, Draft(ContentKind.RECEIPT, body, _DEFAULT_CONVERSATION, Lane.RECEIPT, DEFAULT_TTL))
+
+    def mark_read(self, user_id: UserId, message_ids: Sequence[MessageId]) -> bool:
+        """Note that messages of a user were read: in the history, and on our other devices. The user is not told.
+
+        Returns whether one of our devices waits for a session: call `tend`.
+        """
+        with self._store.write() as tx:
+            history.mark_read(tx, user_id, message_ids, self._clock())
+            return sending.tell_read(tx, self._sender(), user_id, message_ids)
 
     def signal_call(self, user_id: UserId, signal: CallSignal) -> Queued:
         """Tell all devices of a user about a call. All but MISSED overtake chat, and expire after a minute.

@@ -61,6 +61,7 @@ PAGES: Final = (
             Selection("e2ee.wire.envelope"),
             Selection("e2ee.wire.content"),
             Selection("e2ee.wire.call_signal"),
+            Selection("e2ee.wire.sync"),
             Selection("e2ee.wire.device_list", omit="encode_into"),
             Selection("e2ee.wire.prekey_bundle", omit="prekey_signed_bytes kem_prekey_label"),
             Selection("e2ee.wire.public_keys"),
