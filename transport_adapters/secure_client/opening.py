@@ -12,7 +12,7 @@ from e2ee.errors import AccountNotFoundError, MalformedMessageError
 from e2ee.messenger import Messenger
 from e2ee.ports import Store
 from e2ee.stores.sqlite import SqliteStore
-from e2ee.wire.identifiers import UserId, parse_user_id
+from e2ee.wire.identifiers import ConversationId, UserId, parse_conversation_id, parse_user_id
 from keyserver.client import KeyServerClient
 from transport_adapters.base import Cursor, EnvelopeTransport
 from transport_adapters.failover import DEFAULT_FAILOVER, FailoverOptions, FailoverTransport
@@ -147,6 +147,14 @@ def open_messenger(store: Store, user: str | None, sent_log: bool) -> Messenger:
     if user is not None and messenger.address.user_id != user:
         raise ValueError(f"the store belongs to {messenger.address.user_id}, not to {user}")
     return messenger
+
+
+def application_conversation(text: str | None) -> ConversationId:
+    """Parse a conversation id given by the application; None is the default conversation."""
+    try:
+        return parse_conversation_id(text or "")
+    except MalformedMessageError as error:
+        raise ValueError(error.args[0]) from None  # without the remedy, which is for hostile input
 
 
 def application_user(text: str) -> UserId:
