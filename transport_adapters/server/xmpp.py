@@ -66,6 +66,7 @@ class XmppComponent:
     def __init__(self, relay: Relay, settings: XmppSettings) -> None:
         self._relay, self._settings = relay, settings
         self._running: asyncio.Task[None] | None = None
+        self._stream: _Stream | None = None
         self.online = asyncio.Event()
         """Set while the XMPP server has accepted the component."""
 
@@ -83,10 +84,15 @@ class XmppComponent:
             await asyncio.wait([self._running])
             self._running = None
 
+    def abort(self) -> None:
+        """Break the stream as a crash would; it is made anew."""
+        if self._stream is not None:
+            self._stream.abort()
+
     async def _run(self) -> None:
         settings, failures = self._settings, 0
         while True:
-            stream = _Stream(self._relay, settings)
+            stream = self._stream = _Stream(self._relay, settings)
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await stream.open()
