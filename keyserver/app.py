@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import socketio
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -66,6 +66,9 @@ from transport_adapters.server.push.ports import Paused, PushKind, Subscription
 from transport_adapters.server.relay import Relay
 from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
+
+if TYPE_CHECKING:
+    from transport_adapters.server.xmpp import XmppComponent
 
 MAILBOX_TABLES: Final = define_tables(metadata)
 
@@ -144,7 +147,19 @@ def build_services(
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
     router.routes.extend(endpoints(relay))
-    return Services(router, relay, database, context, _lifespan(Parts(database, relay, gateway), settings, now))
+    parts = Parts(database, relay, gateway, _make_xmpp(settings, relay))
+    return Services(router, relay, database, context, _lifespan(parts, settings, now))
+
+
+def _make_xmpp(settings: Settings, relay: Relay) -> "XmppComponent | None":
+    if settings.xmpp_component is None or settings.xmpp_secret is None:
+        return None
+    # Imported where it is wanted: it needs an extra.
+    from transport_adapters.server.xmpp import XmppComponent, XmppSettings
+
+    secret = settings.xmpp_secret.get_secret_value()
+    where = settings.xmpp_host, settings.xmpp_port
+    return XmppComponent(relay, XmppSettings(settings.xmpp_component, secret, settings.xmpp_domains, *where))
 
 
 def _make_bus(settings: Settings) -> Bus:
@@ -295,10 +310,11 @@ class Parts(NamedTuple):
     database: Database
     relay: Relay
     gateway: PushGateway | None
+    xmpp: "XmppComponent | None"
 
 
 def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object], AbstractAsyncContextManager[None]]:
-    database, relay, gateway = parts
+    database, relay, gateway, xmpp = parts
 
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
@@ -309,8 +325,12 @@ def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object]
             await _prepare_tables(database, settings.migrate)
             if gateway is not None:
                 last_first.push_async_callback(gateway.close)
-            last_first.push_async_callback(relay.close)
+            if xmpp is not None:
+                last_first.push_async_callback(xmpp.close)
+            last_first.push_async_callback(relay.close)  # which says farewell over the transports
             await relay.start()
+            if xmpp is not None:
+                xmpp.start()
             await last_first.enter_async_context(_running(keep_house(database, now)))
             yield
 

@@ -105,6 +105,15 @@ class XmppTransport:
         return _XmppWire(stream)
 
 
+def xmpp_transport(jid: str, password: PasswordSource, options: XmppOptions) -> Callable[..., XmppTransport]:
+    """Return what makes a transport over XMPP, for `SecureClient.open(transport=...)`; the server's URL is not used."""
+
+    def make(_server: str, *, token: TokenSource, cursor: CursorSource) -> XmppTransport:
+        return XmppTransport(jid, password, token=token, cursor=cursor, options=options)
+
+    return make
+
+
 @final
 class _XmppWire:
     """One connection."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from slixmpp import ClientXMPP
@@ -16,6 +17,7 @@ from slixmpp.xmlstream.matcher import MatchXPath
 
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import DeviceAddress
+from tests.client_world import client_world
 from tests.contract.relay_world import (
     EAGER_LINK,
     PATIENT,
@@ -31,7 +33,7 @@ from tests.servers.prosody import COMPONENT, DOMAIN, SECRET, Prosody
 from transport_adapters.base import Accepted, Outgoing, TransportUnavailableError
 from transport_adapters.frames import Hello, InstanceId
 from transport_adapters.server.xmpp import XmppComponent, XmppSettings
-from transport_adapters.xmpp import XmppOptions, XmppTransport
+from transport_adapters.xmpp import XmppOptions, XmppTransport, xmpp_transport
 from transport_adapters.xmpp_stanzas import NAMESPACE, frame_stanza
 
 PASSWORD = "a password"
@@ -339,3 +341,18 @@ async def test_the_device_token_is_not_printed_by_the_clients_library(
     sent = [record.getMessage() for record in caplog.records if record.getMessage().startswith("SEND")]
     assert sent
     assert not any("secret-token" in each for each in sent)
+
+
+# --- the whole server -------------------------------------------------------------------------------------------
+
+
+async def test_two_people_talk_over_an_xmpp_server_that_a_key_server_is_a_component_of(
+    tmp_path: Path, prosody: Prosody
+) -> None:
+    component: dict[str, Any] = {"xmpp_component": COMPONENT, "xmpp_secret": SECRET, "xmpp_domains": {DOMAIN}}
+    async with client_world(tmp_path, **component, xmpp_port=prosody.component_port) as chat:
+        reached = XmppOptions(COMPONENT, "127.0.0.1", prosody.port, link=PATIENT_LINK)
+        over_xmpp = xmpp_transport(f"phone@{DOMAIN}", password, reached)
+        alice, bob = await chat.talking(transport=over_xmpp)
+        await alice.client.send("bob", "over XMPP")
+        assert await bob.read() == ["over XMPP"]

@@ -13,7 +13,7 @@ from tests.servers.process import Server, free_port, program, unprivileged
 
 DOMAIN = "localhost"
 COMPONENT = "relay.localhost"
-SECRET = "the secret of the tests' component"
+SECRET = "the secret of the component of the tests"
 _CONFIG = """
 pidfile = "{directory}/prosody.pid"
 data_path = "{directory}/data"
