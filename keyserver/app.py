@@ -10,12 +10,14 @@ Does not know about: rules, SQL, frames.
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import secrets
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import socketio
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -45,6 +47,7 @@ from keyserver.service.prekeys import PreKeyService
 from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
 from keyserver.sole_process import sole_process
 from keyserver.tables import DeviceStatus, metadata
+from transport_adapters.server import mqtt_leases
 from transport_adapters.server.bus import Bus, LocalBus
 from transport_adapters.server.guard import guard
 from transport_adapters.server.mount import endpoints
@@ -61,6 +64,9 @@ from transport_adapters.server.ports import (
 from transport_adapters.server.relay import Relay
 from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
+
+if TYPE_CHECKING:
+    from transport_adapters.server.mqtt_bridge import MqttBridge
 
 MAILBOX_TABLES: Final = define_tables(metadata)
 
@@ -129,9 +135,10 @@ def build_services(
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
     )
+    bridge = _make_bridge(settings, relay)
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
-    router.routes.extend(endpoints(relay))
-    return Services(router, relay, database, context, _lifespan(database, relay, settings, now))
+    router.routes.extend(endpoints(relay, mqtt=bridge))
+    return Services(router, relay, database, context, _lifespan(database, relay, bridge, settings))
 
 
 def _make_bus(settings: Settings) -> Bus:
@@ -148,6 +155,24 @@ def _make_bus(settings: Settings) -> Bus:
     from transport_adapters.server.bus_redis import RedisWire
 
     return NodesBus(RedisWire(settings.bus, channel))
+
+
+def _make_bridge(settings: Settings, relay: Relay) -> "MqttBridge | None":
+    """Make the bridge to the broker that the settings name. The library comes with the extra `mqtt`."""
+    if settings.mqtt_broker is None or settings.mqtt_password is None:
+        return None
+    from transport_adapters.server.mqtt_bridge import MqttBridge, MqttSettings
+
+    trusted = settings.mqtt_ca_file
+    chosen = MqttSettings(
+        settings.mqtt_broker,
+        settings.mqtt_user,
+        settings.mqtt_password.get_secret_value(),
+        settings.mqtt_public_url or settings.mqtt_broker,
+        hmac.digest(settings.token_secret.get_secret_value().encode(), b"E2EE/1 mqtt accounts", "sha256"),
+        None if trusted is None else ssl.create_default_context(cafile=str(trusted)),
+    )
+    return MqttBridge(relay, chosen)
 
 
 @final
@@ -261,7 +286,7 @@ class _TokenVerifier:
 
 
 def _lifespan(
-    database: Database, relay: Relay, settings: Settings, now: Clock
+    database: Database, relay: Relay, bridge: "MqttBridge | None", settings: Settings
 ) -> Callable[[object], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
@@ -272,7 +297,12 @@ def _lifespan(
             await _prepare_tables(database, settings.migrate)
             last_first.push_async_callback(relay.close)
             await relay.start()
-            await last_first.enter_async_context(_running(keep_house(database, now)))
+            if bridge is not None:
+                if settings.bus == LOCAL_BUS:
+                    await database.write(lambda connection: mqtt_leases.clear(connection, MAILBOX_TABLES.leases))
+                last_first.push_async_callback(bridge.close)
+                await bridge.start()
+            await last_first.enter_async_context(_running(keep_house(database, relay.now)))
             yield
 
     return lifespan
