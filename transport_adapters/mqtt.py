@@ -36,12 +36,15 @@ _AGAIN: Final = "/mqtt?again=1"
 class MqttOptions:
     """How to reach the server and the broker. `tls` replaces the system's certificate store for both.
 
+    `broker` is the broker's URL, if it is not the one that the server names.
+
     Raises:
         ValueError: more credit than a broker holds.
     """
 
     prefix: str = PREFIX
     tls: ssl.SSLContext | None = None
+    broker: str | None = None
     link: LinkOptions = field(default_factory=LinkOptions)
 
     def __post_init__(self) -> None:
@@ -116,7 +119,7 @@ class MqttTransport:
                     reply = await requests.take(response)
             finally:
                 await requests.close()
-            self._access = _access(reply.get("access"), self._options.tls)
+            self._access = _access(reply.get("access"), self._options)
         return self._access
 
 
@@ -169,7 +172,7 @@ class _MqttWire:
             access.broker,
             access.account,
             take=self._take,
-            lost=self._lost,
+            lost=self._receiver.lost,
             will=Message(access.up, b"", self._id),
             timeout=self._options.connect_timeout,
         )
@@ -183,10 +186,6 @@ class _MqttWire:
         try:
             self._receiver.frame(*decode_frame(message.payload.decode()))
         except (MalformedMessageError, UnicodeDecodeError):
-            self._receiver.lost()
-
-    def _lost(self) -> None:
-        if self._session is None or self._session.ended.is_set():  # and not one before it that was refused
             self._receiver.lost()
 
     def _published(self, delivered: "asyncio.Future[bool]") -> None:
@@ -203,14 +202,14 @@ class _MqttWire:
             self._silence = loop.call_later(self._options.silence_timeout, lambda: self._receiver.lost(silent=True))
 
 
-def _access(fields: object, tls: ssl.SSLContext | None) -> Access:
+def _access(fields: object, options: MqttOptions) -> Access:
     names = ("broker", "client_id", "username", "password", "up", "down", "news")
     texts = [fields.get(name) if isinstance(fields, dict) else None for name in names]
     url, client_id, username, password, up, down, news = (each if isinstance(each, str) else "" for each in texts)
     if any(not each or any(sign in each for sign in "#+\0") for each in (up, down, news)):
         raise OSError("the server names no topics")
     try:
-        broker = broker_at(url, tls)
+        broker = broker_at(options.broker or url, options.tls)
     except ValueError:
         raise OSError("the server names no broker") from None
     return Access(broker, Account(client_id, username, password), up, down, news)

@@ -121,7 +121,7 @@ class MqttSession:
         will: Message | None = None,
         timeout: float = 10.0,
     ) -> "MqttSession":
-        """Connect. `take` gets every message; `lost` is called once, when the connection has ended.
+        """Connect. `take` gets every message; `lost` is called once, when what was opened has ended.
 
         Raises:
             NotAuthorizedError: the broker does not take the account.
@@ -272,6 +272,7 @@ class MqttSession:
         if self.ended.is_set():
             return
         self.ended.set()
+        was_open = self._accepted.done() and self._accepted.exception() is None
         if self._ticking is not None:
             self._ticking.cancel()
         if (raw := self._client.socket()) is not None:
@@ -284,7 +285,8 @@ class MqttSession:
             if not answer.done():
                 answer.set_exception(OSError("the connection to the broker is over"))
                 answer.exception()  # retrieved, in case nobody waits
-        self._lost()
+        if was_open:
+            self._lost()
 
     # What paho calls, in the event loop.
 

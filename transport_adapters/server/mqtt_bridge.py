@@ -171,7 +171,9 @@ class MqttBridge:
             lasted = self._relay.now() - begun > _LASTED_MS
             failures = 0 if lasted else failures + 1
             limit = min(self._settings.max_backoff, self._settings.first_backoff * 2.0 ** min(failures, 16))
-            await self._pause(random.uniform(0, limit))  # noqa: S311 - no secret
+            self._wake.clear()  # that the session has ended is why we wait
+            if not self._closing:
+                await self._pause(random.uniform(0, limit))  # noqa: S311 - no secret
 
     async def _connect(self) -> None:
         """Serve over one session, until it ends (which is an error) or we do."""
