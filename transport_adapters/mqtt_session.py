@@ -127,7 +127,7 @@ class MqttSession:
             NotAuthorizedError: the broker does not take the account.
             OSError: it could not be reached, or did not answer in time.
         """
-        client = Client(CallbackAPIVersion.VERSION2, account.client_id, protocol=MQTTv5, reconnect_on_failure=False)
+        client = _Client(CallbackAPIVersion.VERSION2, account.client_id, protocol=MQTTv5, reconnect_on_failure=False)
         client.username_pw_set(account.username, account.password)
         client.connect_timeout = timeout
         if broker.tls is not None:
@@ -204,8 +204,6 @@ class MqttSession:
         except asyncio.CancelledError:
             connecting.add_done_callback(self._give_up)
             raise
-        except ValueError as error:  # of ssl: a certificate for another host
-            raise OSError("the broker cannot be reached safely") from error
         raw = client.socket()
         if not isinstance(raw, socket.socket):
             raise OSError("the broker closed the connection")
@@ -327,6 +325,23 @@ class MqttSession:
         if raw.fileno() >= 0:
             self._loop.remove_reader(raw.fileno())
             self._loop.remove_writer(raw.fileno())
+
+
+@final
+class _Client(Client):
+    """Closes the socket of a handshake that failed, which paho leaves open."""
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        if self._ssl_context is None:
+            raise ValueError("TLS without a context")
+        secure = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host, do_handshake_on_connect=False)
+        try:
+            secure.settimeout(self.connect_timeout)
+            secure.do_handshake()
+        except BaseException:
+            secure.close()
+            raise
+        return secure
 
 
 def _correlated(packet: int, correlation: bytes) -> Properties | None:
