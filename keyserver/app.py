@@ -10,7 +10,9 @@ Does not know about: rules, SQL, frames.
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import secrets
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -48,6 +50,7 @@ from keyserver.service.push import PushService
 from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
 from keyserver.sole_process import sole_process
 from keyserver.tables import DeviceStatus, metadata
+from transport_adapters.server import mqtt_leases
 from transport_adapters.server.bus import Bus, LocalBus
 from transport_adapters.server.guard import guard
 from transport_adapters.server.mount import endpoints
@@ -68,6 +71,7 @@ from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
 
 if TYPE_CHECKING:
+    from transport_adapters.server.mqtt_bridge import MqttBridge
     from transport_adapters.server.xmpp import XmppComponent
 
 MAILBOX_TABLES: Final = define_tables(metadata)
@@ -145,9 +149,10 @@ def build_services(
         claims=ClaimService(database, now, policy, settings.claims),
         push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
     )
+    bridge = _make_bridge(settings, relay)
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
-    router.routes.extend(endpoints(relay))
-    parts = Parts(database, relay, gateway, _make_xmpp(settings, relay))
+    router.routes.extend(endpoints(relay, mqtt=bridge))
+    parts = Parts(database, relay, gateway, bridge, _make_xmpp(settings, relay))
     return Services(router, relay, database, context, _lifespan(parts, settings, now))
 
 
@@ -176,6 +181,24 @@ def _make_bus(settings: Settings) -> Bus:
     from transport_adapters.server.bus_redis import RedisWire
 
     return NodesBus(RedisWire(settings.bus, channel))
+
+
+def _make_bridge(settings: Settings, relay: Relay) -> "MqttBridge | None":
+    """Make the bridge to the broker that the settings name. The library comes with the extra `mqtt`."""
+    if settings.mqtt_broker is None or settings.mqtt_password is None:
+        return None
+    from transport_adapters.server.mqtt_bridge import MqttBridge, MqttSettings
+
+    trusted = settings.mqtt_ca_file
+    chosen = MqttSettings(
+        settings.mqtt_broker,
+        settings.mqtt_user,
+        settings.mqtt_password.get_secret_value(),
+        settings.mqtt_public_url or settings.mqtt_broker,
+        hmac.digest(settings.token_secret.get_secret_value().encode(), b"E2EE/1 mqtt accounts", "sha256"),
+        None if trusted is None else ssl.create_default_context(cafile=str(trusted)),
+    )
+    return MqttBridge(relay, chosen)
 
 
 @final
@@ -310,11 +333,12 @@ class Parts(NamedTuple):
     database: Database
     relay: Relay
     gateway: PushGateway | None
+    bridge: "MqttBridge | None"
     xmpp: "XmppComponent | None"
 
 
 def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object], AbstractAsyncContextManager[None]]:
-    database, relay, gateway, xmpp = parts
+    database, relay, gateway, bridge, xmpp = parts
 
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
@@ -331,6 +355,11 @@ def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object]
             await relay.start()
             if xmpp is not None:
                 xmpp.start()
+            if bridge is not None:
+                if settings.bus == LOCAL_BUS:
+                    await database.write(lambda connection: mqtt_leases.clear(connection, MAILBOX_TABLES.leases))
+                last_first.push_async_callback(bridge.close)
+                await bridge.start()
             await last_first.enter_async_context(_running(keep_house(database, now)))
             yield
 

@@ -1,7 +1,7 @@
 """A connection on which nothing comes any more is given up in bounded time, on every transport; an idle one is not."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,8 @@ from starlette.applications import Starlette
 
 from e2ee.wire.identifiers import DeviceAddress
 from tests.chaos_proxy import Admission, Weather
-from tests.chaos_roads import NETWORKED, NetworkRoad, Road, road
+from tests.chaos_roads import MQTT, NETWORKED, NetworkRoad, Road, road
+from tests.contract.mqtt_site import bridge_settings
 from tests.contract.relay_world import (
     EAGER_LINK,
     PATIENT,
@@ -24,9 +25,12 @@ from tests.contract.relay_world import (
     within,
 )
 from tests.contract.socketio_server import served
+from tests.servers.mosquitto import Mosquitto
 from transport_adapters.base import TransportUnavailableError
 from transport_adapters.server.guard import guard
 from transport_adapters.server.mount import endpoints
+from transport_adapters.server.mqtt_accounts import BUCKETS
+from transport_adapters.server.mqtt_bridge import MqttBridge
 from transport_adapters.server.socketio import attach
 
 HEARTBEAT = 0.05
@@ -42,21 +46,35 @@ class Scene:
     peer: Peer
 
 
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Mosquitto]:
+    with Mosquitto(tls=False) as started:
+        yield started
+
+
 @pytest.fixture(params=NETWORKED)
 async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with opened(tmp_path, request.param) as made:
+    broker = request.getfixturevalue("broker") if request.param == MQTT else None
+    async with opened(tmp_path, request.param, broker) as made:
         yield made
 
 
 @asynccontextmanager
-async def opened(directory: Path, name: str) -> AsyncIterator[Scene]:
+async def opened(directory: Path, name: str, broker: Mosquitto | None) -> AsyncIterator[Scene]:
     settings = replace(PATIENT, ping_interval=HEARTBEAT)
     async with relay_world(directory, settings) as world:
         alice, bob = await world.device("alice"), await world.device("bob")
         sio = socketio.AsyncServer(async_mode="asgi", ping_interval=HEARTBEAT, ping_timeout=5)
         attach(sio, world.relay)
-        app = guard(socketio.ASGIApp(sio, Starlette(routes=endpoints(world.relay))), world.relay)
-        async with served(app) as (url, _), road(name, int(url.rpartition(":")[2]), None, PATIENCE) as way:
+        bridge = None if broker is None else MqttBridge(world.relay, bridge_settings(broker, broker.port))
+        if bridge is not None:
+            await bridge.start()
+            await eventually(lambda: len(bridge.buckets) == BUCKETS)
+        app = guard(socketio.ASGIApp(sio, Starlette(routes=endpoints(world.relay, mqtt=bridge))), world.relay)
+        async with (
+            served(app) as (url, _),
+            road(name, int(url.rpartition(":")[2]) if broker is None else broker.port, None, PATIENCE) as way,
+        ):
 
             async def token() -> str:
                 return world.tokens.issue(alice)
@@ -66,6 +84,8 @@ async def opened(directory: Path, name: str) -> AsyncIterator[Scene]:
             await peer.online()
             yield Scene(world, alice, bob, way, peer)
             await peer.close()
+            if bridge is not None:
+                await bridge.close()
             await world.relay.close()
         await sio.shutdown()
 
