@@ -63,6 +63,16 @@ class Prosody(Server):
         self._config = self.directory / "prosody.cfg.lua"
         self._config.write_text(config)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The key server's settings to be its component."""
+        return {
+            "xmpp_component": COMPONENT,
+            "xmpp_secret": SECRET,
+            "xmpp_domains": f'["{DOMAIN}"]',
+            "xmpp_port": str(self.component_port),
+        }
+
     def command(self) -> Sequence[str | Path]:
         return self._program, "-F", "--config", self._config
 
