@@ -26,7 +26,7 @@ from transport_adapters.text import decode_frame
 from transport_adapters.xmpp_stanzas import NAMESPACE, end_stanza, frame_stanza
 
 try:
-    from slixmpp import ClientXMPP
+    from slixmpp import JID, ClientXMPP
     from slixmpp.exceptions import XMPPError
     from slixmpp.xmlstream.handler import Callback
     from slixmpp.xmlstream.matcher import MatchXPath
@@ -141,6 +141,7 @@ class _Stream(ClientXMPP):
         self.whitespace_keepalive = False  # the relay pings
         self.auto_authorize, self.auto_subscribe = None, False
         self._options = options
+        self._component = JID(options.component).bare
         self._receiver = receiver
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watch: asyncio.TimerHandle | None = None
@@ -170,13 +171,13 @@ class _Stream(ClientXMPP):
         """
         if self.transport is None:
             raise OSError("the XMPP stream is gone")
-        self.transport.write(frame_stanza(self._options.component, frame).encode())
+        self.transport.write(frame_stanza(self._component, frame).encode())
 
     async def end(self) -> None:
         """Say that the connection is over, and close the stream. Never raises."""
         self._stop_watching()
         if self.transport is not None:
-            self.transport.write(end_stanza(self._options.component).encode())
+            self.transport.write(end_stanza(self._component).encode())
             await self.disconnect(wait=_CLOSE_SECONDS, ignore_send_queue=True)
         self.give_up()
 
@@ -196,7 +197,7 @@ class _Stream(ClientXMPP):
             self._fail("the server offers no TLS")
             return
         # Told of us in this way, the component is told of our end, too (RFC 6121 section 4.6.4).
-        transport.write(f"<presence to={quoteattr(self._options.component)}/>".encode())
+        transport.write(f"<presence to={quoteattr(self._component)}/>".encode())
         self._heard_at = self.loop.time()
         self._look()
         if not self._opened.done():
@@ -208,7 +209,7 @@ class _Stream(ClientXMPP):
         self._receiver.lost()
 
     def _take(self, message: StanzaBase) -> None:
-        if message["from"].bare != self._options.component:
+        if message["from"].bare != self._component:
             return  # another user's; nobody but the component speaks for the relay
         self._heard_at = self.loop.time()
         text = message.xml.findtext(f"{{{NAMESPACE}}}frame")

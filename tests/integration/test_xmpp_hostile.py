@@ -17,6 +17,7 @@ from slixmpp.xmlstream.matcher import MatchXPath
 
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import DeviceAddress
+from tests.chaos_proxy import Admission, ChaosProxy, running
 from tests.client_world import client_world
 from tests.contract.relay_world import (
     EAGER_LINK,
@@ -253,6 +254,16 @@ async def test_over_tls_the_certificate_is_checked(tmp_path: Path) -> None:
 
 
 # --- deaths -----------------------------------------------------------------------------------------------------
+
+
+async def test_the_end_of_a_clients_stream_is_known_at_once(scene: Scene) -> None:
+    # The relay's heartbeat would take 40 seconds; the XMPP server says so, because the client sent presence.
+    async with running(ChaosProxy(scene.prosody.port)) as proxy:
+        reached = XmppOptions(COMPONENT, "127.0.0.1", proxy.port, link=PATIENT_LINK)
+        await scene.peer(scene.bob, reached).online()
+        proxy.admission = Admission.REFUSED
+        proxy.reset()
+        await eventually(lambda: not scene.world.relay.is_live(scene.bob))
 
 
 async def test_a_killed_xmpp_server_and_a_killed_component_lose_and_double_nothing(tmp_path: Path) -> None:

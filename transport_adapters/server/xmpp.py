@@ -36,6 +36,8 @@ _logger = logging.getLogger(__name__)
 CARRIAGE: Final = Carriage(held=64 * 1024, as_text=True, liveness=Liveness.PINGED)
 """A write returns when asyncio holds no more than its high-water mark for the component's stream."""
 CONNECT_SECONDS: Final = 10.0
+MAX_PER_ACCOUNT: Final = 64
+"""Connections of one XMPP account; it costs its user nothing to open more."""
 _ACCEPT: Final = "jabber:component:accept"
 _TALKATIVE: Final = "slixmpp.xmlstream.xmlstream"
 
@@ -216,8 +218,10 @@ class _Stream(ComponentXMPP):
         else:
             connection.receive(event, fields)
 
-    def _is_served(self, jid: JID) -> bool:
-        return bool(jid.resource) and jid.domain in self._settings.domains
+    def _may_connect(self, jid: JID) -> bool:
+        account = f"{jid.bare}/"
+        connected = sum(each.startswith(account) for each in self._connections)
+        return bool(jid.resource) and jid.domain in self._settings.domains and connected < MAX_PER_ACCOUNT
 
     def _refuse(self, jid: str) -> None:
         if self.transport is not None:
