@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import socketio
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -35,7 +35,9 @@ from keyserver.host_token import VerifyHostToken, host_token_verifier
 from keyserver.housekeeping import keep_house
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.problems import UnauthorizedProblem
-from keyserver.repository import device_lists, devices
+from keyserver.push_services import endpoint_rule, make_providers
+from keyserver.repository import device_lists, devices, push
+from keyserver.repository.push import PushRow
 from keyserver.routes import api, dev, health
 from keyserver.routes.guarded import guarded_route, problem_response, to_problem
 from keyserver.service.claims import ClaimService
@@ -44,10 +46,10 @@ from keyserver.service.devices import DeviceService
 from keyserver.service.logins import LoginService
 from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobody
 from keyserver.service.prekeys import PreKeyService
+from keyserver.service.push import PushService
 from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
 from keyserver.sole_process import sole_process
 from keyserver.tables import DeviceStatus, metadata
-from transport_adapters.server import mqtt_leases
 from transport_adapters.server.bus import Bus, LocalBus
 from transport_adapters.server.guard import guard
 from transport_adapters.server.mount import endpoints
@@ -61,6 +63,8 @@ from transport_adapters.server.ports import (
     TokenRefusedError,
     Unavailable,
 )
+from transport_adapters.server.push.gateway import Around, PushGateway, PushSettings
+from transport_adapters.server.push.ports import Paused, PushKind, Subscription
 from transport_adapters.server.relay import Relay
 from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
@@ -120,6 +124,13 @@ def build_services(
     verifier = _TokenVerifier(authenticator)
     relay = Relay(database, MAILBOX_TABLES, _Directory(), verifier, policy, now=now, bus=_make_bus(settings))
 
+    providers, vapid = make_providers(settings, now)
+    gateway = None
+    if providers:
+        around = Around(database, _Subscriptions(), relay.mailbox.is_waiting, relay.is_live, now)
+        gateway = PushGateway(around, providers, PushSettings(delay=settings.push_delay_seconds))
+        relay.waker = gateway
+
     def cut(retired: Sequence[DeviceAddress]) -> None:
         for address in retired:
             relay.cut(address)
@@ -134,11 +145,13 @@ def build_services(
         logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
+        push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
     )
     bridge = _make_bridge(settings, relay)
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
     router.routes.extend(endpoints(relay, mqtt=bridge))
-    return Services(router, relay, database, context, _lifespan(database, relay, bridge, settings))
+    parts = Parts(database, relay, gateway, bridge)
+    return Services(router, relay, database, context, _lifespan(parts, settings, now))
 
 
 def _make_bus(settings: Settings) -> Bus:
@@ -171,6 +184,7 @@ def _make_bridge(settings: Settings, relay: Relay) -> "MqttBridge | None":
         settings.mqtt_public_url or settings.mqtt_broker,
         hmac.digest(settings.token_secret.get_secret_value().encode(), b"E2EE/1 mqtt accounts", "sha256"),
         None if trusted is None else ssl.create_default_context(cafile=str(trusted)),
+        is_only=settings.bus == LOCAL_BUS,
     )
     return MqttBridge(relay, chosen)
 
@@ -271,6 +285,22 @@ def _listed(connection: Connection, user_id: UserId) -> tuple[DeviceId, ...]:
 
 
 @final
+class _Subscriptions:
+    """Tells the push gateway where devices are woken (`Subscriptions`)."""
+
+    def claim(
+        self, connection: Connection, address: DeviceAddress, now: int, pause_ms: int
+    ) -> Subscription | Paused | None:
+        claimed = push.claim(connection, address, now, pause_ms)
+        if isinstance(claimed, PushRow):
+            return Subscription(address, PushKind(claimed.kind), *claimed[1:])
+        return None if claimed is None else Paused(claimed)
+
+    def remove(self, connection: Connection, subscription: Subscription) -> None:
+        push.remove(connection, subscription.address, subscription.target)
+
+
+@final
 class _TokenVerifier:
     """Tells the relay whom a token speaks for (`TokenVerifier`)."""
 
@@ -285,9 +315,18 @@ class _TokenVerifier:
         return Principal(principal.address, principal.token_version, principal.expires_at)
 
 
-def _lifespan(
-    database: Database, relay: Relay, bridge: "MqttBridge | None", settings: Settings
-) -> Callable[[object], AbstractAsyncContextManager[None]]:
+class Parts(NamedTuple):
+    """What has a life of its own."""
+
+    database: Database
+    relay: Relay
+    gateway: PushGateway | None
+    bridge: "MqttBridge | None"
+
+
+def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object], AbstractAsyncContextManager[None]]:
+    database, relay, gateway, bridge = parts
+
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as last_first:
@@ -295,14 +334,14 @@ def _lifespan(
             last_first.push_async_callback(database.close)
             await database.start()
             await _prepare_tables(database, settings.migrate)
+            if gateway is not None:
+                last_first.push_async_callback(gateway.close)
             last_first.push_async_callback(relay.close)
             await relay.start()
             if bridge is not None:
-                if settings.bus == LOCAL_BUS:
-                    await database.write(lambda connection: mqtt_leases.clear(connection, MAILBOX_TABLES.leases))
                 last_first.push_async_callback(bridge.close)
                 await bridge.start()
-            await last_first.enter_async_context(_running(keep_house(database, relay.now)))
+            await last_first.enter_async_context(_running(keep_house(database, now)))
             yield
 
     return lifespan
