@@ -50,7 +50,6 @@ from keyserver.service.push import PushService
 from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
 from keyserver.sole_process import sole_process
 from keyserver.tables import DeviceStatus, metadata
-from transport_adapters.server import mqtt_leases
 from transport_adapters.server.bus import Bus, LocalBus
 from transport_adapters.server.guard import guard
 from transport_adapters.server.mount import endpoints
@@ -197,6 +196,7 @@ def _make_bridge(settings: Settings, relay: Relay) -> "MqttBridge | None":
         settings.mqtt_public_url or settings.mqtt_broker,
         hmac.digest(settings.token_secret.get_secret_value().encode(), b"E2EE/1 mqtt accounts", "sha256"),
         None if trusted is None else ssl.create_default_context(cafile=str(trusted)),
+        is_only=settings.bus == LOCAL_BUS,
     )
     return MqttBridge(relay, chosen)
 
@@ -356,8 +356,6 @@ def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object]
             if xmpp is not None:
                 xmpp.start()
             if bridge is not None:
-                if settings.bus == LOCAL_BUS:
-                    await database.write(lambda connection: mqtt_leases.clear(connection, MAILBOX_TABLES.leases))
                 last_first.push_async_callback(bridge.close)
                 await bridge.start()
             await last_first.enter_async_context(_running(keep_house(database, now)))

@@ -102,6 +102,7 @@ class MqttSession:
         self._accepted: asyncio.Future[None] = self._loop.create_future()
         self._waiting: dict[int, asyncio.Future[bool]] = {}
         self._ticking: asyncio.TimerHandle | None = None
+        self._is_open = False
         self.ended = asyncio.Event()
         """Set when the connection is over, for whatever reason."""
         client.on_connect = self._on_connect
@@ -142,6 +143,7 @@ class MqttSession:
         except BaseException:
             session._end()
             raise
+        session._is_open = True
         return session
 
     @property
@@ -270,7 +272,6 @@ class MqttSession:
         if self.ended.is_set():
             return
         self.ended.set()
-        was_open = self._accepted.done() and self._accepted.exception() is None
         if self._ticking is not None:
             self._ticking.cancel()
         if (raw := self._client.socket()) is not None:
@@ -283,7 +284,7 @@ class MqttSession:
             if not answer.done():
                 answer.set_exception(OSError("the connection to the broker is over"))
                 answer.exception()  # retrieved, in case nobody waits
-        if was_open:
+        if self._is_open:
             self._lost()
 
     # What paho calls, in the event loop.

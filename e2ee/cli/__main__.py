@@ -19,7 +19,8 @@ WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
 
 _OUR_PACKAGES = ("e2ee", "keyserver", "transport_adapters")
-_EXTRAS: Final = {"segno": "qr", "zxingcpp": "qr", "PIL": "qr", "websockets": "websocket"}
+_TRANSPORTS: Final = ("socketio", "websocket", "sse", "longpoll", "mqtt")
+_EXTRAS: Final = {"segno": "qr", "zxingcpp": "qr", "PIL": "qr", "websockets": "websocket", "paho": "mqtt"}
 """Which extra brings a package; "client" brings what is not named here."""
 _DESCRIPTION = "Private messages, end to end, over the chat server you already have."
 _EPILOG = """\
@@ -124,7 +125,7 @@ def _online() -> argparse.ArgumentParser:
     online = argparse.ArgumentParser(add_help=False)
     online.add_argument(
         "--transport",
-        choices=("socketio", "websocket", "sse", "longpoll"),
+        choices=_TRANSPORTS,
         default="socketio",
         help="how to reach the relay (default: %(default)s)",
     )

@@ -49,7 +49,7 @@ class Mosquitto(Server):
             if tls or name not in ("certfile", "keyfile"):
                 lines.append(f"{name} {replaced[name]}" if name in replaced else line)
         self._config = self.directory / "mosquitto.conf"
-        self._config.write_text("\n".join([*lines, *extra, ""]))
+        self._config.write_text("\n".join([*lines, *(each.format(directory=self.directory) for each in extra), ""]))
         _make_certificate(self.directory)
         init = program("mosquitto_ctrl", _PACKAGE), "dynsec", "init", self.accounts, self.username, self.password
         subprocess.run(unprivileged(init), check=True, capture_output=True)

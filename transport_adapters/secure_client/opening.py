@@ -66,6 +66,13 @@ def longpoll_transport(
     return LongPollTransport(server, token=token, cursor=cursor)
 
 
+def mqtt_transport(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
+    """Make a transport over the MQTT broker that the server names, if it has one."""
+    from transport_adapters.mqtt import MqttTransport
+
+    return MqttTransport(server, token=token, cursor=cursor)
+
+
 def failover_transport(
     primary: TransportFactory, fallback: TransportFactory, options: FailoverOptions = DEFAULT_FAILOVER
 ) -> TransportFactory:
@@ -88,6 +95,7 @@ TRANSPORTS: Final[Mapping[str, TransportFactory]] = {
     "websocket": websocket_transport,
     "sse": sse_transport,
     "longpoll": longpoll_transport,
+    "mqtt": mqtt_transport,
 }
 """By the names that configurations use."""
 

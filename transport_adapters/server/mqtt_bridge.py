@@ -70,6 +70,8 @@ class MqttSettings:
     """Devices' passwords follow from it; the same for all bridges of a server."""
     tls: ssl.SSLContext | None = None
     """In place of the system's certificate store."""
+    is_only: bool = False
+    """No other process serves: leases that are left are of one that was killed."""
     prefix: str = "e2ee"
     """Of all topics."""
     lease: float = 6.0
@@ -123,6 +125,8 @@ class MqttBridge:
     async def start(self) -> None:
         """Begin to connect to the broker. Idempotent."""
         if self._task is None:
+            if self._settings.is_only:
+                await self._relay.database.write(lambda on: mqtt_leases.clear(on, self._leases))
             self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
