@@ -29,7 +29,9 @@ from e2ee.errors import (
     TrustError,
 )
 from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
+from e2ee.linking import LinkedAccount
 from e2ee.notices import Notice, StoreRolledBack
+from e2ee.own_devices import OwnDevices
 from e2ee.ports import Store, Table
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
@@ -107,12 +109,28 @@ class Messenger:
             ValueError: the store holds an account already.
         """
         account = Account.generate(user_id, rng)
-        with store.write() as tx:
-            if tx.count(Table.ACCOUNT):
-                raise ValueError("the store holds an account already")
-            records.save_account(tx, account)
-            records.save_own_device_list(tx, account.first_device_list(clock()))
+        _begin(store, account, account.first_device_list(clock()))
         return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
+
+    @classmethod
+    def join(
+        cls,
+        store: Store,
+        linked: LinkedAccount,
+        *,
+        rng: Rng = system_rng,
+        clock: Clock = system_clock,
+        sent_log: bool = True,
+    ) -> "Messenger":
+        """Put what a link brought into an empty store: a further device of an account. `sent_log`: see `open`.
+
+        The device is in no list yet: `own_devices.is_listed` says when it is.
+
+        Raises:
+            ValueError: the store holds an account already.
+        """
+        _begin(store, linked.account, linked.device_list)
+        return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
     def open(
@@ -203,6 +221,11 @@ class Messenger:
             with self._store.write() as tx:
                 mark_forked(tx, user_id)
             raise
+
+    @property
+    def own_devices(self) -> OwnDevices:
+        """The devices of our own account."""
+        return OwnDevices(self._store, self._account, self._rng, self._clock)
 
     @property
     def contact_book(self) -> ContactBook:
@@ -478,3 +501,11 @@ class Messenger:
 
     def _receiver(self) -> receiving.Receiver:
         return receiving.Receiver(self._account, self._clock(), self._encapsulate)
+
+
+def _begin(store: Store, account: Account, device_list: VerifiedDeviceList) -> None:
+    with store.write() as tx:
+        if tx.count(Table.ACCOUNT):
+            raise ValueError("the store holds an account already")
+        records.save_account(tx, account)
+        records.save_own_device_list(tx, device_list)

@@ -39,6 +39,7 @@ from keyserver.routes.guarded import guarded_route, problem_response, to_problem
 from keyserver.service.claims import ClaimService
 from keyserver.service.device_lists import DeviceListService
 from keyserver.service.devices import DeviceService
+from keyserver.service.links import LinkService
 from keyserver.service.logins import LoginService
 from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobody
 from keyserver.service.prekeys import PreKeyService
@@ -128,6 +129,7 @@ def build_services(
         logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
+        links=LinkService(database, now, settings.links),
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
     router.routes.extend(endpoints(relay))

@@ -4,7 +4,7 @@ Owns: the rules of registration.
 Does not know about: HTTP, SQL, what the mailbox keeps for a device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from e2ee.limits import DAY_MS, MAX_DEVICES
 from e2ee.wire.device_list import ListedDevice, SignedDeviceList
-from e2ee.wire.identifiers import DeviceAddress, UserId
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 from keyserver.auth import Clock
 from keyserver.database import Database
 from keyserver.problems import (
@@ -56,6 +56,10 @@ class DeviceService:
             TooManyDevicesProblem, RateLimitedProblem: enough for now.
         """
         return await self.database.write(lambda connection: self._register(connection, user_id, device))
+
+    async def present(self, user_id: UserId) -> Sequence[tuple[DeviceId, DeviceStatus, int]]:
+        """Return a user's devices that have not left, and when each was registered, oldest first."""
+        return await self.database.read(lambda connection: devices.present(connection, user_id))
 
     def _register(self, connection: Connection, user_id: UserId, device: ListedDevice) -> DeviceStatus:
         now, address = self.now(), DeviceAddress(user_id, device.device_id)
