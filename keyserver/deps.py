@@ -22,6 +22,7 @@ from keyserver.service.devices import DeviceService
 from keyserver.service.links import LinkService
 from keyserver.service.logins import LoginService
 from keyserver.service.prekeys import PreKeyService
+from keyserver.service.push import PushService
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Context:
     prekeys: PreKeyService
     claims: ClaimService
     links: LinkService
+    push: PushService
 
 
 class HostUser(NamedTuple):

@@ -23,7 +23,7 @@ from keyserver.problems import (
     ListedKeysProblem,
     RateLimitedProblem,
 )
-from keyserver.repository import device_lists, devices, logins, prekeys, rate_limits
+from keyserver.repository import device_lists, devices, logins, prekeys, push, rate_limits
 from keyserver.repository.devices import UserRow
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.policy import NOBODY, ContactPolicy
@@ -128,5 +128,6 @@ def _apply(connection: Connection, content: DeviceList, now: int) -> Sequence[De
     if retired:
         devices.retire(connection, user_id, retired, now)
         prekeys.withdraw(connection, user_id, retired, now)
+        push.unsubscribe(connection, user_id, retired)
         logins.end(connection, user_id, retired)
     return retired

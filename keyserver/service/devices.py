@@ -22,7 +22,7 @@ from keyserver.problems import (
     RateLimitedProblem,
     TooManyDevicesProblem,
 )
-from keyserver.repository import device_lists, devices, logins, prekeys, rate_limits
+from keyserver.repository import device_lists, devices, logins, prekeys, push, rate_limits
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.tables import DeviceStatus
 
@@ -94,6 +94,7 @@ def _make_room(connection: Connection, user_id: UserId, now: int) -> None:
         raise TooManyDevicesProblem
     devices.retire(connection, user_id, [oldest], now)
     prekeys.withdraw(connection, user_id, [oldest], now)
+    push.unsubscribe(connection, user_id, [oldest])
     logins.end(connection, user_id, [oldest])
 
 
