@@ -14,6 +14,7 @@ It performs no I/O but on its store, so it works the same under asyncio, in thre
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import final
 
 from e2ee import healing, prekey_supply, receiving, reception, retention, rollback, sending, status, tending
@@ -32,7 +33,7 @@ from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
 from e2ee.linking import LinkedAccount
 from e2ee.notices import Notice, StoreRolledBack
 from e2ee.own_devices import OwnDevices
-from e2ee.ports import Store, Table
+from e2ee.ports import ReadTransaction, Store, Table
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
@@ -388,7 +389,7 @@ class Messenger:
     def inbound(self, limit: int | None = None) -> list[InboundMessage]:
         """Return decrypted contents that the application has not confirmed, in the order of their arrival."""
         with self._store.read() as tx:
-            return message_records.inbound(tx, limit)
+            return [_marked(tx, each) for each in message_records.inbound(tx, limit)]
 
     def confirm(self, number: int) -> None:
         """The application is done with an inbound content."""
@@ -501,6 +502,12 @@ class Messenger:
 
     def _receiver(self) -> receiving.Receiver:
         return receiving.Receiver(self._account, self._clock(), self._encapsulate)
+
+
+def _marked(tx: ReadTransaction, message: InboundMessage) -> InboundMessage:
+    contact = records.load_contact(tx, message.sender.user_id)
+    removed = contact is not None and contact.device_list.content.device(message.sender.device_id) is None
+    return replace(message, from_removed_device=True) if removed else message
 
 
 def _begin(store: Store, account: Account, device_list: VerifiedDeviceList) -> None:

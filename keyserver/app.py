@@ -127,6 +127,8 @@ def build_services(
         gateway = PushGateway(around, providers, PushSettings(delay=settings.push_delay_seconds))
         relay.waker = gateway
 
+    mailbox = relay.mailbox
+
     def cut(retired: Sequence[DeviceAddress]) -> None:
         for address in retired:
             relay.cut(address)
@@ -136,8 +138,8 @@ def build_services(
         now=now,
         verify_host_token=verify_host_token,
         authenticator=authenticator,
-        devices=DeviceService(database, now, settings.registrations, relay.mailbox.create_inbox),
-        device_lists=DeviceListService(database, now, policy, settings.lists, cut),
+        devices=DeviceService(database, now, settings.registrations, mailbox.create_inbox, mailbox.remove_inboxes),
+        device_lists=DeviceListService(database, now, policy, settings.lists, cut, mailbox.remove_inboxes),
         logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),

@@ -132,6 +132,18 @@ async def test_a_retired_device_is_cut_and_gets_nothing_any_more(world: ClientWo
         await second.client._parts.key_server.prekey_counts()
 
 
+async def test_what_a_retired_device_sent_before_is_shown_as_from_a_removed_device(world: ClientWorld) -> None:
+    alice, bob = await world.talking()
+    second = await link(world, alice)
+    await second.client.send("bob", "from the second")
+    await within(second.client.flushed())
+    await alice.client.devices.retire(second.client.address.device_id)
+    await alice.client.send("bob", "from the first")
+    await bob.client._directory.fetch_lists(UserId("alice"))
+    shown = {message.data: message.from_removed_device for message in await bob.take(2)}
+    assert shown == {"from the second": True, "from the first": False}
+
+
 async def test_a_device_does_not_retire_itself(world: ClientWorld) -> None:
     alice = await world.open("alice")
     with pytest.raises(ValueError, match="itself"):

@@ -123,6 +123,8 @@ class Message:
     number: int
     """Position in the inbound table."""
     _confirm: Callable[[int], Awaitable[None]] = field(repr=False)
+    from_removed_device: bool = False
+    """The device that sent it is not in its user's list any more: the user's other devices do not vouch for it."""
 
     async def done(self) -> None:
         """Say that the application has taken care of it; otherwise it is shown again after a restart.
@@ -523,6 +525,7 @@ class SecureClient:
             sent_at=content.sent_at,
             received_at=row.received_at,
             number=row.number,
+            from_removed_device=row.from_removed_device,
             _confirm=self._confirm,
         )
 
