@@ -16,7 +16,7 @@ from e2ee.wire.prekey_bundle import PreKeyBundle
 from keyserver import database as database_module
 from keyserver.app import create_app
 from keyserver.database import Database, database_url
-from keyserver.postgresql import DatabaseUnavailableError
+from keyserver.postgresql import POOL_THREADS, DatabaseUnavailableError
 from tests.keyserver_world import Clock, TestDevice, World, running, settings
 from tests.servers.postgresql import PostgreSql
 
@@ -216,7 +216,7 @@ async def test_a_database_that_keeps_its_connections_and_answers_nothing_is_give
     monkeypatch.setattr(database_module, "PATIENCE_S", 0.3)
     cluster.freeze()
     try:
-        answers = [world.post("/v1/prekeys", None, token, "GET") for _ in range(3 * database_module.POOL_THREADS)]
+        answers = [world.post("/v1/prekeys", None, token, "GET") for _ in range(3 * POOL_THREADS)]
         for response in await asyncio.gather(*answers, world.http.get("/readyz")):
             assert_is_unavailable(response)
     finally:
