@@ -43,6 +43,7 @@ from keyserver.routes.guarded import guarded_route, problem_response, to_problem
 from keyserver.service.claims import ClaimService
 from keyserver.service.device_lists import DeviceListService
 from keyserver.service.devices import DeviceService
+from keyserver.service.links import LinkService
 from keyserver.service.logins import LoginService
 from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobody
 from keyserver.service.prekeys import PreKeyService
@@ -131,6 +132,8 @@ def build_services(
         gateway = PushGateway(around, providers, PushSettings(delay=settings.push_delay_seconds))
         relay.waker = gateway
 
+    mailbox = relay.mailbox
+
     def cut(retired: Sequence[DeviceAddress]) -> None:
         for address in retired:
             relay.cut(address)
@@ -140,11 +143,12 @@ def build_services(
         now=now,
         verify_host_token=verify_host_token,
         authenticator=authenticator,
-        devices=DeviceService(database, now, settings.registrations, relay.mailbox.create_inbox),
-        device_lists=DeviceListService(database, now, policy, settings.lists, cut),
+        devices=DeviceService(database, now, settings.registrations, mailbox.create_inbox, mailbox.remove_inboxes),
+        device_lists=DeviceListService(database, now, policy, settings.lists, cut, mailbox.remove_inboxes),
         logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
+        links=LinkService(database, now, settings.links),
         push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
     )
     bridge = _make_bridge(settings, relay)
@@ -353,7 +357,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 async def _prepare_tables(database: Database, migrate: bool) -> None:
     if database.is_sqlite or migrate:
-        await database.write(upgrade)
+        await database.write(upgrade, patience=None)
     elif not await database.read(is_current):
         raise RuntimeError(NOT_CURRENT)
 

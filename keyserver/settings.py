@@ -127,6 +127,9 @@ class Settings(BaseSettings):
     register_burst: Positive = 20
     register_seconds: Positive = 600
     """New devices of one user."""
+    link_burst: Positive = 10
+    link_seconds: Positive = 120
+    """New links of one user."""
 
     push_delay_seconds: Annotated[float, Field(ge=0, le=60)] = 3.0
     """An envelope that is fetched within this time wakes nobody."""
@@ -214,6 +217,11 @@ class Settings(BaseSettings):
     def uploads(self) -> RateLimit:
         """Limit on uploads of new prekeys by one device."""
         return RateLimit(self.upload_burst, self.upload_seconds * SECOND_MS)
+
+    @property
+    def links(self) -> RateLimit:
+        """Limit on new links of one user."""
+        return RateLimit(self.link_burst, self.link_seconds * SECOND_MS)
 
     @property
     def registrations(self) -> RateLimit:
