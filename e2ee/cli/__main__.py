@@ -217,6 +217,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interactive", action="store_true", help="leave the server running for a chat of your own")
+    parser.add_argument("--transport", choices=_TRANSPORTS, default="socketio", help="default: %(default)s")
     parser.add_argument("--keep", metavar="DIR", help="work in DIR (empty or new) and keep what was written there")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
 
