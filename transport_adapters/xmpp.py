@@ -13,7 +13,7 @@ import asyncio
 import ipaddress
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 from xml.sax.saxutils import quoteattr
@@ -112,6 +112,29 @@ def xmpp_transport(jid: str, password: PasswordSource, options: XmppOptions) -> 
         return XmppTransport(jid, password, token=token, cursor=cursor, options=options)
 
     return make
+
+
+def from_environment(variables: Mapping[str, str]) -> Callable[..., XmppTransport]:
+    """Return `xmpp_transport` of what the environment says, for programs that are set up by it.
+
+    E2EE_XMPP_ACCOUNT (bare JID), E2EE_XMPP_PASSWORD, E2EE_XMPP_RELAY (the component's JID), and unless DNS says it,
+    E2EE_XMPP_ADDRESS (`host:port`).
+
+    Raises:
+        ValueError: one is missing or wrong; the text names it.
+    """
+    for name in ("E2EE_XMPP_ACCOUNT", "E2EE_XMPP_PASSWORD", "E2EE_XMPP_RELAY"):
+        if not variables.get(name):
+            raise ValueError(f"{name} is not set")
+    host, _, port = variables.get("E2EE_XMPP_ADDRESS", "").rpartition(":")
+    if "E2EE_XMPP_ADDRESS" in variables and (not host or not port.isdecimal()):
+        raise ValueError("E2EE_XMPP_ADDRESS is not host:port")
+    options = XmppOptions(variables["E2EE_XMPP_RELAY"], host or None, int(port or 5222))
+
+    async def password() -> str:
+        return variables["E2EE_XMPP_PASSWORD"]
+
+    return xmpp_transport(variables["E2EE_XMPP_ACCOUNT"], password, options)
 
 
 @final
