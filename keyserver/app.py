@@ -192,17 +192,30 @@ def _make_bridge(settings: Settings, relay: Relay) -> "MqttBridge | None":
         return None
     from transport_adapters.server.mqtt_bridge import MqttBridge, MqttSettings
 
-    trusted = settings.mqtt_ca_file
     chosen = MqttSettings(
         settings.mqtt_broker,
         settings.mqtt_user,
         settings.mqtt_password.get_secret_value(),
         settings.mqtt_public_url or settings.mqtt_broker,
         hmac.digest(settings.token_secret.get_secret_value().encode(), b"E2EE/1 mqtt accounts", "sha256"),
-        None if trusted is None else ssl.create_default_context(cafile=str(trusted)),
+        broker_trust(settings),
         is_only=settings.bus == LOCAL_BUS,
     )
     return MqttBridge(relay, chosen)
+
+
+def broker_trust(settings: Settings) -> ssl.SSLContext | None:
+    """Return by what the broker is known; None: by the system's certificate store.
+
+    Raises:
+        ValueError: the file of certificates cannot be read.
+    """
+    if settings.mqtt_ca_file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(settings.mqtt_ca_file))
+    except OSError as error:
+        raise ValueError(f"E2EE_MQTT_CA_FILE: no certificates can be read: {error.strerror or error}") from None
 
 
 @final

@@ -192,6 +192,16 @@ async def test_whoever_floods_loses_the_account_and_may_ask_for_it_again(site: M
     assert (await raw(site, world, device)).account == mallory.account
 
 
+async def test_whoever_says_hello_without_end_loses_the_account(site: MqttSite, world: RelayWorld) -> None:
+    device = await world.device("mallory")
+    mallory = await raw(site, world, device)
+    assert mallory.session is not None
+    greeting = encode_frame(hello(world.tokens.issue(device))).encode()
+    for number in range(70):
+        mallory.session.publish(mallory.topics.up, greeting, number.to_bytes(16, "big"))
+    await within(mallory.session.ended.wait())
+
+
 async def test_asking_for_accounts_is_limited(site: MqttSite, world: RelayWorld) -> None:
     headers = bearer(world.tokens.issue(await world.device("mallory")))
     async with httpx.AsyncClient() as http:

@@ -99,3 +99,28 @@ def test_a_components_stream_does_not_leave_this_machine() -> None:
     assert make(**whole).xmpp_host == "127.0.0.1"
     with pytest.raises(ValidationError, match="loopback"):
         make(**whole, xmpp_host="10.0.0.7")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"mqtt_broker": "mqtts://broker.example"}, "mqtt_password"),
+        ({"mqtt_broker": "mqtt://broker.example", "mqtt_password": OTHER}, "plaintext"),
+        (
+            {"mqtt_broker": "mqtts://b.example", "mqtt_password": OTHER, "mqtt_public_url": "mqtt://b.example"},
+            "plaintext",
+        ),
+        ({"mqtt_broker": "https://broker.example", "mqtt_password": OTHER}, "mqtts://"),
+        ({"mqtt_broker": "mqtts://e2ee:pw@broker.example", "mqtt_password": OTHER}, "mqtts://"),
+    ],
+)
+def test_a_broker_is_reached_with_an_account_and_over_tls(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason) as refused:
+        make(**changes)
+    assert OTHER not in str(refused.value)
+
+
+def test_a_broker_on_this_machine_needs_no_tls() -> None:
+    settings = make(mqtt_broker="mqtt://127.0.0.1:1883", mqtt_password=OTHER)
+    assert settings.mqtt_broker == "mqtt://127.0.0.1:1883"
+    assert OTHER not in repr(settings)

@@ -14,7 +14,7 @@ and told `replaced` when it comes back.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Final, final
 
 from e2ee.errors import MalformedMessageError
@@ -22,22 +22,26 @@ from e2ee.limits import MAX_ENVELOPE
 from e2ee.wire.identifiers import DeviceAddress
 from transport_adapters.frames import CloseCode, Error, ErrorCode, Hello, ServerFrame
 from transport_adapters.mqtt_session import Message, MqttSession
+from transport_adapters.server.buckets import Buckets
 from transport_adapters.server.channel import Carriage
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.heartbeat import Liveness
 from transport_adapters.server.mqtt_accounts import Topics
 from transport_adapters.server.relay import Relay
+from transport_adapters.server.settings import Rate
 from transport_adapters.text import MAX_TEXT, decode_frame, encode_frame
 
 CARRIAGE: Final = Carriage(held=0, as_text=True, liveness=Liveness.PINGED)
 """A frame is written when the broker has it."""
+HELLO_RATE: Final = Rate(per_second=1, burst=60)
+"""New connections of one device. Elsewhere each costs the device a connection of its network."""
 MAX_REMEMBERED: Final = 10_000
 """Devices whose last instances are remembered."""
 MAX_FORMER: Final = 4
 MAX_WAITING: Final = 1_000
 """Messages that the broker has not acknowledged, beyond which frames without a connection are not answered."""
 
-Shutout = Callable[[str], Awaitable[None]]
+Shutout = Callable[[str], Coroutine[None, None, None]]
 """Ends the account of a name at the broker. Never raises."""
 
 
@@ -84,6 +88,7 @@ class Lines:
         self._lines: dict[str, Line] = {}
         self._instances: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         """By name, the newest last."""
+        self._hellos = Buckets(HELLO_RATE)
 
     def __contains__(self, name: str) -> bool:
         return name in self._lines
@@ -99,6 +104,9 @@ class Lines:
             return
         event, fields = _frame(message.payload)
         if event == Hello.EVENT and not is_known:
+            if self._hellos.take(name, self.relay.now()):
+                self.relay.spawn(self.shut_out(name))
+                return
             if self._is_former(name, fields):
                 self._refuse(name, message, ErrorCode.REPLACED, CloseCode.REPLACED)
                 return
