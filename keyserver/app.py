@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import socketio
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -33,15 +33,19 @@ from keyserver.host_token import VerifyHostToken, host_token_verifier
 from keyserver.housekeeping import keep_house
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.problems import UnauthorizedProblem
-from keyserver.repository import device_lists, devices
+from keyserver.push_services import endpoint_rule, make_providers
+from keyserver.repository import device_lists, devices, push
+from keyserver.repository.push import PushRow
 from keyserver.routes import api, dev, health
 from keyserver.routes.guarded import guarded_route, problem_response, to_problem
 from keyserver.service.claims import ClaimService
 from keyserver.service.device_lists import DeviceListService
 from keyserver.service.devices import DeviceService
+from keyserver.service.links import LinkService
 from keyserver.service.logins import LoginService
 from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobody
 from keyserver.service.prekeys import PreKeyService
+from keyserver.service.push import PushService
 from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
 from keyserver.sole_process import sole_process
 from keyserver.tables import DeviceStatus, metadata
@@ -58,6 +62,8 @@ from transport_adapters.server.ports import (
     TokenRefusedError,
     Unavailable,
 )
+from transport_adapters.server.push.gateway import Around, PushGateway, PushSettings
+from transport_adapters.server.push.ports import Paused, PushKind, Subscription
 from transport_adapters.server.relay import Relay
 from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
@@ -114,6 +120,15 @@ def build_services(
     verifier = _TokenVerifier(authenticator)
     relay = Relay(database, MAILBOX_TABLES, _Directory(), verifier, policy, now=now, bus=_make_bus(settings))
 
+    providers, vapid = make_providers(settings, now)
+    gateway = None
+    if providers:
+        around = Around(database, _Subscriptions(), relay.mailbox.is_waiting, relay.is_live, now)
+        gateway = PushGateway(around, providers, PushSettings(delay=settings.push_delay_seconds))
+        relay.waker = gateway
+
+    mailbox = relay.mailbox
+
     def cut(retired: Sequence[DeviceAddress]) -> None:
         for address in retired:
             relay.cut(address)
@@ -123,15 +138,17 @@ def build_services(
         now=now,
         verify_host_token=verify_host_token,
         authenticator=authenticator,
-        devices=DeviceService(database, now, settings.registrations, relay.mailbox.create_inbox),
-        device_lists=DeviceListService(database, now, policy, settings.lists, cut),
+        devices=DeviceService(database, now, settings.registrations, mailbox.create_inbox, mailbox.remove_inboxes),
+        device_lists=DeviceListService(database, now, policy, settings.lists, cut, mailbox.remove_inboxes),
         logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
+        links=LinkService(database, now, settings.links),
+        push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
     router.routes.extend(endpoints(relay))
-    return Services(router, relay, database, context, _lifespan(database, relay, settings, now))
+    return Services(router, relay, database, context, _lifespan(Parts(database, relay, gateway), settings, now))
 
 
 def _make_bus(settings: Settings) -> Bus:
@@ -246,6 +263,22 @@ def _listed(connection: Connection, user_id: UserId) -> tuple[DeviceId, ...]:
 
 
 @final
+class _Subscriptions:
+    """Tells the push gateway where devices are woken (`Subscriptions`)."""
+
+    def claim(
+        self, connection: Connection, address: DeviceAddress, now: int, pause_ms: int
+    ) -> Subscription | Paused | None:
+        claimed = push.claim(connection, address, now, pause_ms)
+        if isinstance(claimed, PushRow):
+            return Subscription(address, PushKind(claimed.kind), *claimed[1:])
+        return None if claimed is None else Paused(claimed)
+
+    def remove(self, connection: Connection, subscription: Subscription) -> None:
+        push.remove(connection, subscription.address, subscription.target)
+
+
+@final
 class _TokenVerifier:
     """Tells the relay whom a token speaks for (`TokenVerifier`)."""
 
@@ -260,9 +293,17 @@ class _TokenVerifier:
         return Principal(principal.address, principal.token_version, principal.expires_at)
 
 
-def _lifespan(
-    database: Database, relay: Relay, settings: Settings, now: Clock
-) -> Callable[[object], AbstractAsyncContextManager[None]]:
+class Parts(NamedTuple):
+    """What has a life of its own."""
+
+    database: Database
+    relay: Relay
+    gateway: PushGateway | None
+
+
+def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object], AbstractAsyncContextManager[None]]:
+    database, relay, gateway = parts
+
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as last_first:
@@ -270,6 +311,8 @@ def _lifespan(
             last_first.push_async_callback(database.close)
             await database.start()
             await _prepare_tables(database, settings.migrate)
+            if gateway is not None:
+                last_first.push_async_callback(gateway.close)
             last_first.push_async_callback(relay.close)
             await relay.start()
             await last_first.enter_async_context(_running(keep_house(database, now)))

@@ -8,7 +8,7 @@ verified, and the caller verifies.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, NamedTuple, TypeVar, final
 
 import httpx
 
@@ -16,6 +16,7 @@ from e2ee.errors import ProtocolError
 from e2ee.wire.codec import from_base64url, to_base64url
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
+from e2ee.wire.link import LinkId, LinkSlot
 from e2ee.wire.login_assertion import LoginAssertion, LoginId
 from e2ee.wire.prekey_bundle import KemPreKey, OneTimePreKey, PreKeyBundle, SignedPreKey
 from e2ee.wire.public_keys import DeviceSigningKey, IdentityKey
@@ -45,6 +46,7 @@ __all__ = [
     "KeyServerRefusedError",
     "KeyServerUnavailableError",
     "MalformedAnswerError",
+    "OwnDevice",
     "PreKeyConflictError",
     "PreKeyCounts",
     "PreKeyUpload",
@@ -86,11 +88,29 @@ class PreKeyCounts:
 
 @final
 @dataclass(frozen=True, slots=True)
+class OwnDevice:
+    """A device of our own user, as the server says."""
+
+    device_id: DeviceId
+    is_listed: bool
+    """Whether the newest list that the server accepted holds it."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What a claim got: the user's newest list (None: no such user) and bundles of devices. Parsed, not verified."""
 
     device_list: SignedDeviceList | None
     bundles: tuple[PreKeyBundle, ...]
+
+
+@final
+class PushServices(NamedTuple):
+    """What the server can wake devices through; `vapid_public_key` is 65 bytes, or empty without Web Push."""
+
+    kinds: tuple[str, ...]
+    vapid_public_key: bytes
 
 
 @final
@@ -139,6 +159,30 @@ class KeyServerClient:
             "identity_key": to_base64url(identity_key.raw),
         }
         await self._api.request("POST", "/v1/devices", token=await self._host_token(), body=body)
+
+    async def own_devices(self) -> tuple[OwnDevice, ...]:
+        """Return the devices of this user that have not left, as the server has them."""
+        answer = await self._as_user("GET", "/v1/devices")
+        return tuple(_own_device(each) for each in answer.records("devices"))
+
+    async def put_link_message(self, link_id: LinkId, slot: LinkSlot, message: bytes) -> None:
+        """Write one of the four messages of a link. The same bytes again change nothing.
+
+        Raises:
+            KeyServerRefusedError: `link_slot_taken`, `link_order`, `link_not_found`.
+        """
+        body = {"message": to_base64url(message)}
+        await self._as_user("PUT", f"/v1/links/{link_id}/{slot.value}", body=body)
+
+    async def link_message(self, link_id: LinkId, slot: LinkSlot) -> bytes | None:
+        """Return a message of a link; None while it is not written.
+
+        Raises:
+            KeyServerRefusedError: `link_not_found`: there is no such link of this user, or its time is over.
+        """
+        answer = await self._as_user("GET", f"/v1/links/{link_id}/{slot.value}")
+        text = answer.optional_text("message")
+        return None if text is None else _parsed(bytes, text)
 
     async def publish_device_list(self, signed: SignedDeviceList) -> None:
         """Publish a list that follows the newest one; a list that was accepted before changes nothing.
@@ -204,6 +248,27 @@ class KeyServerClient:
         _check_asked_for(bundles, user_id, device_ids)
         return Claim(device_list, bundles)
 
+    async def push_services(self) -> PushServices:
+        """Return which push services the server can wake this device through."""
+        answer = await self._as_device("GET", "/v1/push")
+        key = answer.optional_text("vapid_public_key")
+        return PushServices(tuple(answer.texts("kinds")), b"" if key is None else _parsed(bytes, key))
+
+    async def subscribe_push(self, kind: str, target: str, public_key: bytes = b"", auth: bytes = b"") -> None:
+        """Say where this device is woken: `web` with an endpoint and its keys, or `fcm` or `apns` with a token.
+
+        Of a browser's subscription `public_key` is p256dh, 65 bytes, and `auth` 16 bytes.
+
+        Raises:
+            KeyServerRefusedError: the server serves no such service, or takes no such endpoint.
+        """
+        body = {"kind": kind, "target": target, "public_key": to_base64url(public_key), "auth": to_base64url(auth)}
+        await self._as_device("PUT", "/v1/push-subscription", body=body)
+
+    async def unsubscribe_push(self) -> None:
+        """Do not have this device woken any more."""
+        await self._as_device("DELETE", "/v1/push-subscription")
+
     async def device_token(self) -> str:
         """Return a device token that is good for another minute, logging in if need be.
 
@@ -222,6 +287,9 @@ class KeyServerClient:
     async def aclose(self) -> None:
         """Close the connections. Idempotent."""
         await self._api.aclose()
+
+    async def _as_user(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> Answer:
+        return await self._api.request(method, path, token=await self._host_token(), body=body)
 
     async def _as_device(
         self, method: str, path: str, *, body: Mapping[str, Any] | None = None, query: Mapping[str, Any] | None = None
@@ -276,6 +344,13 @@ def _parsed(decode: Callable[[bytes], T], text: str) -> T:
         return decode(from_base64url(text))
     except ProtocolError as error:
         raise MalformedAnswerError(str(error)) from None
+
+
+def _own_device(answer: Answer) -> OwnDevice:
+    try:
+        return OwnDevice(DeviceId.from_hex(answer.text("device_id")), answer.text("status") == "active")
+    except ProtocolError:
+        raise MalformedAnswerError("device_id") from None
 
 
 def _counts(answer: Answer) -> PreKeyCounts:

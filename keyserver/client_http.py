@@ -172,6 +172,13 @@ class Answer:
             raise MalformedAnswerError(name)
         return values
 
+    def records(self, name: str) -> "list[Answer]":
+        """Return a list of objects, each read like an answer."""
+        values: list[Any] = self._field(name, list)
+        if not all(isinstance(each, dict) for each in values):
+            raise MalformedAnswerError(name)
+        return [Answer(each) for each in values]
+
     def hash(self, name: str) -> bytes:
         """Return 32 bytes given as hex."""
         try:
@@ -258,7 +265,7 @@ class JsonApi:
             # The type only: some of the texts hold addresses, some nothing.
             raise KeyServerUnavailableError(type(error).__name__) from None
         if response.is_success:
-            return Answer(_json(content))
+            return Answer({} if response.status_code == httpx.codes.NO_CONTENT else _json(content))
         if response.status_code in _GATEWAY_FAULTS or response.status_code >= 500:
             raise KeyServerUnavailableError(f"status {response.status_code}")
         raise _refusal(response, Answer(_json(content)))

@@ -19,8 +19,10 @@ from keyserver.routes.guarded import CONTEXT_KEY
 from keyserver.service.claims import ClaimService
 from keyserver.service.device_lists import DeviceListService
 from keyserver.service.devices import DeviceService
+from keyserver.service.links import LinkService
 from keyserver.service.logins import LoginService
 from keyserver.service.prekeys import PreKeyService
+from keyserver.service.push import PushService
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Context:
     logins: LoginService
     prekeys: PreKeyService
     claims: ClaimService
+    links: LinkService
+    push: PushService
 
 
 class HostUser(NamedTuple):

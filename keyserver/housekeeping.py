@@ -14,7 +14,7 @@ from e2ee.limits import DAY_MS
 from keyserver.auth import Clock
 from keyserver.database import Database
 from keyserver.postgresql import take_your_time
-from keyserver.repository import claims, logins, prekeys, rate_limits
+from keyserver.repository import claims, links, logins, prekeys, rate_limits
 
 CLAIM_REPEATABLE_MS: Final = DAY_MS
 """How long a repeated claim gets the same keys, and so how long the bytes of spent prekeys stay."""
@@ -36,6 +36,7 @@ def clean(connection: Connection, now: int) -> int:
         + prekeys.forget_bodies(connection, before)
         + prekeys.delete_retired(connection, before)
         + logins.forget(connection, now)
+        + links.forget(connection, now)
         + rate_limits.forget_full(connection, now)
     )
 

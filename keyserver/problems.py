@@ -187,6 +187,24 @@ class ListedKeysProblem(Problem):
     status, code, detail = 409, "listed_keys_differ", "The list names a registered device with other keys."
 
 
+# --- Links ---------------------------------------------------------------------------------------------------
+
+
+@final
+class LinkNotFoundProblem(Problem):
+    status, code, detail = 404, "link_not_found", "There is no such link of this user, or its ten minutes are over."
+
+
+@final
+class LinkOrderProblem(Problem):
+    status, code, detail = 409, "link_order", "The message before this one is missing."
+
+
+@final
+class LinkSlotTakenProblem(Problem):
+    status, code, detail = 409, "link_slot_taken", "The link has another message there; each is written once."
+
+
 # --- Prekeys and claims --------------------------------------------------------------------------------------
 
 
@@ -218,3 +236,9 @@ class PreKeyExpiredProblem(Problem):
 @final
 class RequestIdReusedProblem(Problem):
     status, code, detail = 409, "request_id_reused", "The request id was used for another claim."
+
+
+@final
+class PushRefusedProblem(Problem):
+    status, code = 422, "push_refused"
+    detail = "The server serves no such push service, or the subscription is not of its form."

@@ -106,6 +106,28 @@ class Settings(BaseSettings):
     register_burst: Positive = 20
     register_seconds: Positive = 600
     """New devices of one user."""
+    link_burst: Positive = 10
+    link_seconds: Positive = 120
+    """New links of one user."""
+
+    push_delay_seconds: Annotated[float, Field(ge=0, le=60)] = 3.0
+    """An envelope that is fetched within this time wakes nobody."""
+    push_hosts: tuple[str, ...] = ()
+    """Further hosts that Web Push may speak to, and those below them: your UnifiedPush server. `host:port`: only it."""
+    push_ca_file: Path | None = None
+    """Certificates, PEM, that push services are trusted by beside the public ones."""
+    vapid_key_file: Path | None = None
+    """A private key of P-256, PEM: serves Web Push. `openssl ecparam -name prime256v1 -genkey -noout` makes one."""
+    vapid_subject: str | None = None
+    """mailto: or https: URL by which a push service reaches the operator."""
+    fcm_account_file: Path | None = None
+    """A service account's JSON: serves Firebase Cloud Messaging."""
+    apns_key_file: Path | None = None
+    """A .p8 file: serves Apple's push service, with the next three."""
+    apns_key_id: str | None = None
+    apns_team_id: str | None = None
+    apns_topic: str | None = None
+    apns_sandbox: bool = False
 
     @field_validator("database")
     @classmethod
@@ -118,6 +140,15 @@ class Settings(BaseSettings):
         if self.host_jwt_secret is not None and self.host_jwt_secret == self.token_secret:
             # Else whoever may sign for users could sign device tokens.
             raise ValueError("token_secret and host_jwt_secret must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _complete_push(self) -> Self:
+        if (self.vapid_key_file is None) != (self.vapid_subject is None):
+            raise ValueError("vapid_key_file and vapid_subject go together")
+        apns = self.apns_key_file, self.apns_key_id, self.apns_team_id, self.apns_topic
+        if any(apns) and not all(apns):
+            raise ValueError("apns_key_file, apns_key_id, apns_team_id and apns_topic go together")
         return self
 
     @model_validator(mode="after")
@@ -159,6 +190,11 @@ class Settings(BaseSettings):
     def uploads(self) -> RateLimit:
         """Limit on uploads of new prekeys by one device."""
         return RateLimit(self.upload_burst, self.upload_seconds * SECOND_MS)
+
+    @property
+    def links(self) -> RateLimit:
+        """Limit on new links of one user."""
+        return RateLimit(self.link_burst, self.link_seconds * SECOND_MS)
 
     @property
     def registrations(self) -> RateLimit:

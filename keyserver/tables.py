@@ -109,6 +109,21 @@ device_lists: Final = Table(
     Column("accepted_at", BigInteger, nullable=False),
 )
 
+push_subscriptions: Final = Table(
+    "e2ee_push_subscriptions",
+    metadata,
+    *_address(),
+    Column("kind", String(8), nullable=False),
+    # An endpoint, or the device's token at the push service.
+    Column("target", String(2048), nullable=False),
+    Column("public_key", LargeBinary(65), nullable=False),
+    Column("auth", LargeBinary(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # When the device was last woken; 0 before.
+    Column("woken_at", BigInteger, nullable=False),
+    _of_device(),
+)
+
 prekeys: Final = Table(
     "e2ee_prekeys",
     metadata,
@@ -178,6 +193,18 @@ logins: Final = Table(
     Column("expires_at", BigInteger, nullable=False, index=True),
     _of_device(),
     Index(None, "user_id", "device_id"),
+)
+
+link_messages: Final = Table(
+    "e2ee_link_messages",
+    metadata,
+    # Part of the key, so that a link is its user's alone, whoever else draws the same id.
+    Column("user_id", String(MAX_USER_ID), primary_key=True),
+    Column("link_id", LargeBinary(16), primary_key=True),
+    Column("slot", SmallInteger, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+    # Of the link, the same in all of its rows.
+    Column("expires_at", BigInteger, nullable=False, index=True),
 )
 
 rate_limits: Final = Table(

@@ -149,6 +149,19 @@ def open_messenger(store: Store, user: str | None, sent_log: bool) -> Messenger:
     return messenger
 
 
+def refuse_account(store: Store) -> None:
+    """Refuse a store that cannot take a new device.
+
+    Raises:
+        ValueError: it holds an account already.
+    """
+    try:
+        messenger = Messenger.open(store)
+    except AccountNotFoundError:
+        return
+    raise ValueError(f"the store holds a device of {messenger.address.user_id} already")
+
+
 def application_user(text: str) -> UserId:
     """Parse a name given by the application: a bad one is its mistake, not hostile input."""
     try:

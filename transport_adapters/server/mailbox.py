@@ -11,7 +11,7 @@ counter under its row lock, so a reader never sees n + 1 before n. Locks are tak
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple, final
 
-from sqlalchemy import Connection, Row, and_, or_, select
+from sqlalchemy import Connection, Row, and_, delete, or_, select
 
 from e2ee.wire.identifiers import DeviceAddress
 from transport_adapters.base import SeqRange
@@ -62,6 +62,18 @@ class Mailbox:
         statement = self.sql.create_inbox[connection.dialect.name]
         connection.execute(statement, {**named(address), "epoch": now, "created_at": now})
 
+    def remove_inboxes(self, connection: Connection, addresses: Collection[DeviceAddress]) -> None:
+        """Delete the inboxes of devices that leave, with all that waits in them, and their counters.
+
+        Not their leases: the end of the connection takes those back, and says so.
+        """
+        self.lock(connection, addresses)
+        for table in (self.tables.inboxes, self.tables.counters):
+            its = table.c
+            for each in addresses:
+                mine = its.user_id == each.user_id, its.device_id == each.device_id.raw
+                connection.execute(delete(table).where(*mine))
+
     def lock(self, connection: Connection, addresses: Collection[DeviceAddress]) -> None:
         """Lock several inboxes in one order for all, so that two transactions never wait for each other.
 
@@ -103,6 +115,11 @@ class Mailbox:
             settled_through=self._settled_through(connection, inbox),
             dropped_through=inbox.dropped_through,
         )
+
+    def is_waiting(self, connection: Connection, address: DeviceAddress) -> bool:
+        """Say whether something waits unacknowledged in a device's inbox."""
+        inbox = connection.execute(self.sql.inbox_id, of_device(address)).one_or_none()
+        return inbox is not None and connection.scalar(self.sql.lowest_unacked, {"of_inbox": inbox.id}) is not None
 
     def _settled_through(self, connection: Connection, inbox: Row[Any]) -> int:
         """Return the seq up to which nothing is left to deliver."""
