@@ -14,6 +14,7 @@ It performs no I/O but on its store, so it works the same under asyncio, in thre
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import final
 
 from e2ee import healing, history, prekey_supply, receiving, reception, retention, rollback, sending, status, tending
@@ -30,8 +31,10 @@ from e2ee.errors import (
 )
 from e2ee.history_book import HistoryBook
 from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
+from e2ee.linking import LinkedAccount
 from e2ee.notices import Notice, StoreRolledBack
-from e2ee.ports import Store, Table
+from e2ee.own_devices import OwnDevices
+from e2ee.ports import ReadTransaction, Store, Table
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
@@ -108,12 +111,28 @@ class Messenger:
             ValueError: the store holds an account already.
         """
         account = Account.generate(user_id, rng)
-        with store.write() as tx:
-            if tx.count(Table.ACCOUNT):
-                raise ValueError("the store holds an account already")
-            records.save_account(tx, account)
-            records.save_own_device_list(tx, account.first_device_list(clock()))
+        _begin(store, account, account.first_device_list(clock()))
         return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
+
+    @classmethod
+    def join(
+        cls,
+        store: Store,
+        linked: LinkedAccount,
+        *,
+        rng: Rng = system_rng,
+        clock: Clock = system_clock,
+        sent_log: bool = True,
+    ) -> "Messenger":
+        """Put what a link brought into an empty store: a further device of an account. `sent_log`: see `open`.
+
+        The device is in no list yet: `own_devices.is_listed` says when it is.
+
+        Raises:
+            ValueError: the store holds an account already.
+        """
+        _begin(store, linked.account, linked.device_list)
+        return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
     def open(
@@ -204,6 +223,11 @@ class Messenger:
             with self._store.write() as tx:
                 mark_forked(tx, user_id)
             raise
+
+    @property
+    def own_devices(self) -> OwnDevices:
+        """The devices of our own account."""
+        return OwnDevices(self._store, self._account, self._rng, self._clock)
 
     @property
     def contact_book(self) -> ContactBook:
@@ -380,7 +404,7 @@ class Messenger:
     def inbound(self, limit: int | None = None) -> list[InboundMessage]:
         """Return decrypted contents that the application has not confirmed, in the order of their arrival."""
         with self._store.read() as tx:
-            return message_records.inbound(tx, limit)
+            return [_marked(tx, each) for each in message_records.inbound(tx, limit)]
 
     def confirm(self, number: int) -> None:
         """The application is done with an inbound content."""
@@ -450,6 +474,9 @@ class Messenger:
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> None:
+        if user_id == self.address.user_id:
+            self.own_devices.learn(lists)
+            return
         try:
             with self._store.write() as tx:
                 before, now = records.load_contact(tx, user_id), self._clock()
@@ -495,3 +522,17 @@ class Messenger:
 
     def _receiver(self) -> receiving.Receiver:
         return receiving.Receiver(self._account, self._clock(), self._encapsulate)
+
+
+def _marked(tx: ReadTransaction, message: InboundMessage) -> InboundMessage:
+    contact = records.load_contact(tx, message.sender.user_id)
+    removed = contact is not None and contact.device_list.content.device(message.sender.device_id) is None
+    return replace(message, from_removed_device=True) if removed else message
+
+
+def _begin(store: Store, account: Account, device_list: VerifiedDeviceList) -> None:
+    with store.write() as tx:
+        if tx.count(Table.ACCOUNT):
+            raise ValueError("the store holds an account already")
+        records.save_account(tx, account)
+        records.save_own_device_list(tx, device_list)

@@ -164,6 +164,18 @@ def own_device_list(tx: ReadTransaction) -> VerifiedDeviceList:
     return newest
 
 
+def own_device_lists(tx: ReadTransaction) -> Iterator[VerifiedDeviceList]:
+    """Return all links of our own chain that this device has, oldest first."""
+    for record in tx.scan(Table.OWN_DEVICE_LISTS):
+        yield _restore_list(record.value)
+
+
+def own_device_list_at(tx: ReadTransaction, seq: int) -> VerifiedDeviceList | None:
+    """Return one link of our own chain, if this device has it."""
+    data = tx.get(Table.OWN_DEVICE_LISTS, seq.to_bytes(8, "big"))
+    return None if data is None else _restore_list(data)
+
+
 def save_own_device_list(tx: Transaction, device_list: VerifiedDeviceList) -> None:
     """Append a link to our own chain; earlier ones stay, so that a restored server can be given them again."""
     seq = device_list.content.seq

@@ -57,6 +57,8 @@ class Message:
     is_copy: bool
     """Whether this user sent it, from another device: something to show, and nothing to answer."""
     _confirm: Confirm = field(repr=False)
+    from_removed_device: bool = False
+    """The device that sent it is not in its user's list any more: the user's other devices do not vouch for it."""
 
     async def done(self) -> None:
         """Say that the application has taken care of it; otherwise it is shown again after a restart.
@@ -101,5 +103,6 @@ def present(parts: Parts, row: InboundMessage, confirm: Confirm) -> Message | No
         received_at=row.received_at,
         number=row.number,
         is_copy=content.kind == ContentKind.SYNC,
+        from_removed_device=row.from_removed_device,
         _confirm=confirm,
     )
