@@ -8,7 +8,7 @@ Does not know about: the network, messages, how two devices compare (linking.py)
 from collections.abc import Callable, Iterable
 from typing import final
 
-from e2ee import healing
+from e2ee import sending
 from e2ee.account import Account
 from e2ee.errors import (
     AccountKeyChangedError,
@@ -22,6 +22,7 @@ from e2ee.limits import DEVICE_LIST_LIFETIME_MS, MAX_DEVICES
 from e2ee.linking import Approval
 from e2ee.ports import ReadTransaction, Store
 from e2ee.primitives.rng import Rng
+from e2ee.sending import Sender
 from e2ee.stores import records
 from e2ee.trust import mark_forked
 from e2ee.wire.device_list import DeviceList, ListedDevice, SignedDeviceList, VerifiedDeviceList, ordered
@@ -63,14 +64,15 @@ class OwnDevices:
         user_id = self._account.address.user_id
         try:
             with self._store.write() as tx:
-                before, newest = records.load_contact(tx, user_id), records.own_device_list(tx)
+                newest = records.own_device_list(tx)
+                known = newest.content.addresses()
                 for signed in lists:
                     verified = self._judge(tx, newest, signed)
                     if verified.content.seq > newest.content.seq:
                         records.save_own_device_list(tx, verified)
                         newest = verified
-                if (after := records.load_contact(tx, user_id)) is not None:
-                    healing.note_new_devices(tx, before, after, self._clock())
+                if added := [address for address in newest.content.addresses() if address not in known]:
+                    sending.copy_to_new_devices(tx, Sender(self._account, self._clock(), self._rng), added)
                 return newest
         except DeviceListForkError:
             with self._store.write() as tx:
