@@ -124,7 +124,8 @@ def test_a_list_that_the_server_signed_stops_sending_until_a_person_has_looked(s
         with pytest.raises(AccountKeyChangedError):
             stage.alice.messenger.send(stage.phone.user_id, "for bob alone")
     assert told.value.old_safety_number != told.value.new_safety_number
-    assert stage.world.network.in_flight == stage.alice.messenger.outbox() == []
+    assert stage.world.network.in_flight == []
+    assert stage.alice.messenger.outbox() == []
 
 
 def retired(stage: Stage) -> None:
