@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
 from e2ee.account import OwnPreKey, PreKeyKind, generate_prekey
-from e2ee.limits import MAX_CLAIMED_ONE_TIME_PREKEYS, ONE_TIME_PREKEY_BATCH, ONE_TIME_PREKEY_LOW, PREKEY_ROTATION_MS
+from e2ee.limits import (
+    HOUR_MS,
+    MAX_CLAIMED_ONE_TIME_PREKEYS,
+    ONE_TIME_PREKEY_BATCH,
+    ONE_TIME_PREKEY_LOW,
+    PREKEY_ROTATION_MS,
+)
 from e2ee.ports import Transaction
 from e2ee.primitives.rng import Rng
 from e2ee.stores.records import delete_prekey, fresh_prekey_id, load_account, load_prekey, prekeys, save_prekey
@@ -17,11 +23,19 @@ from e2ee.wire.identifiers import PreKeyId
 from e2ee.wire.prekey_bundle import KemPreKey, OneTimePreKey, SignedPreKey
 
 
+class Offered(NamedTuple):
+    """Which keys the server gives out until they are replaced; None where it has none that is valid."""
+
+    signed_prekey_id: PreKeyId | None
+    last_resort_id: PreKeyId | None
+
+
 class ServerCounts(NamedTuple):
-    """How many one-time prekeys of this device the server still has to give."""
+    """How many one-time prekeys of this device the server still has to give, and, if it was asked, which others."""
 
     one_time: int
     one_time_kem: int
+    offered: Offered | None = None
 
 
 @final
@@ -47,7 +61,15 @@ class PreKeyPublication:
 
 
 def make_due(tx: Transaction, counts: ServerCounts, now: int, rng: Rng) -> None:
-    """Make the prekeys that are due: weekly rotation, and a batch of one-time keys when the server runs low."""
+    """Make the prekeys that are due: weekly rotation, and a batch of one-time keys when the server runs low.
+
+    If the server offers other keys than it confirmed, one of us lost something: the server to a restore, or this store
+    to one. What the server lacks is published again; what it offers instead is replaced by a fresh key, because the
+    private half may be gone, and with it every message that begins with it.
+    """
+    if counts.offered is not None:
+        _compare(tx, PreKeyKind.SIGNED, counts.offered.signed_prekey_id, now)
+        _compare(tx, PreKeyKind.LAST_RESORT_KEM, counts.offered.last_resort_id, now)
     for kind in (PreKeyKind.SIGNED, PreKeyKind.LAST_RESORT_KEM):
         _rotate(tx, kind, now, rng)
     for kind, left in ((PreKeyKind.ONE_TIME, counts.one_time), (PreKeyKind.ONE_TIME_KEM, counts.one_time_kem)):
@@ -98,6 +120,17 @@ def retire(tx: Transaction, now: int) -> None:
         # Which ones were claimed only the server knows; the oldest are the likeliest, as it serves them first.
         for prekey in list(prekeys(tx, kind))[:-MAX_CLAIMED_ONE_TIME_PREKEYS]:
             delete_prekey(tx, prekey.prekey_id)
+
+
+def _compare(tx: Transaction, kind: PreKeyKind, offered: PreKeyId | None, now: int) -> None:
+    """Let a key that the server does not offer be published again, or replaced if it offers another one."""
+    for current in [prekey for prekey in prekeys(tx, kind) if prekey.replaced_at is None]:
+        if not current.published or current.prekey_id == offered:
+            continue
+        # A server that goes on telling this gets a key an hour, and no more.
+        is_fresh = 0 <= now - current.created_at < HOUR_MS
+        again = replace(current, published=False) if offered is None or is_fresh else replace(current, replaced_at=now)
+        save_prekey(tx, again)
 
 
 def _rotate(tx: Transaction, kind: PreKeyKind, now: int, rng: Rng) -> None:

@@ -4,18 +4,29 @@ them meanwhile.
 The relay here keeps an envelope for 28 days, as the real one does at most, and then says that it dropped it.
 """
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
 
 import pytest
 
+from e2ee.account import PreKeyKind
 from e2ee.errors import PreKeyExpiredError
-from e2ee.limits import DAY_MS, LATE_ENVELOPE_MS, MAX_TTL_SECONDS, PREKEY_LIFETIME_MS, PREKEY_ROTATION_MS, SECOND_MS
+from e2ee.limits import (
+    DAY_MS,
+    LATE_ENVELOPE_MS,
+    MAX_TTL_SECONDS,
+    MINUTE_MS,
+    PREKEY_LIFETIME_MS,
+    PREKEY_ROTATION_MS,
+    SECOND_MS,
+)
 from e2ee.messenger import DeliveryPosition, Outcome
-from e2ee.prekey_supply import ServerCounts
+from e2ee.prekey_supply import Offered, ServerCounts
+from e2ee.stores import records
 from e2ee.wire.envelope import Envelope
-from e2ee.wire.identifiers import DeviceAddress
-from tests.world import Device, World, talk
+from e2ee.wire.identifiers import DeviceAddress, PreKeyId
+from tests.world import Device, Published, World, talk, unchanged
 
 TTL_MS: Final = MAX_TTL_SECONDS * SECOND_MS
 
@@ -152,3 +163,70 @@ def test_a_crash_at_every_rotation_of_a_year_leaves_one_set_of_keys_and_nobody_u
             peer = world.device(f"peer-{week}", one_time_prekeys=False)
             assert bob.receive(peer.encrypt(bob, "hello")).outcome is Outcome.STORED
         world.wait(PREKEY_ROTATION_MS)
+
+
+def offered(world: World, bob: Device) -> ServerCounts:
+    held = world.directory.prekeys[bob.address]
+    return ServerCounts(25, 25, Offered(held.signed_prekey.prekey_id, held.last_resort.prekey_id))
+
+
+def lonely_bob() -> tuple[World, Device, Published]:
+    world = World()
+    bob = world.device("bob", one_time_prekeys=False)
+    bob.publish()
+    return world, bob, copy(world.directory.prekeys[bob.address])
+
+
+def test_a_server_that_offers_what_it_confirmed_is_given_nothing() -> None:
+    world, bob, _ = lonely_bob()
+    world.wait(DAY_MS)
+    with unchanged(bob):
+        assert bob.messenger.due_prekeys(offered(world, bob)).is_empty
+
+
+def test_what_the_server_has_lost_is_published_again_with_the_same_bytes() -> None:
+    world, bob, before = lonely_bob()
+    world.wait(DAY_MS)
+    publication = bob.messenger.due_prekeys(ServerCounts(25, 25, Offered(None, None)))
+    assert (publication.signed_prekey, publication.last_resort) == (before.signed_prekey, before.last_resort)
+
+
+def test_a_server_restored_to_older_keys_is_given_fresh_ones_and_the_old_ones_are_read_meanwhile() -> None:
+    world, bob, old = lonely_bob()
+    world.wait(PREKEY_ROTATION_MS)
+    bob.publish()
+    world.wait(DAY_MS)
+    world.directory.prekeys[bob.address] = copy(old)
+    late = world.device("late", one_time_prekeys=False)
+    assert bob.receive(late.encrypt(bob, "under the old keys")).outcome is Outcome.STORED
+    publication = bob.messenger.due_prekeys(offered(world, bob))
+    world.directory.publish(bob.address, publication)
+    bob.messenger.prekeys_published(publication.prekey_ids)
+    assert world.directory.prekeys[bob.address].signed_prekey != old.signed_prekey
+    assert bob.messenger.due_prekeys(offered(world, bob)).is_empty, "and that is all"
+    early = world.device("early", one_time_prekeys=False)
+    assert bob.receive(early.encrypt(bob, "under the fresh keys")).outcome is Outcome.STORED
+
+
+def test_a_restored_store_replaces_the_keys_that_it_does_not_know() -> None:
+    world, bob, _ = lonely_bob()
+    backup = bob.snapshot()
+    world.wait(PREKEY_ROTATION_MS)
+    bob.publish()
+    bob.restore(backup)
+    bob.restart()
+    publication = bob.messenger.due_prekeys(offered(world, bob))
+    world.directory.publish(bob.address, publication)
+    bob.messenger.prekeys_published(publication.prekey_ids)
+    peer = world.device("peer", one_time_prekeys=False)
+    assert bob.receive(peer.encrypt(bob, "hello")).outcome is Outcome.STORED
+
+
+def test_a_server_that_always_claims_to_offer_other_keys_gets_one_pair_an_hour() -> None:
+    world, bob, _ = lonely_bob()
+    lie = ServerCounts(25, 25, Offered(PreKeyId(1), PreKeyId(2)))
+    for _ in range(100):
+        world.wait(MINUTE_MS)
+        bob.messenger.prekeys_published(bob.messenger.due_prekeys(lie).prekey_ids)
+    with bob.store.read() as tx:
+        assert len(list(records.prekeys(tx, PreKeyKind.SIGNED))) == 2

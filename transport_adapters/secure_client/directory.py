@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, final
 
 from e2ee.errors import DeviceListStaleError, ProtocolError, SessionNotFoundError, TrustError
-from e2ee.prekey_supply import ServerCounts
+from e2ee.prekey_supply import Offered, ServerCounts
 from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
-from e2ee.wire.identifiers import DeviceAddress, UserId
+from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
 from keyserver.client import DeviceListConflictError, PreKeyUpload
 from transport_adapters import events
 from transport_adapters.base import TransportError
@@ -241,13 +241,19 @@ class Directory:
         """Publish what the server lacks. What it offers is asked first: an upload may have outlived our crash."""
         messenger, key_server = self._parts.messenger, self._parts.key_server
         counts = await key_server.prekey_counts()
-        due = await self._parts.commit(messenger.due_prekeys, ServerCounts(counts.one_time, counts.one_time_kem))
+        offered = Offered(_prekey_id(counts.signed_prekey_id), _prekey_id(counts.last_resort_id))
+        known = ServerCounts(counts.one_time, counts.one_time_kem, offered)
+        due = await self._parts.commit(messenger.due_prekeys, known)
         if due.is_empty:
             return
         await key_server.publish_prekeys(
             PreKeyUpload(due.signed_prekey, due.one_time_prekeys, due.last_resort, due.one_time_kem_prekeys)
         )
         await self._parts.commit(messenger.prekeys_published, due.prekey_ids)
+
+
+def _prekey_id(number: int | None) -> PreKeyId | None:
+    return None if number is None else PreKeyId(number)
 
 
 def _nobody_waits() -> None:
