@@ -54,6 +54,8 @@ class Directory:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._contacting: dict[UserId, asyncio.Lock] = {}
+        self.on_lists: Callable[[], None] = _nobody_waits
+        """Called when lists were taken in: a device that is new in one gets what waits for its user."""
 
     async def register(self) -> None:
         """Make this device known: its keys, its list, its prekeys. Each step may be repeated.
@@ -206,6 +208,8 @@ class Directory:
         known = contact.device_list.content.seq if contact else 0
         lists = await self._parts.key_server.device_lists(user_id, from_seq=known + 1)
         await self._parts.commit(messenger.learn_device_lists, user_id, lists)
+        if lists:
+            self.on_lists()
 
     async def _missing(self, user_id: UserId) -> Sequence[DeviceAddress] | None:
         """Return the devices that lack a session; None if the user is no contact yet."""
@@ -243,3 +247,7 @@ class Directory:
             PreKeyUpload(due.signed_prekey, due.one_time_prekeys, due.last_resort, due.one_time_kem_prekeys)
         )
         await self._parts.commit(messenger.prekeys_published, due.prekey_ids)
+
+
+def _nobody_waits() -> None:
+    pass
