@@ -17,8 +17,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import final
 
-from e2ee import healing, prekey_supply, receiving, reception, retention, rollback, sending, status, tending
+from e2ee import (
+    account_reset,
+    healing,
+    prekey_supply,
+    receiving,
+    reception,
+    retention,
+    rollback,
+    sending,
+    status,
+    tending,
+)
 from e2ee.account import Account
+from e2ee.account_reset import AccountReset
 from e2ee.contact_book import ContactBook
 from e2ee.errors import (
     AccountKeyChangedError,
@@ -199,6 +211,34 @@ class Messenger:
         """Note the server's confirmation of a publication."""
         with self._store.write() as tx:
             prekey_supply.mark_published(tx, tuple(prekey_ids))
+
+    def draft_account_reset(self) -> AccountReset:
+        """Make a new account key because a device was lost or stolen, and the two lists that announce it.
+
+        The draft is stored; publish both lists together, then call `account_reset_accepted`. Calling this again, after
+        a crash or after a newer list of ours was learned, gives the same key.
+        """
+        with self._store.write() as tx:
+            return account_reset.draft(tx, self._account, self._clock(), self._rng)
+
+    def pending_account_reset(self) -> AccountReset | None:
+        """Return the draft that was made and not yet accepted, as far as is known."""
+        with self._store.read() as tx:
+            return account_reset.pending(tx)
+
+    def account_reset_accepted(self) -> list[OutboxEntry]:
+        """The server has accepted the draft: the account has the new key, all sessions end.
+
+        What waited in the outbox is encrypted anew once sessions can be started. What cannot be is returned, for an
+        event each.
+
+        Raises:
+            ValueError: there is no draft.
+        """
+        with self._store.write() as tx:
+            account, lost = account_reset.accepted(tx, self._clock())
+        self._account = account
+        return lost
 
     # --- contacts and sessions -------------------------------------------------------------------------------
 
@@ -457,14 +497,19 @@ class Messenger:
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> None:
-        try:
-            with self._store.write() as tx:
-                before, now = records.load_contact(tx, user_id), self._clock()
-                for signed in lists:
+        changed = False
+        with self._store.write() as tx:
+            before, now = records.load_contact(tx, user_id), self._clock()
+            for signed in lists:
+                try:
                     contact = learn_device_list(tx, user_id, signed, now)
-                    healing.note_new_devices(tx, before, contact, now)
-                    before = contact
-        except AccountKeyChangedError:
+                except AccountKeyChangedError:
+                    # What came before stays: it may be the list with which the old key said that it is the last.
+                    changed = True
+                    break
+                healing.note_new_devices(tx, before, contact, now)
+                before = contact
+        if changed:
             self._note_changed_key(user_id, lists[-1])
 
     def _note_changed_key(self, user_id: UserId, newest: SignedDeviceList) -> None:

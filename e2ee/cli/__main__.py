@@ -42,6 +42,12 @@ Start with:  e2ee init alice --server http://127.0.0.1:8440 --dev
 """
 
 
+_LOST: Final = (
+    "All other devices are out and must be linked anew; contacts are told, and have to accept the new key and compare "
+    "safety numbers again."
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     try:
@@ -169,6 +175,9 @@ def _add_devices(parser: argparse.ArgumentParser) -> None:
         option.default = argparse.SUPPRESS  # else it would undo what stands before the action
     retire = actions.add_parser("retire", parents=again, help=purpose, description=f"{purpose.capitalize()}.")
     retire.add_argument("device", type=_device, metavar="DEVICE", help="its id, or how the id begins")
+    purpose = "a device was lost or stolen: give the account a new key, which this device alone holds"
+    lost = actions.add_parser("lost", parents=again, help=purpose, description=f"{purpose.capitalize()}. {_LOST}")
+    lost.add_argument("--yes", action="store_true", help="do it; without, say what it means and do nothing")
     parser.set_defaults(timeout=30.0)
 
 

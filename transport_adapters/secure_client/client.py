@@ -66,6 +66,7 @@ from transport_adapters.secure_client.opening import (
 from transport_adapters.secure_client.outbound import Outbound
 from transport_adapters.secure_client.parts import (
     DEFAULT_PACE,
+    SERVER_TROUBLE,
     OnEvent,
     Pace,
     Parts,
@@ -431,6 +432,9 @@ class SecureClient:
         try:
             if not await self._parts.call(self._parts.messenger.is_registered):
                 await (register or self._directory.register)()
+            elif await self._parts.call(self._parts.messenger.pending_account_reset) is not None:
+                with contextlib.suppress(*SERVER_TROUBLE):  # tried again in the background
+                    await self._directory.reset_account()
         except BaseException:
             await self.aclose()
             raise
