@@ -75,6 +75,7 @@ def accepted(tx: Transaction, now: int) -> tuple[Account, list[OutboxEntry]]:
     records.save_account(tx, reset.account)
     for each in (reset.closing, reset.first):
         records.save_own_device_list(tx, each)
+    records.forget_own_warnings(tx)
     session_records.delete_all_sessions(tx)
     rollback.encrypt_outbox_anew(tx, now)
     lost = message_records.outbox(tx)

@@ -20,6 +20,7 @@ from typing import final
 from e2ee import (
     account_reset,
     healing,
+    history,
     prekey_supply,
     receiving,
     reception,
@@ -41,6 +42,7 @@ from e2ee.errors import (
     SessionNotFoundError,
     TrustError,
 )
+from e2ee.history_book import HistoryBook
 from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
 from e2ee.linking import LinkedAccount
 from e2ee.notices import Notice, StoreRolledBack
@@ -58,7 +60,7 @@ from e2ee.stores import healing_records, message_records, records, session_recor
 from e2ee.stores.message_records import InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
-from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, sendable_contact
+from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, recipients, sendable_contact
 from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
 from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
@@ -273,6 +275,11 @@ class Messenger:
         """What a person sees of contacts, and decides about them."""
         return ContactBook(self._store, self._clock)
 
+    @property
+    def history(self) -> HistoryBook:
+        """Past messages, if the application has them kept (`HistoryBook.set_retention`)."""
+        return HistoryBook(self._store, self._clock)
+
     def waiting_for_trust(self) -> tuple[UserId, ...]:
         """Return the users of whom messages under a changed account key are kept."""
         with self._store.read() as tx:
@@ -304,7 +311,7 @@ class Messenger:
         """
         with self._store.read() as tx:
             now = self._clock()
-            addresses = sendable_contact(tx, user_id).device_list.content.addresses()
+            addresses = recipients(sendable_contact(tx, user_id), self.address)
             return tuple(address for address in addresses if session_records.sending_session(tx, address, now) is None)
 
     def start_session(self, bundle: PreKeyBundle) -> Session:
@@ -346,6 +353,15 @@ class Messenger:
         """
         body = Receipt(kind, message_ids).encode()
         return self.queue(user_id, Draft(ContentKind.RECEIPT, body, _DEFAULT_CONVERSATION, Lane.RECEIPT, DEFAULT_TTL))
+
+    def mark_read(self, user_id: UserId, message_ids: Sequence[MessageId]) -> bool:
+        """Note that messages of a user were read: in the history, and on our other devices. The user is not told.
+
+        Returns whether one of our devices waits for a session: call `tend`.
+        """
+        with self._store.write() as tx:
+            history.mark_read(tx, user_id, message_ids, self._clock())
+            return sending.tell_read(tx, self._sender(), user_id, message_ids)
 
     def signal_call(self, user_id: UserId, signal: CallSignal) -> Queued:
         """Tell all devices of a user about a call. All but MISSED overtake chat, and expire after a minute.
@@ -478,6 +494,7 @@ class Messenger:
         """
         with self._store.write() as tx:
             retention.forget_contents(tx, self._clock(), self._keeps_contents)
+            retention.forget_history(tx, self._clock())
             return retention.expire_outbox(tx, self._clock())
 
     def prune(self) -> None:
@@ -487,6 +504,7 @@ class Messenger:
         """
         with self._store.write() as tx:
             retention.forget_contents(tx, self._clock(), self._keeps_contents)
+            retention.forget_history(tx, self._clock())
             retention.prune(tx, self._clock())
 
     def status(self) -> Status:

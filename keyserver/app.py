@@ -327,7 +327,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 async def _prepare_tables(database: Database, migrate: bool) -> None:
     if database.is_sqlite or migrate:
-        await database.write(upgrade)
+        await database.write(upgrade, patience=None)
     elif not await database.read(is_current):
         raise RuntimeError(NOT_CURRENT)
 

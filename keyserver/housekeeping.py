@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from e2ee.limits import DAY_MS
 from keyserver.auth import Clock
 from keyserver.database import Database
+from keyserver.postgresql import take_your_time
 from keyserver.repository import claims, links, logins, prekeys, rate_limits
 
 CLAIM_REPEATABLE_MS: Final = DAY_MS
@@ -28,6 +29,7 @@ def clean(connection: Connection, now: int) -> int:
 
     Claims and bodies go in one transaction: a claim that is still recorded finds the bytes that it names.
     """
+    take_your_time(connection)
     before = now - CLAIM_REPEATABLE_MS
     return (
         claims.forget(connection, before)
@@ -43,7 +45,7 @@ async def keep_house(database: Database, now: Clock) -> None:
     """Clean every ten minutes until cancelled."""
     while True:
         try:
-            await database.write(lambda connection: clean(connection, now()))
+            await database.write(lambda connection: clean(connection, now()), patience=None)
         except Exception as error:  # noqa: BLE001 - of any driver; retention must not end with one failure
             _log.error("housekeeping failed and is tried again later: %s", type(error).__name__)  # not its text: values
         await asyncio.sleep(_INTERVAL_SECONDS)

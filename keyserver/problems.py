@@ -73,7 +73,13 @@ class RateLimitedProblem(Problem):
 
 @final
 class NotReadyProblem(Problem):
-    status, code, detail = 503, "not_ready", "The database does not answer."
+    """The database does not answer. Whether the request was done is not known: all of it, or nothing."""
+
+    status, code, detail = 503, "not_ready", "The database does not answer. Repeat the request later."
+    RETRY_AFTER: ClassVar[int] = 2
+
+    def __init__(self) -> None:
+        super().__init__(retry_after=self.RETRY_AFTER)
 
 
 # --- Who asks ------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from e2ee.errors import AccountKeyChangedError, DeviceListForkError, InvalidSignatureError
 from e2ee.messenger import Outcome
 from e2ee.ports import Table
-from e2ee.stores import trust_records
+from e2ee.stores import records, trust_records
 from e2ee.wire.identifiers import DeviceId
 from tests.world import Device, World, talk, unchanged
 
@@ -76,6 +76,20 @@ def test_acceptance_ends_all_sessions_and_stays_after_a_restart() -> None:
     assert alice.messenger.own_devices.is_listed()
     with pytest.raises(ValueError, match="no draft"):
         alice.messenger.account_reset_accepted()
+
+
+def test_what_a_stolen_device_said_about_our_lists_does_not_stop_us_afterwards() -> None:
+    alice, bob = pair()
+    with alice.store.write() as tx:
+        ourselves = records.load_contact(tx, alice.user_id)
+        assert ourselves is not None
+        records.save_contact(tx, replace(ourselves, heard_seq=99, forked=True))
+    reset(alice)
+    with alice.store.read() as tx:
+        ourselves = records.load_contact(tx, alice.user_id)
+    assert ourselves is not None
+    assert (ourselves.forked, ourselves.is_stale) == (False, False)
+    assert ourselves.account_key == alice.messenger.account.party.account_key
 
 
 def test_a_contact_stops_and_asks_a_human_and_everything_of_the_old_key_is_refused_afterwards() -> None:

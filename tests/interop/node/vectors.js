@@ -210,6 +210,12 @@ const answers = {
     const { call, action, device, data } = contents.decodeCall(unhex(i.body));
     return { call_id: call, action, ...(device && { device_id: device }), data };
   },
+  Sync(i) {
+    const sync = contents.decodeSync(unhex(i.body));
+    if (sync === null) return { unknown: i.body };
+    const { type, user, kind, body, ids } = sync;
+    return type === 1 ? { type, recipient: user, kind, body } : { type, author: user, message_ids: ids };
+  },
   DeviceListUpdate: (i) => ({ device_lists: contents.decodeListUpdate(unhex(i.body)) }),
   EnvelopeEncode: (i) => ({ encoded: encodeEnvelope({
     id: unhex(i.envelope_id), sender: n.addressOf(i.sender), recipient: n.addressOf(i.recipient), lane: i.lane,
