@@ -109,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(add("verify", "compare safety numbers with a contact and record it; works offline", common))
     _add_link(add("link", "make this device a further one of an account, or let one in with --approve", online))
     _add_devices(add("devices", "list the devices of the account (works offline), or retire one", online))
+    _add_export(add("export", "write the account into a file that a code on paper opens; works offline", common))
+    _add_recover(add("recover", "all devices are lost: make this one the device of an exported account", online))
     add("status", "show this device and its counts; works offline", common)
     add_vectors_arguments(add("vectors", "check an implementation against the test vectors, or write them again"))
     _add_demo(add("demo", "see it work: a real server, three clients, and a look at its database"))
@@ -146,6 +148,19 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     token.add_argument("--dev", action="store_true", help="take tokens from a development server on this machine")
     token.add_argument("--token-command", metavar="CMD", help="command that prints the chat's JWT for this user")
     token.add_argument("--token-file", metavar="FILE", help="file that holds the chat's JWT for this user")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a new file: the account's key, and its contacts")
+    parser.add_argument(
+        "--code-file", metavar="FILE", help="file that holds the code (default: make one, and print it)"
+    )
+
+
+def _add_recover(parser: argparse.ArgumentParser) -> None:
+    _add_init(parser)
+    parser.add_argument("--file", required=True, metavar="FILE", help="the export")
+    parser.add_argument("--code-file", metavar="FILE", help="file that holds the code (default: ask)")
 
 
 def _add_link(parser: argparse.ArgumentParser) -> None:

@@ -79,7 +79,7 @@ def test_acceptance_ends_all_sessions_and_stays_after_a_restart() -> None:
 
 
 def test_what_a_stolen_device_said_about_our_lists_does_not_stop_us_afterwards() -> None:
-    alice, bob = pair()
+    alice, _ = pair()
     with alice.store.write() as tx:
         ourselves = records.load_contact(tx, alice.user_id)
         assert ourselves is not None

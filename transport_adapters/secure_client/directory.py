@@ -71,6 +71,8 @@ class Directory:
         newest = await self._parts.call(messenger.own_devices.newest_list)
         await key_server.publish_device_list(newest.signed)
         await self.sync_own_lists()
+        if await self._parts.call(messenger.is_recovering):
+            await self.change_own_list(messenger.own_devices.draft_alone)
         await self._supply()
         if not await self._parts.call(messenger.own_devices.is_listed):
             raise DeviceNotListedError(messenger.address)
