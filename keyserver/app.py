@@ -10,12 +10,14 @@ Does not know about: rules, SQL, frames.
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import secrets
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import socketio
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -67,6 +69,10 @@ from transport_adapters.server.push.ports import Paused, PushKind, Subscription
 from transport_adapters.server.relay import Relay
 from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
+
+if TYPE_CHECKING:
+    from transport_adapters.server.mqtt_bridge import MqttBridge
+    from transport_adapters.server.xmpp import XmppComponent
 
 MAILBOX_TABLES: Final = define_tables(metadata)
 
@@ -146,9 +152,22 @@ def build_services(
         links=LinkService(database, now, settings.links),
         push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
     )
+    bridge = _make_bridge(settings, relay)
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
-    router.routes.extend(endpoints(relay))
-    return Services(router, relay, database, context, _lifespan(Parts(database, relay, gateway), settings, now))
+    router.routes.extend(endpoints(relay, mqtt=bridge))
+    parts = Parts(database, relay, gateway, bridge, _make_xmpp(settings, relay))
+    return Services(router, relay, database, context, _lifespan(parts, settings, now))
+
+
+def _make_xmpp(settings: Settings, relay: Relay) -> "XmppComponent | None":
+    if settings.xmpp_component is None or settings.xmpp_secret is None:
+        return None
+    # Imported where it is wanted: it needs an extra.
+    from transport_adapters.server.xmpp import XmppComponent, XmppSettings
+
+    secret = settings.xmpp_secret.get_secret_value()
+    where = settings.xmpp_host, settings.xmpp_port
+    return XmppComponent(relay, XmppSettings(settings.xmpp_component, secret, settings.xmpp_domains, *where))
 
 
 def _make_bus(settings: Settings) -> Bus:
@@ -165,6 +184,38 @@ def _make_bus(settings: Settings) -> Bus:
     from transport_adapters.server.bus_redis import RedisWire
 
     return NodesBus(RedisWire(settings.bus, channel))
+
+
+def _make_bridge(settings: Settings, relay: Relay) -> "MqttBridge | None":
+    """Make the bridge to the broker that the settings name. The library comes with the extra `mqtt`."""
+    if settings.mqtt_broker is None or settings.mqtt_password is None:
+        return None
+    from transport_adapters.server.mqtt_bridge import MqttBridge, MqttSettings
+
+    chosen = MqttSettings(
+        settings.mqtt_broker,
+        settings.mqtt_user,
+        settings.mqtt_password.get_secret_value(),
+        settings.mqtt_public_url or settings.mqtt_broker,
+        hmac.digest(settings.token_secret.get_secret_value().encode(), b"E2EE/1 mqtt accounts", "sha256"),
+        broker_trust(settings),
+        is_only=settings.bus == LOCAL_BUS,
+    )
+    return MqttBridge(relay, chosen)
+
+
+def broker_trust(settings: Settings) -> ssl.SSLContext | None:
+    """Return by what the broker is known; None: by the system's certificate store.
+
+    Raises:
+        ValueError: the file of certificates cannot be read.
+    """
+    if settings.mqtt_ca_file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(settings.mqtt_ca_file))
+    except OSError as error:
+        raise ValueError(f"E2EE_MQTT_CA_FILE: no certificates can be read: {error.strerror or error}") from None
 
 
 @final
@@ -299,10 +350,12 @@ class Parts(NamedTuple):
     database: Database
     relay: Relay
     gateway: PushGateway | None
+    bridge: "MqttBridge | None"
+    xmpp: "XmppComponent | None"
 
 
 def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object], AbstractAsyncContextManager[None]]:
-    database, relay, gateway = parts
+    database, relay, gateway, bridge, xmpp = parts
 
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
@@ -313,8 +366,15 @@ def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object]
             await _prepare_tables(database, settings.migrate)
             if gateway is not None:
                 last_first.push_async_callback(gateway.close)
-            last_first.push_async_callback(relay.close)
+            if xmpp is not None:
+                last_first.push_async_callback(xmpp.close)
+            last_first.push_async_callback(relay.close)  # which says farewell over the transports
             await relay.start()
+            if xmpp is not None:
+                xmpp.start()
+            if bridge is not None:
+                last_first.push_async_callback(bridge.close)
+                await bridge.start()
             await last_first.enter_async_context(_running(keep_house(database, now)))
             yield
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from keyserver.app import system_clock
+from keyserver.app import broker_trust, system_clock
 from keyserver.database import database_url, is_sqlite, sqlite_engine
 from keyserver.host_token import host_token_verifier
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
@@ -64,6 +64,7 @@ def check_config() -> None:
     settings = load_settings()
     host_token_verifier(settings, system_clock)
     make_providers(settings, system_clock)
+    broker_trust(settings)
 
 
 def _prepare(url: URL, *, change: bool) -> None:

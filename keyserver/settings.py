@@ -15,6 +15,7 @@ from e2ee.errors import MalformedMessageError
 from e2ee.limits import DAY_MS, SECOND_MS
 from e2ee.wire.login_assertion import parse_origin
 from keyserver.database import database_url, is_sqlite
+from keyserver.loopback import is_loopback
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.claims import ClaimLimits
 
@@ -46,8 +47,18 @@ def _bus(text: str) -> str:
     return text
 
 
+def _broker(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or "@" in parts.netloc or parts.path:
+        raise ValueError("a broker's URL is mqtts://host[:port]")
+    if parts.scheme == "mqtt" and not is_loopback(parts.hostname):
+        raise ValueError("mqtt:// is plaintext, for loopback only; use mqtts://")
+    return text
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
+BrokerUrl = Annotated[str, AfterValidator(_broker)]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -69,6 +80,16 @@ class Settings(BaseSettings):
     """Signs device tokens (HS256). Every process of one server has the same."""
     migrate: bool = False
     """Bring the tables up to date at start. Always done on SQLite; elsewhere `keyserver migrate` is run on purpose."""
+
+    mqtt_broker: BrokerUrl | None = None
+    """The broker that devices may be reached through: mqtts://host[:port]. Without it there is no MQTT."""
+    mqtt_user: str = "e2ee-bridge"
+    """Our account at the broker, an administrator of its dynamic-security plugin."""
+    mqtt_password: SecretStr | None = None
+    mqtt_public_url: BrokerUrl | None = None
+    """The broker as devices reach it, if that differs."""
+    mqtt_ca_file: Path | None = None
+    """The authority that the broker's certificate is from, PEM, if it is no public one."""
 
     host_jwt_algorithm: Literal["HS256", "EdDSA"] | None = None
     """The one algorithm of the host application's tokens."""
@@ -129,6 +150,16 @@ class Settings(BaseSettings):
     apns_topic: str | None = None
     apns_sandbox: bool = False
 
+    xmpp_component: str | None = None
+    """The relay's JID as a component of an XMPP server: serves XMPP, with the next two."""
+    xmpp_secret: Secret | None = None
+    """The component's secret, as the XMPP server's configuration has it."""
+    xmpp_domains: frozenset[str] = frozenset()
+    """The domains whose users are served."""
+    xmpp_host: str = "127.0.0.1"
+    """Where the XMPP server takes components: the stream is not encrypted, so it is this machine."""
+    xmpp_port: Annotated[int, Field(ge=1, le=65535)] = 5347
+
     @field_validator("database")
     @classmethod
     def _database(cls, value: str) -> str:
@@ -152,9 +183,24 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _complete_xmpp(self) -> Self:
+        parts = self.xmpp_component, self.xmpp_secret, self.xmpp_domains
+        if any(parts) and not all(parts):
+            raise ValueError("xmpp_component, xmpp_secret and xmpp_domains go together")
+        if not is_loopback(self.xmpp_host):
+            raise ValueError("xmpp_host is not a loopback address, and a component's stream is not encrypted")
+        return self
+
+    @model_validator(mode="after")
     def _bus_of_the_database(self) -> Self:
         if self.bus == POSTGRESQL_BUS and is_sqlite(database_url(self.database)):
             raise ValueError("the bus is postgresql, and the database is not")
+        return self
+
+    @model_validator(mode="after")
+    def _account_at_the_broker(self) -> Self:
+        if self.mqtt_broker is not None and self.mqtt_password is None:
+            raise ValueError("mqtt_broker needs mqtt_password")
         return self
 
     @property

@@ -19,7 +19,15 @@ WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
 
 _OUR_PACKAGES = ("e2ee", "keyserver", "transport_adapters")
-_EXTRAS: Final = {"segno": "qr", "zxingcpp": "qr", "PIL": "qr", "websockets": "websocket"}
+_TRANSPORTS: Final = ("socketio", "websocket", "sse", "longpoll", "mqtt", "xmpp")
+_EXTRAS: Final = {
+    "segno": "qr",
+    "zxingcpp": "qr",
+    "PIL": "qr",
+    "websockets": "websocket",
+    "paho": "mqtt",
+    "slixmpp": "xmpp",
+}
 """Which extra brings a package; "client" brings what is not named here."""
 _DESCRIPTION = "Private messages, end to end, over the chat server you already have."
 _EPILOG = """\
@@ -134,7 +142,7 @@ def _online() -> argparse.ArgumentParser:
     online = argparse.ArgumentParser(add_help=False)
     online.add_argument(
         "--transport",
-        choices=("socketio", "websocket", "sse", "longpoll"),
+        choices=_TRANSPORTS,
         default="socketio",
         help="how to reach the relay (default: %(default)s)",
     )
@@ -240,6 +248,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interactive", action="store_true", help="leave the server running for a chat of your own")
+    parser.add_argument("--transport", choices=_TRANSPORTS, default="socketio", help="default: %(default)s")
     parser.add_argument("--keep", metavar="DIR", help="work in DIR (empty or new) and keep what was written there")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
 
