@@ -14,7 +14,7 @@ PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s  %s\n", $$1, $$2}' Makefile
 
-demo: $(INSTALLED) ## Two people talk through a server on this machine (INTERACTIVE=1: you are one of them; TRANSPORT=mqtt)
+demo: $(INSTALLED) ## Two people talk through a server on this machine (INTERACTIVE=1: you are one of them; TRANSPORT=mqtt or xmpp)
 	@$(BIN)/e2ee demo $(if $(INTERACTIVE),--interactive) $(if $(TRANSPORT),--transport $(TRANSPORT))
 
 test: check servers ## All checks, then all tests

@@ -72,6 +72,7 @@ from transport_adapters.server.tables import define_tables
 
 if TYPE_CHECKING:
     from transport_adapters.server.mqtt_bridge import MqttBridge
+    from transport_adapters.server.xmpp import XmppComponent
 
 MAILBOX_TABLES: Final = define_tables(metadata)
 
@@ -154,8 +155,19 @@ def build_services(
     bridge = _make_bridge(settings, relay)
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
     router.routes.extend(endpoints(relay, mqtt=bridge))
-    parts = Parts(database, relay, gateway, bridge)
+    parts = Parts(database, relay, gateway, bridge, _make_xmpp(settings, relay))
     return Services(router, relay, database, context, _lifespan(parts, settings, now))
+
+
+def _make_xmpp(settings: Settings, relay: Relay) -> "XmppComponent | None":
+    if settings.xmpp_component is None or settings.xmpp_secret is None:
+        return None
+    # Imported where it is wanted: it needs an extra.
+    from transport_adapters.server.xmpp import XmppComponent, XmppSettings
+
+    secret = settings.xmpp_secret.get_secret_value()
+    where = settings.xmpp_host, settings.xmpp_port
+    return XmppComponent(relay, XmppSettings(settings.xmpp_component, secret, settings.xmpp_domains, *where))
 
 
 def _make_bus(settings: Settings) -> Bus:
@@ -339,10 +351,11 @@ class Parts(NamedTuple):
     relay: Relay
     gateway: PushGateway | None
     bridge: "MqttBridge | None"
+    xmpp: "XmppComponent | None"
 
 
 def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object], AbstractAsyncContextManager[None]]:
-    database, relay, gateway, bridge = parts
+    database, relay, gateway, bridge, xmpp = parts
 
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
@@ -353,8 +366,12 @@ def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object]
             await _prepare_tables(database, settings.migrate)
             if gateway is not None:
                 last_first.push_async_callback(gateway.close)
-            last_first.push_async_callback(relay.close)
+            if xmpp is not None:
+                last_first.push_async_callback(xmpp.close)
+            last_first.push_async_callback(relay.close)  # which says farewell over the transports
             await relay.start()
+            if xmpp is not None:
+                xmpp.start()
             if bridge is not None:
                 last_first.push_async_callback(bridge.close)
                 await bridge.start()

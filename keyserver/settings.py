@@ -150,6 +150,16 @@ class Settings(BaseSettings):
     apns_topic: str | None = None
     apns_sandbox: bool = False
 
+    xmpp_component: str | None = None
+    """The relay's JID as a component of an XMPP server: serves XMPP, with the next two."""
+    xmpp_secret: Secret | None = None
+    """The component's secret, as the XMPP server's configuration has it."""
+    xmpp_domains: frozenset[str] = frozenset()
+    """The domains whose users are served."""
+    xmpp_host: str = "127.0.0.1"
+    """Where the XMPP server takes components: the stream is not encrypted, so it is this machine."""
+    xmpp_port: Annotated[int, Field(ge=1, le=65535)] = 5347
+
     @field_validator("database")
     @classmethod
     def _database(cls, value: str) -> str:
@@ -170,6 +180,15 @@ class Settings(BaseSettings):
         apns = self.apns_key_file, self.apns_key_id, self.apns_team_id, self.apns_topic
         if any(apns) and not all(apns):
             raise ValueError("apns_key_file, apns_key_id, apns_team_id and apns_topic go together")
+        return self
+
+    @model_validator(mode="after")
+    def _complete_xmpp(self) -> Self:
+        parts = self.xmpp_component, self.xmpp_secret, self.xmpp_domains
+        if any(parts) and not all(parts):
+            raise ValueError("xmpp_component, xmpp_secret and xmpp_domains go together")
+        if not is_loopback(self.xmpp_host):
+            raise ValueError("xmpp_host is not a loopback address, and a component's stream is not encrypted")
         return self
 
     @model_validator(mode="after")

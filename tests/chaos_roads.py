@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from tests.chaos_proxy import Admission, ChaosProxy, Weather, running
+from tests.servers.prosody import COMPONENT, DOMAIN
 from transport_adapters.base import Cursor, EnvelopeTransport
 from transport_adapters.http_wire import HttpOptions
 from transport_adapters.link import LinkOptions, Receiver
@@ -19,6 +20,7 @@ from transport_adapters.mqtt import MqttOptions, MqttTransport
 from transport_adapters.socketio import SocketIoOptions, SocketIoTransport
 from transport_adapters.sse import SseTransport
 from transport_adapters.websocket import WebSocketOptions, WebSocketTransport
+from transport_adapters.xmpp import XmppOptions, XmppTransport
 
 TokenSource = Callable[[], Awaitable[str]]
 CursorSource = Callable[[], Awaitable[Cursor]]
@@ -53,14 +55,27 @@ def _mqtt(url: str, server: str, token: TokenSource, cursor: CursorSource, optio
     return MqttTransport(server, token=token, cursor=cursor, options=chosen)
 
 
+async def _password() -> str:
+    return XMPP_PASSWORD
+
+
+def _xmpp(url: str, _server: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
+    chosen = XmppOptions(COMPONENT, "127.0.0.1", int(url.rpartition(":")[2]), link=options)
+    return XmppTransport(f"{XMPP_USER}@{DOMAIN}", _password, token=token, cursor=cursor, options=chosen)
+
+
 MQTT: Final = "mqtt"
-"""The one whose road leads to a broker."""
+XMPP: Final = "xmpp"
+BROKERED: Final = (MQTT, XMPP)
+"""Those whose road leads to a server of others, to which the relay is connected, too."""
+XMPP_USER, XMPP_PASSWORD = "phone", "a password"
 NETWORKED: Final[dict[str, Client]] = {
     "socketio": _socketio,
     "websocket": _websocket,
     "sse": _sse,
     "longpoll": _longpoll,
     MQTT: _mqtt,
+    XMPP: _xmpp,
 }
 """Transports over TCP. Add a line, and every test of faults has it."""
 MEMORY: Final = "memory"

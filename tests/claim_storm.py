@@ -9,7 +9,7 @@ People and prekeys are put into the database by the services themselves and not 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -135,8 +135,10 @@ class Storm:
         await self.database.start()
         await self.database.write(upgrade, patience=None)
         await asyncio.gather(*(asyncio.to_thread(server.start) for server in self._servers))
-        registry = DeviceService(self.database, self.clock, _GENEROUS, lambda *_: None)
-        lists = DeviceListService(self.database, self.clock, ContactPolicy(), _GENEROUS, lambda _: None)
+        registry = DeviceService(self.database, self.clock, _GENEROUS, lambda *_: None, lambda *_: None)
+        lists = DeviceListService(
+            self.database, self.clock, ContactPolicy(), _GENEROUS, lambda _: None, lambda *_: None
+        )
         uploads = PreKeyService(self.database, self.clock, _GENEROUS)
         for device in self.claimers:
             await registry.register(device.user.user_id, device.listed)
@@ -233,15 +235,13 @@ class Storm:
 
     async def _disturb(self, retire: int, total: int) -> None:
         """Kill servers, and let devices leave, spread over the run."""
-        works: list[Callable[[], object]] = (
-            [self._kill] * self.size.kills + [self._retire] * retire + [self._repeat_upload] * retire
-        )
+        works = [self._kill] * self.size.kills + [self._retire] * retire + [self._repeat_upload] * retire
         self.random.shuffle(works)
         for number, work in enumerate(works, 1):
             while self._answers < total * number // (len(works) + 1):
                 self._answered.clear()
                 await self._answered.wait()
-            await work()  # type: ignore[misc]
+            await work()
 
     async def _kill(self) -> None:
         server = self.random.choice(self._servers)

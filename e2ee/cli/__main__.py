@@ -19,8 +19,15 @@ WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
 
 _OUR_PACKAGES = ("e2ee", "keyserver", "transport_adapters")
-_TRANSPORTS: Final = ("socketio", "websocket", "sse", "longpoll", "mqtt")
-_EXTRAS: Final = {"segno": "qr", "zxingcpp": "qr", "PIL": "qr", "websockets": "websocket", "paho": "mqtt"}
+_TRANSPORTS: Final = ("socketio", "websocket", "sse", "longpoll", "mqtt", "xmpp")
+_EXTRAS: Final = {
+    "segno": "qr",
+    "zxingcpp": "qr",
+    "PIL": "qr",
+    "websockets": "websocket",
+    "paho": "mqtt",
+    "slixmpp": "xmpp",
+}
 """Which extra brings a package; "client" brings what is not named here."""
 _DESCRIPTION = "Private messages, end to end, over the chat server you already have."
 _EPILOG = """\

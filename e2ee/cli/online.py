@@ -171,7 +171,10 @@ class Line:
             self._has_token, self._trouble = True, ""
             return got
 
-        return TRANSPORTS[self._carrier](server, token=watched, cursor=cursor)
+        try:
+            return TRANSPORTS[self._carrier](server, token=watched, cursor=cursor)
+        except ValueError as error:
+            raise UsageError(f"--transport {self._carrier}: {error}") from None
 
     def _note_failure(self, error: KeyServerError | TokenProviderError) -> None:
         """Tell what passes from what does not."""

@@ -60,6 +60,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         ("aiohttp", "socketio", "client"),
         ("websockets", "websocket", "websocket"),
         ("paho", "mqtt", "mqtt"),
+        ("slixmpp", "xmpp", "xmpp"),
     ],
 )
 def test_client_without_its_extra(tmp_path: Path, desk: Desk, missing: str, transport: str, extra: str) -> None:

@@ -90,8 +90,9 @@ def test_demo_holds_and_the_chat_that_it_offers_works(desk: Desk) -> None:
     assert processes_of(desk.directory) == []
 
 
-def test_demo_holds_over_mqtt_with_a_broker_of_its_own(desk: Desk) -> None:
-    ended = desk.run("demo", "--json", "--transport", "mqtt", env={"TMPDIR": str(desk.directory / "tmp")})
+@pytest.mark.parametrize("transport", ["mqtt", "xmpp"])
+def test_demo_holds_over_a_broker_of_its_own(desk: Desk, transport: str) -> None:
+    ended = desk.run("demo", "--json", "--transport", transport, env={"TMPDIR": str(desk.directory / "tmp")})
 
     report = json.loads(ended.out)
     assert [check["what"] for check in report["checks"] if not check["held"]] == []

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -19,20 +20,25 @@ import pytest
 
 from tests.chaos_people import HURRIED, MISHAPS, Person
 from tests.chaos_proxy import Admission, Weather
-from tests.chaos_roads import MQTT, NETWORKED, Road, road
+from tests.chaos_roads import BROKERED, MQTT, NETWORKED, XMPP, XMPP_PASSWORD, XMPP_USER, Road, road
 from tests.server_process import ServerProcess
 from tests.servers.mosquitto import Mosquitto
+from tests.servers.prosody import Prosody
 from transport_adapters.server.tables import ACKED
 
 SOAK = int(os.environ.get("E2EE_SOAK", "0"))
-ROADS_OF_MQTT = [(MQTT, MQTT), (MQTT, "longpoll"), ("websocket", MQTT)]
-"""Of the pairs with MQTT, those of a short run: a fallback does not know what it is the fallback of."""
-PAIRS = [
-    (primary, fallback)
-    for primary in NETWORKED
-    for fallback in NETWORKED
-    if SOAK or MQTT not in (primary, fallback) or (primary, fallback) in ROADS_OF_MQTT
+SHORT_RUN = [
+    (MQTT, MQTT),
+    (MQTT, "longpoll"),
+    ("websocket", MQTT),
+    (XMPP, XMPP),
+    (XMPP, "sse"),
+    ("socketio", XMPP),
+    (MQTT, XMPP),
 ]
+"""Of the pairs with a broker, those of a short run: a fallback does not know what it is the fallback of."""
+PAIRS = [pair for pair in product(NETWORKED, repeat=2) if SOAK or pair in SHORT_RUN or not set(BROKERED) & set(pair)]
+Broker = Mosquitto | Prosody
 STEPS, MESSAGES = (60, 400) if SOAK else (12, 60)
 ROUGH = (
     Weather(delay=0.01, jitter=0.02),
@@ -44,7 +50,7 @@ ROUGH = (
 @dataclass
 class Stage:
     server: ServerProcess
-    broker: Mosquitto | None
+    brokers: dict[str, Broker]
     people: list[Person]
 
     def unacknowledged(self) -> int:
@@ -54,33 +60,35 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def brokers() -> Iterator[Mosquitto]:
-    with Mosquitto(tls=False) as started:
-        yield started
+def brokers() -> Iterator[dict[str, Broker]]:
+    with Mosquitto(tls=False) as mosquitto, Prosody() as prosody:
+        prosody.register(XMPP_USER, XMPP_PASSWORD)
+        yield {MQTT: mosquitto, XMPP: prosody}
 
 
 @asynccontextmanager
-async def stage(directory: Path, names: list[str], broker: Mosquitto | None, seed: str) -> AsyncIterator[Stage]:
-    settings = {} if broker is None else {"mqtt_broker": broker.url, "mqtt_password": broker.password}
-    server = ServerProcess(directory, **settings)
+async def stage(directory: Path, names: list[str], brokers: dict[str, Broker], seed: str) -> AsyncIterator[Stage]:
+    settings = [broker.settings for broker in brokers.values()]
+    server = ServerProcess(directory, **{name: value for each in settings for name, value in each.items()})
     await asyncio.to_thread(server.start)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(server.kill)
         people = []
         for user in ("alice", "bob"):
-            ports = {name: broker.port if broker is not None and name == MQTT else server.port for name in names}
-            ways = [road(name, ports[name], None, HURRIED, f"{seed} {user} {name}") for name in names]
+            ways = [
+                road(name, brokers.get(name, server).port, None, HURRIED, f"{seed} {user} {name}") for name in names
+            ]
             roads = [await stack.enter_async_context(way) for way in ways]
             people.append(Person(user, server, directory / f"{user}.db", roads))
         for person in people:
             stack.push_async_callback(person.close)
             await person.open()
-        yield Stage(server, broker, people)
+        yield Stage(server, brokers, people)
 
 
 async def disturb(there: Stage, random: Random) -> None:
     """Do what a bad day does: one kill of each of server, client and broker among other faults, each at some step."""
-    killed = ("server", "client") if there.broker is None else ("server", "client", "broker")
+    killed = "server", "client", *there.brokers
     kills = dict(zip(random.sample(range(STEPS), len(killed)), killed, strict=True))
     for step in range(STEPS):
         person = random.choice(there.people)
@@ -89,14 +97,13 @@ async def disturb(there: Stage, random: Random) -> None:
             case "server":
                 await asyncio.to_thread(there.server.kill)
                 await asyncio.to_thread(there.server.start)
-            case "broker":
-                assert there.broker is not None
-                there.broker.kill()
-                there.broker.start()  # by this thread: it dies with the one that started it
             case "client":
                 await person.die()
                 await person.open()
-            case _:
+            case str(name):
+                there.brokers[name].kill()
+                there.brokers[name].start()  # by this thread: it dies with the one that started it
+            case None:
                 fault(way, random)
         await asyncio.sleep(random.uniform(0.02, 0.12))
     for person in there.people:
@@ -130,8 +137,9 @@ async def test_everything_arrives_once_and_in_order(
 ) -> None:
     seed = f"{primary} {fallback} {turn}"
     names = [primary] if primary == fallback else [primary, fallback]
-    broker = request.getfixturevalue("brokers") if MQTT in names else None
-    async with stage(tmp_path, names, broker, seed) as there:
+    started = request.getfixturevalue("brokers") if set(BROKERED) & set(names) else {}
+    used = {name: started[name] for name in names if name in started}
+    async with stage(tmp_path, names, used, seed) as there:
         alice, bob = there.people
         # The first contact needs the server; what follows does not wait for it.
         for sender, recipient in ((alice, bob), (bob, alice)):

@@ -50,6 +50,11 @@ class Mosquitto(Server):
         init = program("mosquitto_ctrl", _PACKAGE), "dynsec", "init", self.accounts, self.username, self.password
         subprocess.run(unprivileged(init), check=True, capture_output=True)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The key server's settings to bridge to it."""
+        return {"mqtt_broker": self.url, "mqtt_password": self.password}
+
     def command(self) -> Sequence[str | Path]:
         return program("mosquitto", _PACKAGE, Path("/usr/sbin/mosquitto")), "-c", self._config
 

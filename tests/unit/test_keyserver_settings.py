@@ -82,6 +82,26 @@ def test_half_a_push_service_is_refused(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"xmpp_component": "relay.chat.example"},
+        {"xmpp_component": "relay.chat.example", "xmpp_secret": OTHER},
+        {"xmpp_secret": OTHER, "xmpp_domains": {"chat.example"}},
+    ],
+)
+def test_half_an_xmpp_component_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="go together"):
+        make(**changes)
+
+
+def test_a_components_stream_does_not_leave_this_machine() -> None:
+    whole = {"xmpp_component": "relay.chat.example", "xmpp_secret": OTHER, "xmpp_domains": {"chat.example"}}
+    assert make(**whole).xmpp_host == "127.0.0.1"
+    with pytest.raises(ValidationError, match="loopback"):
+        make(**whole, xmpp_host="10.0.0.7")
+
+
+@pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"mqtt_broker": "mqtts://broker.example"}, "mqtt_password"),

@@ -4,6 +4,7 @@ Owns: which store is opened or made, whose it must be, the default transport.
 Does not know about: what the client does then.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol, final
@@ -73,6 +74,17 @@ def mqtt_transport(server: str, *, token: TokenProvider, cursor: Callable[[], Aw
     return MqttTransport(server, token=token, cursor=cursor)
 
 
+def xmpp_transport(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
+    """Make a transport over XMPP from environment variables: see `transport_adapters.xmpp.from_environment`.
+
+    Raises:
+        ValueError: a variable is missing or wrong; the text names it.
+    """
+    from transport_adapters.xmpp import from_environment
+
+    return from_environment(os.environ)(server, token=token, cursor=cursor)
+
+
 def failover_transport(
     primary: TransportFactory, fallback: TransportFactory, options: FailoverOptions = DEFAULT_FAILOVER
 ) -> TransportFactory:
@@ -96,6 +108,7 @@ TRANSPORTS: Final[Mapping[str, TransportFactory]] = {
     "sse": sse_transport,
     "longpoll": longpoll_transport,
     "mqtt": mqtt_transport,
+    "xmpp": xmpp_transport,
 }
 """By the names that configurations use."""
 

@@ -37,6 +37,8 @@ user {user}
 class Broker:
     """One broker. The server speaks to it directly, clients through the tap."""
 
+    title = "an MQTT broker (mosquitto), with an account for the server"
+
     def __init__(self, directory: Path, tap: Tap) -> None:
         self._directory = directory / "broker"
         self._tap = tap
@@ -54,12 +56,16 @@ class Broker:
             "E2EE_MQTT_PASSWORD": self._password,
         }
 
+    def environment(self, _user: str) -> dict[str, str]:
+        """How a client gets there: the server tells it."""
+        return {}
+
     @property
     def files(self) -> list[Path]:
         """What it left on disk."""
         return sorted(path for path in self._directory.glob("*") if path.is_file())
 
-    async def start(self) -> None:
+    async def start(self, _users: list[str]) -> None:
         """Start it and wait until it listens."""
         self._directory.mkdir(exist_ok=True)
         accounts = self._directory / "dynamic-security.json"

@@ -128,8 +128,18 @@ class Server:
 class Actor:
     """One client process."""
 
-    def __init__(self, name: str, transport: str, directory: Path, server: Server, passphrase_file: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        transport: str,
+        directory: Path,
+        server: Server,
+        passphrase_file: Path,
+        environment: Mapping[str, str],
+    ) -> None:
+        """`environment` are variables that its transport reads."""
         self.name, self.home = name, directory / name
+        self._environment = environment
         self._transport = transport
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -171,7 +181,7 @@ class Actor:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=hermetic_environment(),
+                env=hermetic_environment() | dict(self._environment),
                 start_new_session=True,
             )
         self._reader = asyncio.create_task(self._read(self._process))

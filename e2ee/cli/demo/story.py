@@ -18,9 +18,12 @@ from e2ee.cli.demo.broker import Broker
 from e2ee.cli.demo.evidence import Evidence, Kill, Said, Shown, bodies, copy_database
 from e2ee.cli.demo.processes import Actor, DemoError, Server
 from e2ee.cli.demo.tap import Tap, save
+from e2ee.cli.demo.xmpp_server import XmppServer
 from e2ee.cli.output import Printer
 
 DEFAULT_TRANSPORT: Final = "socketio"
+_BROKERS: Final[dict[str, type[Broker] | type[XmppServer]]] = {"mqtt": Broker, "xmpp": XmppServer}
+_PEOPLE: Final = ["alice", "bob", "carol"]
 _PASSPHRASE: Final = "correct horse battery staple"  # noqa: S105 - opens the demo's own stores, which it deletes
 _MISHAPS: Final = frozenset({"Unreadable", "SendFailed", "DeviceSkipped", "Expired", "TrustNeeded", "Ended"})
 _EMPTY_SECONDS: Final = 30
@@ -40,10 +43,10 @@ class Story:
         self._tap = Tap()
         self._taps = [self._tap]
         self._settings: dict[str, str] = {}
-        self._broker: Broker | None = None
-        if transport == "mqtt":
+        self._broker: Broker | XmppServer | None = None
+        if transport in _BROKERS:
             self._taps.append(Tap())
-            self._broker = Broker(directory, self._taps[-1])
+            self._broker = _BROKERS[transport](directory, self._taps[-1])
         self._server = Server(directory, self._tap, self._settings)
         self._actors: dict[str, Actor] = {}
         self._sent: dict[str, list[Said]] = {}
@@ -55,8 +58,10 @@ class Story:
             await tap.start()
         self._passphrase_file.touch(mode=0o600)
         self._passphrase_file.write_text(_PASSPHRASE + "\n")
-        for name in ("alice", "bob", "carol"):
-            self._actors[name] = Actor(name, self._transport, self._directory, self._server, self._passphrase_file)
+        for name in _PEOPLE:
+            around = {} if self._broker is None else self._broker.environment(name)
+            opening = self._passphrase_file, around
+            self._actors[name] = Actor(name, self._transport, self._directory, self._server, *opening)
             self._sent[name] = []
         return self
 
@@ -92,14 +97,16 @@ class Story:
             home = self._actors[name].home
             chat = ["chat", peer, "--home", str(home), "--passphrase-file", str(self._passphrase_file)]
             chat += [] if self._transport == DEFAULT_TRANSPORT else ["--transport", self._transport]
-            lines.append("  " + shlex.join([*_ourselves(), *chat]))
+            around = {} if self._broker is None else self._broker.environment(name)
+            variables = [f"{variable}={shlex.quote(value)}" for variable, value in around.items()]
+            lines.append("  " + " ".join([*variables, shlex.join([*_ourselves(), *chat])]))
         self._printer.result("\n".join([*lines, "", "Ctrl-C here ends it and deletes everything."]))
         await asyncio.Event().wait()
 
     async def _start(self) -> None:
         if self._broker is not None:
-            self._tell("starting an MQTT broker (mosquitto), with an account for the server")
-            await self._broker.start()
+            self._tell(f"starting {self._broker.title}")
+            await self._broker.start(_PEOPLE)
             self._settings |= self._broker.settings
         way = "Socket.IO" if self._transport == DEFAULT_TRANSPORT else self._transport
         self._tell(f"starting a server process (key server, mailbox, {way}) with an empty database")

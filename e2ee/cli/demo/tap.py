@@ -16,7 +16,8 @@ from typing import Final, final
 
 _CHUNK: Final = 64 * 1024
 _UPGRADE: Final = b"upgrade: websocket"
-_AS_TEXT: Final = re.compile(rb'"envelope":"([A-Za-z0-9_-]+)"')
+_AS_TEXT: Final = re.compile(rb'envelope(?:"|&quot;):(?:"|&quot;)([A-Za-z0-9_-]+)')
+"""An XMPP server may write quotation marks as XML spells them."""
 
 
 @final
