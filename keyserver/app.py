@@ -97,6 +97,27 @@ class Services:
         await self.context.logins.close_all(user_id)
         self.relay.log_out(user_id)
 
+    async def revoke(self, user: str) -> None:
+        """Log a user out, and refuse every token of the host that was issued until now.
+
+        For a token that may be stolen: beyond `log_out`, this server remembers. A host token that does not say when it
+        was issued counts as issued at the beginning of time, and so opens nothing for this user any more.
+        """
+        user_id = _application_user(user)
+        await self.context.logins.revoke_all(user_id)
+        self.relay.log_out(user_id)
+
+    async def revoke_device(self, user: str, device: str) -> bool:
+        """Retire one device for good, as for one that is lost; `device` is 32 hex digits. False if there is none.
+
+        It cannot come back under its id. What waits for it stays until it expires. The user's other devices still list
+        it until they sign a list without it; those who write to the user skip it.
+        """
+        address = DeviceAddress(_application_user(user), _application_device(device))
+        retired = await self.context.devices.revoke(address)
+        self.relay.cut(address)
+        return retired
+
 
 def build_services(
     settings: Settings,
@@ -211,6 +232,13 @@ def _application_user(text: str) -> UserId:
     """Parse a user id given by the host application: a bad one is its mistake, not hostile input."""
     try:
         return parse_user_id(text)
+    except MalformedMessageError as error:
+        raise ValueError(error.args[0]) from None
+
+
+def _application_device(text: str) -> DeviceId:
+    try:
+        return DeviceId.from_hex(text)
     except MalformedMessageError as error:
         raise ValueError(error.args[0]) from None
 

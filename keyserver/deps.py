@@ -13,7 +13,7 @@ from fastapi.security import HTTPBearer
 from e2ee.wire.identifiers import DeviceAddress, UserId
 from keyserver.auth import Clock, DeviceAuthenticator, is_device_token
 from keyserver.database import Database
-from keyserver.host_token import HostIdentity, VerifyHostToken, host_user
+from keyserver.host_token import VerifyHostToken, host_user
 from keyserver.problems import TokenMissingProblem
 from keyserver.routes.guarded import CONTEXT_KEY
 from keyserver.service.claims import ClaimService
@@ -76,7 +76,7 @@ async def host_caller(
     context: ContextDep, token: TokenDep, _described: Annotated[object, Depends(_host_bearer)]
 ) -> HostUser:
     """Let only the host application's token in."""
-    return _host(await context.verify_host_token(token))
+    return await _host(context, token)
 
 
 async def device_caller(
@@ -95,7 +95,7 @@ async def either_caller(
     """Let both kinds of token in, each verified as its own kind."""
     if is_device_token(token):
         return (await context.authenticator.verify(token)).address.user_id
-    return _host(await context.verify_host_token(token)).user_id
+    return (await _host(context, token)).user_id
 
 
 HostDep = Annotated[HostUser, Depends(host_caller)]
@@ -103,5 +103,8 @@ DeviceDep = Annotated[DeviceAddress, Depends(device_caller)]
 CallerDep = Annotated[UserId, Depends(either_caller)]
 
 
-def _host(identity: HostIdentity) -> HostUser:
-    return HostUser(host_user(identity), identity.issued_at)
+async def _host(context: Context, token: str) -> HostUser:
+    identity = await context.verify_host_token(token)
+    user = HostUser(host_user(identity), identity.issued_at)
+    await context.logins.refuse_revoked(user.user_id, user.issued_at)
+    return user

@@ -76,6 +76,15 @@ class NotReadyProblem(Problem):
     status, code, detail = 503, "not_ready", "The database does not answer."
 
 
+@final
+class HostKeysUnavailableProblem(Problem):
+    status, code = 503, "host_keys_unavailable"
+    detail = "The host application's keys cannot be fetched, so its tokens cannot be verified now."
+
+    def __init__(self) -> None:
+        super().__init__(retry_after=10)
+
+
 # --- Who asks ------------------------------------------------------------------------------------------------
 
 
@@ -102,6 +111,11 @@ class TokenExpiredProblem(UnauthorizedProblem):
     """The token was good until it expired. Raised by the host's own verification, too."""
 
     code, detail = "token_expired", "The token has expired."
+
+
+@final
+class TokenRevokedProblem(UnauthorizedProblem):
+    code, detail = "token_revoked", "The user was logged out after this token was issued: log in with the host again."
 
 
 @final

@@ -111,6 +111,9 @@ def _settings(options: ServeOptions, port: int) -> Settings:
             "token_secret": secrets.token_urlsafe(32),
             "host_jwt_algorithm": "HS256",
             "host_jwt_secret": secrets.token_urlsafe(32),
+            "host_jwt_public_key": None,
+            "host_jwt_public_key_file": None,
+            "host_jwt_jwks_url": None,
             "host_jwt_issuer": None,
             "host_jwt_audience": None,
         }

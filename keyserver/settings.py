@@ -15,6 +15,7 @@ from e2ee.errors import MalformedMessageError
 from e2ee.limits import DAY_MS, SECOND_MS
 from e2ee.wire.login_assertion import parse_origin
 from keyserver.database import database_url, is_sqlite
+from keyserver.key_set_fetch import check_key_set_url
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.claims import ClaimLimits
 
@@ -70,13 +71,15 @@ class Settings(BaseSettings):
     migrate: bool = False
     """Bring the tables up to date at start. Always done on SQLite; elsewhere `keyserver migrate` is run on purpose."""
 
-    host_jwt_algorithm: Literal["HS256", "EdDSA"] | None = None
+    host_jwt_algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] | None = None
     """The one algorithm of the host application's tokens."""
     host_jwt_secret: Secret | None = None
     """For HS256."""
     host_jwt_public_key: str | None = None
-    """For EdDSA: an Ed25519 public key, PEM."""
+    """For the others: a public key (RSA of 2,048 bits or more, P-256, Ed25519), PEM."""
     host_jwt_public_key_file: Path | None = None
+    host_jwt_jwks_url: Annotated[str, AfterValidator(check_key_set_url)] | None = None
+    """For the others: where the host application publishes its key set (RFC 7517); https, or this machine."""
     host_jwt_issuer: str | None = None
     host_jwt_audience: str | None = None
     host_jwt_leeway_seconds: Annotated[int, Field(ge=0, le=300)] = 10

@@ -24,6 +24,7 @@ from keyserver.problems import (
 )
 from keyserver.repository import device_lists, devices, logins, prekeys, rate_limits
 from keyserver.repository.rate_limits import RateLimit
+from keyserver.service.revocation import revoke_device
 from keyserver.tables import DeviceStatus
 
 CreateInbox = Callable[[Connection, DeviceAddress, int], None]
@@ -56,6 +57,10 @@ class DeviceService:
             TooManyDevicesProblem, RateLimitedProblem: enough for now.
         """
         return await self.database.write(lambda connection: self._register(connection, user_id, device))
+
+    async def revoke(self, address: DeviceAddress) -> bool:
+        """Retire a device for good. False if there is no such device, or not any more."""
+        return await self.database.write(lambda connection: revoke_device(connection, address, self.now()))
 
     def _register(self, connection: Connection, user_id: UserId, device: ListedDevice) -> DeviceStatus:
         now, address = self.now(), DeviceAddress(user_id, device.device_id)

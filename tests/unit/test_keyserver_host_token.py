@@ -24,6 +24,8 @@ PAIR = DeviceSigningKeyPair.generate(Random(1).randbytes)
 PRIVATE_PEM = pem("PRIVATE KEY", bytes.fromhex("302e020100300506032b657004220420") + PAIR.seed.expose())
 PUBLIC_PEM = pem("PUBLIC KEY", bytes.fromhex("302a300506032b6570032100") + PAIR.public.raw)
 
+URL = "https://login.example/keys"
+
 
 def hs256(claims: Claims = NO_CLAIMS, leeway_seconds: int = 0, clock: Clock | None = None) -> HostJwtVerifier:
     return HostJwtVerifier("HS256", HOST_SECRET, clock or Clock(), claims, leeway_seconds)
@@ -106,6 +108,7 @@ def test_settings_name_an_algorithm_and_its_key(tmp_path: Path) -> None:
         {"host_jwt_algorithm": "HS256", "host_jwt_secret": HOST_SECRET},
         {"host_jwt_algorithm": "EdDSA", "host_jwt_public_key": PUBLIC_PEM},
         {"host_jwt_algorithm": "EdDSA", "host_jwt_public_key_file": tmp_path / "key.pem"},
+        {"host_jwt_algorithm": "RS256", "host_jwt_jwks_url": URL},
     ):
         host_token_verifier(settings(**complete), Clock())
 
@@ -118,6 +121,16 @@ def test_settings_name_an_algorithm_and_its_key(tmp_path: Path) -> None:
         ({"host_jwt_algorithm": "EdDSA"}, "host_jwt_public_key"),
         ({"host_jwt_algorithm": "EdDSA", "host_jwt_public_key_file": "/nowhere/key.pem"}, "cannot be read"),
         ({"host_jwt_algorithm": "EdDSA", "host_jwt_public_key": "nonsense"}, "not a key for EdDSA"),
+        ({"host_jwt_algorithm": "RS256", "host_jwt_public_key": PUBLIC_PEM}, "not a key for RS256"),
+        ({"host_jwt_algorithm": "EdDSA", "host_jwt_public_key": PUBLIC_PEM, "host_jwt_jwks_url": URL}, "there are 2"),
+        (
+            {"host_jwt_algorithm": "HS256", "host_jwt_secret": HOST_SECRET, "host_jwt_jwks_url": URL},
+            "no use with HS256",
+        ),
+        (
+            {"host_jwt_algorithm": "EdDSA", "host_jwt_secret": HOST_SECRET, "host_jwt_public_key": PUBLIC_PEM},
+            "no use with EdDSA",
+        ),
         ({"host_jwt_algorithm": "EdDSA", "host_jwt_public_key": PRIVATE_PEM}, "private key"),
     ],
 )
