@@ -172,6 +172,8 @@ def test_a_key_set_gives_only_sound_public_keys_of_the_pinned_algorithm() -> Non
         {"kid": "empty"},
     ]
     assert set(read_key_set("RS256", key_set(*entries))) == {"good"}
+    published_by_mistake = json.loads(_private_jwk(host_key("ES256"))) | {"kid": "private"}
+    assert set(read_key_set("ES256", key_set(published_by_mistake))) == set()
     assert set(read_key_set("ES256", key_set(host_key("ES384").jwk("1", alg="ES256")))) == set()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from e2ee.wire.codec import to_base64url
 from keyserver.client import KeyServerClient, KeyServerRefusedError
+from keyserver.problems import TokenRevokedProblem
 from tests.client_world import ClientWorld, client_world, eager_socketio, within
 from tests.databases import each_database  # noqa: F401 - a fixture
 from tests.keyserver_world import HOST_SECRET, TestDevice, World, host_token, world
@@ -74,6 +75,14 @@ async def test_a_token_that_does_not_say_when_it_was_issued_is_refused_after_a_r
     assert await codes(server, bob, timeless) == {"200"}
     await server.app.services.revoke("bob")
     assert await codes(server, bob, timeless) == {"token_revoked"}
+
+
+async def test_a_login_that_was_begun_before_a_revocation_is_not_finished_after_it(server: World) -> None:
+    bob, _ = await server.join("bob")
+    seen = server.clock() // 1000  # the host token was looked at, and its user not revoked yet
+    await server.app.services.revoke("bob")
+    with pytest.raises(TokenRevokedProblem):
+        await server.app.services.context.logins.open(bob.address, seen)
 
 
 async def test_a_user_may_be_revoked_before_the_first_device(server: World) -> None:
