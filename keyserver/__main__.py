@@ -7,6 +7,7 @@ Does not know about: the server (serve.py), which is imported only when it is st
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 _MISSING_EXTRA = "this command needs more packages: install 'e2ee-layer[server]'"
 
@@ -35,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--database", help="path of an SQLite file, or a postgresql:// URL (default: E2EE_DATABASE)")
     serve.add_argument("--dev", action="store_true", help="with a built-in login for everybody; loopback only")
     serve.add_argument("--behind-tls-proxy", action="store_true", help="a proxy in front terminates TLS")
+    serve.add_argument("--tls-certificate", type=Path, metavar="FILE", help="speak TLS: certificate chain, PEM")
+    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="and its private key, PEM")
     serve.add_argument("--json-log", action="store_true", help="log one JSON object per line")
     serve.set_defaults(run=_serve)
 
@@ -53,7 +56,17 @@ def _serve(options: argparse.Namespace) -> int:
 
     logs.configure(as_json=options.json_log)
     try:
-        serve(ServeOptions(options.host, options.port, options.database, options.dev, options.behind_tls_proxy))
+        serve(
+            ServeOptions(
+                options.host,
+                options.port,
+                options.database,
+                options.dev,
+                options.behind_tls_proxy,
+                options.tls_certificate,
+                options.tls_key,
+            )
+        )
     except (ServeError, ValueError) as error:
         return _fail(str(error))
     return 0

@@ -10,6 +10,7 @@ Does not know about: rules, SQL, frames.
 import asyncio
 import contextlib
 import hashlib
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -20,18 +21,22 @@ from typing import Final, final
 import socketio
 from fastapi import APIRouter, FastAPI, Request, Response
 from sqlalchemy import Connection
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_ENVELOPE
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId, parse_user_id
+from keyserver.allowances import Allowances, Buckets, DatabaseBuckets, FallingBack
 from keyserver.auth import Clock, DeviceAuthenticator, DeviceTokens
 from keyserver.database import Database, database_url
 from keyserver.deps import Context
+from keyserver.front import Front, Rules
 from keyserver.host_token import VerifyHostToken, host_token_verifier
 from keyserver.housekeeping import keep_house
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
+from keyserver.peers import Peers
 from keyserver.problems import UnauthorizedProblem
 from keyserver.repository import device_lists, devices
 from keyserver.routes import api, dev, health
@@ -42,7 +47,7 @@ from keyserver.service.devices import DeviceService
 from keyserver.service.logins import LoginService
 from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobody
 from keyserver.service.prekeys import PreKeyService
-from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
+from keyserver.settings import DATABASE_LIMITS, LOCAL_BUS, POSTGRESQL_BUS, Settings
 from keyserver.sole_process import sole_process
 from keyserver.tables import DeviceStatus, metadata
 from transport_adapters.server.bus import Bus, LocalBus
@@ -63,6 +68,8 @@ from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
 
 MAILBOX_TABLES: Final = define_tables(metadata)
+
+_log = logging.getLogger("keyserver")
 
 
 def system_clock() -> int:
@@ -149,18 +156,33 @@ def build_services(
         logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
+        allowances=Allowances(_make_buckets(settings, database, now), settings.requests, now),
+        peers=Peers(settings.trusted_proxies, hidden=settings.proxy_is_unknown),
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
     router.routes.extend(endpoints(relay))
-    return Services(router, relay, database, context, _lifespan(database, relay, settings, now))
+    lifespan = _lifespan(settings, now, database, relay, context.allowances)
+    return Services(router, relay, database, context, lifespan)
+
+
+def _make_buckets(settings: Settings, database: Database, now: Clock) -> Buckets:
+    if settings.rate_limits == DATABASE_LIMITS:
+        return DatabaseBuckets(database, now)
+    from keyserver.redis_buckets import RedisBuckets
+
+    return FallingBack(RedisBuckets(settings.rate_limits, _own_name(settings, "e2ee_limits"), now), now)
+
+
+def _own_name(settings: Settings, prefix: str) -> str:
+    """Make a name in Redis that two servers do not share."""
+    return f"{prefix}_{hashlib.sha256(settings.origin.encode()).hexdigest()[:16]}"
 
 
 def _make_bus(settings: Settings) -> Bus:
     """Make the bus that the settings name. The libraries come with the extras `postgres` and `redis`."""
     if settings.bus == LOCAL_BUS:
         return LocalBus()
-    # So that two servers on one Redis do not hear each other.
-    channel = "e2ee_bus_" + hashlib.sha256(settings.origin.encode()).hexdigest()[:16]
+    channel = _own_name(settings, "e2ee_bus")
     if settings.bus == POSTGRESQL_BUS:
         from transport_adapters.server.bus_postgresql import PostgreSqlWire
 
@@ -219,13 +241,33 @@ def create_app(
         fastapi.add_exception_handler(kind, _refuse)
     sio = socketio.AsyncServer(
         async_mode="asgi",
-        cors_allowed_origins=[],  # browsers reach the server through the host application's own page, or not at all
+        # Not "none": the library takes [] for "look at no origin". `Front` has looked, here as everywhere else.
+        cors_allowed_origins=[],
         ping_interval=15,
         ping_timeout=25,
         max_http_buffer_size=2 * MAX_ENVELOPE,
     )
     attach(sio, services.relay)
-    return StandaloneApp(fastapi, services, guard(socketio.ASGIApp(sio, fastapi), services.relay))
+    return StandaloneApp(fastapi, services, _front(settings, services, socketio.ASGIApp(sio, fastapi)))
+
+
+def _front(settings: Settings, services: Services, inner: ASGIApp) -> ASGIApp:
+    app: ASGIApp = guard(inner, services.relay)
+    if settings.browser_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.browser_origins,
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
+            allow_headers=("Authorization", "Content-Type"),
+            expose_headers=("Retry-After",),
+        )
+    if settings.proxy_is_unknown:
+        _log.warning("E2EE_TRUSTED_PROXIES is not set: clients' addresses are not known, so none of them is limited")
+    rules = Rules(
+        origins=frozenset((*settings.origins, *settings.browser_origins)),
+        only_through_proxy=settings.behind_tls_proxy and not settings.proxy_is_unknown,
+    )
+    return Front(app, services.context.peers, rules, services.context.allowances.request_of_address)
 
 
 def _application_user(text: str) -> UserId:
@@ -289,13 +331,14 @@ class _TokenVerifier:
 
 
 def _lifespan(
-    database: Database, relay: Relay, settings: Settings, now: Clock
+    settings: Settings, now: Clock, database: Database, relay: Relay, allowances: Allowances
 ) -> Callable[[object], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as last_first:
             await last_first.enter_async_context(sole_process(settings))
             last_first.push_async_callback(database.close)
+            last_first.push_async_callback(allowances.close)
             await database.start()
             await _prepare_tables(database, settings.migrate)
             last_first.push_async_callback(relay.close)

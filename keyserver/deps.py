@@ -11,9 +11,11 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from e2ee.wire.identifiers import DeviceAddress, UserId
+from keyserver.allowances import Allowances
 from keyserver.auth import Clock, DeviceAuthenticator, is_device_token
 from keyserver.database import Database
 from keyserver.host_token import VerifyHostToken, host_user
+from keyserver.peers import Peers
 from keyserver.problems import TokenMissingProblem
 from keyserver.routes.guarded import CONTEXT_KEY
 from keyserver.service.claims import ClaimService
@@ -36,6 +38,8 @@ class Context:
     logins: LoginService
     prekeys: PreKeyService
     claims: ClaimService
+    allowances: Allowances
+    peers: Peers
 
 
 class HostUser(NamedTuple):
@@ -83,7 +87,7 @@ async def device_caller(
     context: ContextDep, token: TokenDep, _described: Annotated[object, Depends(_device_bearer)]
 ) -> DeviceAddress:
     """Let only a device token in."""
-    return (await context.authenticator.verify(token)).address
+    return await _device(context, token)
 
 
 async def either_caller(
@@ -94,7 +98,7 @@ async def either_caller(
 ) -> UserId:
     """Let both kinds of token in, each verified as its own kind."""
     if is_device_token(token):
-        return (await context.authenticator.verify(token)).address.user_id
+        return (await _device(context, token)).user_id
     return (await _host(context, token)).user_id
 
 
@@ -107,4 +111,11 @@ async def _host(context: Context, token: str) -> HostUser:
     identity = await context.verify_host_token(token)
     user = HostUser(host_user(identity), identity.issued_at)
     await context.logins.refuse_revoked(user.user_id, user.issued_at)
+    await context.allowances.request_of_user(user.user_id)
     return user
+
+
+async def _device(context: Context, token: str) -> DeviceAddress:
+    address = (await context.authenticator.verify(token)).address
+    await context.allowances.request_of_user(address.user_id)
+    return address

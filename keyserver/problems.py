@@ -64,6 +64,22 @@ class TooLargeProblem(Problem):
 
 
 @final
+class BodyTimeoutProblem(Problem):
+    status, code, detail = 408, "body_timeout", "The request's body did not come in time."
+
+
+@final
+class OriginRefusedProblem(Problem):
+    status, code, detail = 403, "origin_refused", "Scripts of this page may not ask this server."
+
+
+@final
+class PlaintextRefusedProblem(Problem):
+    status, code = 403, "plaintext_refused"
+    detail = "This server is reached over https only. What was in the request may have been read by others."
+
+
+@final
 class RateLimitedProblem(Problem):
     status, code = 429, "rate_limited"
 

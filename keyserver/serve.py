@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, final
 
 import uvicorn
@@ -17,6 +18,7 @@ from keyserver.app import create_app
 from keyserver.commands import load_settings, prepare
 from keyserver.loopback import is_loopback
 from keyserver.settings import Settings
+from keyserver.tls import ServerTls
 from transport_adapters.server.http_protocol import BoundedHttp
 from transport_adapters.server.websocket_protocol import BoundedWebSocket
 
@@ -37,6 +39,8 @@ class ServeOptions:
     database: str | None
     dev: bool
     behind_tls_proxy: bool
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
 
 
 def serve(options: ServeOptions) -> None:
@@ -46,20 +50,18 @@ def serve(options: ServeOptions) -> None:
         ServeError: the combination of options is refused, or the address is taken.
         ValueError: the settings are incomplete.
     """
-    if not is_loopback(options.host):
-        if options.dev:
-            raise ServeError("--dev gives anybody a token for any user: it listens on loopback only")
-        if not options.behind_tls_proxy:
-            raise ServeError(
-                f"{options.host} is not loopback, and this server speaks plaintext: put a proxy that terminates TLS "
-                "in front and say so with --behind-tls-proxy"
-            )
+    if options.dev and not is_loopback(options.host):
+        raise ServeError("--dev gives anybody a token for any user: it listens on loopback only")
+    if not options.dev:
+        # Before the port is bound: nobody is let in, not even to wait.
+        _check_plaintext(options.host, _settings(options, options.port))
     with _listen(options) as listener:
         port = listener.getsockname()[1]
         settings = _settings(options, port)
+        tls = _tls(settings)
         prepare(settings)
         app = create_app(settings, dev_issuer=options.dev)
-        sys.stdout.write(f"keyserver listening on {_url(options.host, port)}\n")
+        sys.stdout.write(f"keyserver listening on {_url(options.host, port, 'http' if tls is None else 'https')}\n")
         sys.stdout.flush()
         config = uvicorn.Config(
             app,
@@ -73,13 +75,31 @@ def serve(options: ServeOptions) -> None:
             ws_max_size=_MAX_WEBSOCKET_FRAME,
             ws_per_message_deflate=False,  # ciphertext does not compress
             timeout_graceful_shutdown=10,
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls.context,
         )
         server = uvicorn.Server(config)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)  # uvicorn passes the signal on to this when it has shut down
+        if tls is not None and hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, lambda _number, _frame: tls.reload())
         server.run(sockets=[listener])
     if not server.started:
         raise ServeError("the server did not start; the log says why")
+
+
+def _check_plaintext(host: str, settings: Settings) -> None:
+    if is_loopback(host) or settings.behind_tls_proxy or settings.tls_certificate is not None:
+        return
+    raise ServeError(
+        f"{host} is not loopback, and this server would speak plaintext there: give it a certificate "
+        "(--tls-certificate, --tls-key), or put a proxy that terminates TLS in front and say so with --behind-tls-proxy"
+    )
+
+
+def _tls(settings: Settings) -> ServerTls | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return ServerTls(settings.tls_certificate, settings.tls_key)
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:
@@ -101,7 +121,16 @@ def _listen(options: ServeOptions) -> socket.socket:
 
 
 def _settings(options: ServeOptions, port: int) -> Settings:
-    given: dict[str, Any] = {} if options.database is None else {"database": options.database}
+    given: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("database", options.database),
+            ("behind_tls_proxy", options.behind_tls_proxy or None),
+            ("tls_certificate", options.tls_certificate),
+            ("tls_key", options.tls_key),
+        )
+        if value is not None
+    }
     if options.dev:
         hosts = dict.fromkeys((options.host, "127.0.0.1", "localhost", "::1"))
         origins = [_url(host, port) for host in hosts]
@@ -120,6 +149,6 @@ def _settings(options: ServeOptions, port: int) -> Settings:
     return load_settings(**given)
 
 
-def _url(host: str, port: int) -> str:
+def _url(host: str, port: int, scheme: str = "http") -> str:
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}" if port == 80 else f"http://{shown}:{port}"
+    return f"{scheme}://{shown}" if port == {"http": 80, "https": 443}[scheme] else f"{scheme}://{shown}:{port}"

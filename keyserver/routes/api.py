@@ -5,6 +5,7 @@ Does not know about: what the endpoints do.
 """
 
 from fastapi import APIRouter
+from starlette.types import Scope
 
 from keyserver.deps import Context
 from keyserver.routes import device_lists, devices, prekeys
@@ -13,12 +14,16 @@ from keyserver.routes.guarded import guarded_route, problem_responses
 
 def build_router(context: Context, request_limit: int, upload_limit: int) -> APIRouter:
     """Make the router. It needs no middleware, state or handlers of the application that includes it."""
-    responses = {**problem_responses(413, 500)}
-    ordinary = APIRouter(route_class=guarded_route(context, request_limit), responses=responses, tags=["e2ee"])
+
+    async def gate(scope: Scope) -> None:
+        await context.allowances.request_of_address(context.peers.find(scope))
+
+    responses = {**problem_responses(408, 413, 429, 500)}
+    ordinary = APIRouter(route_class=guarded_route(context, request_limit, gate), responses=responses, tags=["e2ee"])
     devices.add_routes(ordinary)
     device_lists.add_routes(ordinary)
     prekeys.add_routes(ordinary)
-    large = APIRouter(route_class=guarded_route(context, upload_limit), responses=responses, tags=["e2ee"])
+    large = APIRouter(route_class=guarded_route(context, upload_limit, gate), responses=responses, tags=["e2ee"])
     prekeys.add_upload_route(large)
     router = APIRouter()
     router.include_router(ordinary)

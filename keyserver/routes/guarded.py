@@ -7,9 +7,11 @@ All of it is in the route and not in middleware or handlers of the application, 
 router is mounted in somebody else's application.
 """
 
+import asyncio
 import logging
+import math
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -18,10 +20,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from e2ee.errors import E2EEError
 from keyserver.problems import (
+    BodyTimeoutProblem,
     InternalProblem,
     InvalidRequestProblem,
     MethodNotAllowedProblem,
@@ -35,7 +38,17 @@ from keyserver.schemas import ProblemBody
 
 PROBLEM_JSON: Final = "application/problem+json"
 
-SECURITY_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+SECURITY_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    # No answer is a page: nothing in it runs, loads anything, or is shown in a frame.
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+
+BODY_SECONDS: Final = 10.0
+"""From the first look at a body to its end."""
 
 CONTEXT_KEY: Final = "e2ee.keyserver"
 """Where in the ASGI scope an endpoint finds its server (deps.py)."""
@@ -43,7 +56,15 @@ CONTEXT_KEY: Final = "e2ee.keyserver"
 _log = logging.getLogger("keyserver")
 
 
-def guarded_route(context: object, limit: int) -> type[APIRoute]:
+Gate = Callable[[Scope], Awaitable[None]]
+"""Counts a request before anything else is done for it; raises a `Problem`."""
+
+
+async def open_gate(_scope: Scope) -> None:
+    """Let everybody in, for endpoints that others count."""
+
+
+def guarded_route(context: object, limit: int, gate: Gate = open_gate) -> type[APIRoute]:
     """Make the route class of one server, for endpoints that take bodies of at most `limit` bytes."""
 
     class GuardedRoute(APIRoute):
@@ -53,6 +74,7 @@ def guarded_route(context: object, limit: int) -> type[APIRoute]:
             async def guarded(request: Request) -> Response:
                 request.scope[CONTEXT_KEY] = context
                 try:
+                    await gate(request.scope)
                     _refuse_declared(request, limit)
                     response = await handler(Request(request.scope, _limited(request.receive, limit)))
                 except Exception as error:  # noqa: BLE001  # the last resort turns it into a bare 500
@@ -123,11 +145,17 @@ def _refuse_declared(request: Request, limit: int) -> None:
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    taken = 0
+    taken, deadline = 0, asyncio.get_running_loop().time() + BODY_SECONDS
 
     async def limited() -> Message:
-        nonlocal taken
-        message = await receive()
+        nonlocal taken, deadline
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise BodyTimeoutProblem from None
+        if not message.get("more_body", False):
+            deadline = math.inf  # what is waited for now is the client's leaving
         taken += len(message.get("body", b""))
         if taken > limit:
             raise TooLargeProblem(limit)

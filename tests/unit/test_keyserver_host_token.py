@@ -12,7 +12,7 @@ from e2ee.private_keys import DeviceSigningKeyPair
 from keyserver.host_token import NO_CLAIMS, Claims, HostIdentity, HostJwtVerifier, host_token_verifier, host_user
 from keyserver.problems import TokenExpiredProblem, TokenInvalidProblem
 from keyserver.settings import Settings
-from tests.keyserver_world import HOST_SECRET, START, Clock, host_token
+from tests.keyserver_world import HOST_SECRET, START, TOKEN_SECRET, Clock, host_token
 
 
 def pem(name: str, der: bytes) -> str:
@@ -98,7 +98,7 @@ def test_a_user_id_that_the_protocol_cannot_carry_is_refused(user_id: str) -> No
 
 
 def settings(**changes: object) -> Settings:
-    given = {"origin": "https://chat.example", "token_secret": "t" * 32}
+    given = {"origin": "https://chat.example", "token_secret": TOKEN_SECRET}
     return Settings(**(given | changes))  # type: ignore[arg-type]  # pydantic judges the types
 
 

@@ -1,0 +1,106 @@
+"""The outermost layer of a server of its own: what holds for every request, whoever answers it.
+
+Owns: from where a browser may ask, that nobody speaks plaintext past the proxy, security headers, how many connections
+one address may open.
+Does not know about: endpoints. Inside another application that one's own rules hold instead.
+"""
+
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Final, final
+from urllib.parse import parse_qs
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from keyserver.allowances import Admit
+from keyserver.peers import Peer, Peers
+from keyserver.problems import OriginRefusedProblem, PlaintextRefusedProblem, Problem, RateLimitedProblem
+from keyserver.routes.guarded import SECURITY_HEADERS, problem_response
+
+FOR_PROBES: Final = ("/healthz", "/readyz")
+"""What an orchestrator asks from inside, without the proxy. It says nothing about anybody."""
+
+STRICT_TRANSPORT: Final = "max-age=63072000; includeSubDomains"
+"""Two years. Only over TLS (RFC 6797 section 7.2)."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is let in."""
+
+    origins: Collection[str]
+    """Pages whose scripts may ask; the server's own origins among them."""
+    only_through_proxy: bool
+    """Plaintext comes from declared proxies alone, and they say that their side is encrypted."""
+
+
+@final
+class Front:
+    """Wraps the whole application."""
+
+    def __init__(self, app: ASGIApp, peers: Peers, rules: Rules, admit: Admit) -> None:
+        self._app = app
+        self._peers = peers
+        self._rules = rules
+        self._admit = admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or connection."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        peer = self._peers.find(scope)
+        problem = await self._judge(scope, peer)
+        if scope["type"] == "http":
+            send = _with_headers(send, peer)
+        if problem is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await problem_response(problem)(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})  # before accept: the handshake gets 403
+
+    async def _judge(self, scope: Scope, peer: Peer) -> Problem | None:
+        if self._rules.only_through_proxy and scope["path"] not in FOR_PROBES and _is_plain(peer):
+            return PlaintextRefusedProblem()
+        origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+        if any(origin not in self._rules.origins for origin in origins):
+            return OriginRefusedProblem()
+        if _opens_connection(scope):
+            try:
+                await self._admit(peer)
+            except RateLimitedProblem as problem:
+                return problem
+        return None
+
+
+def _is_plain(peer: Peer) -> bool:
+    # What comes over loopback did not cross a network unencrypted on its last hop, whoever brought it.
+    is_local = peer.address is not None and peer.address.is_loopback and not peer.through_proxy
+    return not peer.is_encrypted and not is_local
+
+
+def _opens_connection(scope: Scope) -> bool:
+    """Say whether a request opens a WebSocket or a Socket.IO session. The key service's endpoints count for themselves.
+
+    The relay's endpoints for frames over HTTP verify a token before they do anything, and limit its device.
+    """
+    if scope["type"] == "websocket":
+        return True
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    return "EIO" in query and "sid" not in query
+
+
+def _with_headers(send: Send, peer: Peer) -> Callable[[Any], Awaitable[None]]:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+            if peer.is_encrypted:
+                headers.setdefault("Strict-Transport-Security", STRICT_TRANSPORT)
+        await send(message)
+
+    return sending
