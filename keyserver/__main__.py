@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_MISSING_EXTRA = "this command needs more packages: install 'e2ee-layer[server]'"
+_INSTALL = "install 'e2ee-layer["
+_MISSING_EXTRA = f"this command needs more packages: {_INSTALL}server]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except ImportError as error:
+        if _INSTALL in str(error):
+            return _fail(str(error))
         if error.name is None or error.name.split(".")[0] in ("e2ee", "keyserver", "transport_adapters"):
             raise
         return _fail(_MISSING_EXTRA)

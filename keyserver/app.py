@@ -9,36 +9,36 @@ Does not know about: rules, SQL, frames.
 
 import asyncio
 import contextlib
-import hashlib
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import socketio
 from fastapi import APIRouter, FastAPI, Request, Response
 from sqlalchemy import Connection
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_ENVELOPE
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId, parse_user_id
-from keyserver.allowances import Allowances, Buckets, DatabaseBuckets, FallingBack
+from keyserver.allowances import Allowances
 from keyserver.auth import Clock, DeviceAuthenticator, DeviceTokens
+from keyserver.buckets import make_buckets
 from keyserver.database import Database, database_url
 from keyserver.deps import Context
-from keyserver.front import Front, Rules
+from keyserver.front import make_front
 from keyserver.host_token import VerifyHostToken, host_token_verifier
 from keyserver.housekeeping import keep_house
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.peers import Peers
 from keyserver.problems import UnauthorizedProblem
-from keyserver.repository import device_lists, devices
+from keyserver.push_services import endpoint_rule, make_providers
+from keyserver.repository import device_lists, devices, push
+from keyserver.repository.push import PushRow
 from keyserver.routes import api, dev, health
 from keyserver.routes.guarded import guarded_route, problem_response, to_problem
 from keyserver.service.claims import ClaimService
@@ -47,7 +47,8 @@ from keyserver.service.devices import DeviceService
 from keyserver.service.logins import LoginService
 from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobody
 from keyserver.service.prekeys import PreKeyService
-from keyserver.settings import DATABASE_LIMITS, LOCAL_BUS, POSTGRESQL_BUS, Settings
+from keyserver.service.push import PushService
+from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
 from keyserver.sole_process import sole_process
 from keyserver.tables import DeviceStatus, metadata
 from transport_adapters.server.bus import Bus, LocalBus
@@ -63,13 +64,13 @@ from transport_adapters.server.ports import (
     TokenRefusedError,
     Unavailable,
 )
+from transport_adapters.server.push.gateway import Around, PushGateway, PushSettings
+from transport_adapters.server.push.ports import Paused, PushKind, Subscription
 from transport_adapters.server.relay import Relay
 from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
 
 MAILBOX_TABLES: Final = define_tables(metadata)
-
-_log = logging.getLogger("keyserver")
 
 
 def system_clock() -> int:
@@ -142,10 +143,18 @@ def build_services(
     verifier = _TokenVerifier(authenticator)
     relay = Relay(database, MAILBOX_TABLES, _Directory(), verifier, policy, now=now, bus=_make_bus(settings))
 
+    providers, vapid = make_providers(settings, now)
+    gateway = None
+    if providers:
+        around = Around(database, _Subscriptions(), relay.mailbox.is_waiting, relay.is_live, now)
+        gateway = PushGateway(around, providers, PushSettings(delay=settings.push_delay_seconds))
+        relay.waker = gateway
+
     def cut(retired: Sequence[DeviceAddress]) -> None:
         for address in retired:
             relay.cut(address)
 
+    allowances = Allowances(make_buckets(settings, database, now), settings.requests, now)
     context = Context(
         database=database,
         now=now,
@@ -156,33 +165,21 @@ def build_services(
         logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
-        allowances=Allowances(_make_buckets(settings, database, now), settings.requests, now),
+        push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
+        allowances=allowances,
         peers=Peers(settings.trusted_proxies, hidden=settings.proxy_is_unknown),
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
     router.routes.extend(endpoints(relay))
-    lifespan = _lifespan(settings, now, database, relay, context.allowances)
-    return Services(router, relay, database, context, lifespan)
-
-
-def _make_buckets(settings: Settings, database: Database, now: Clock) -> Buckets:
-    if settings.rate_limits == DATABASE_LIMITS:
-        return DatabaseBuckets(database, now)
-    from keyserver.redis_buckets import RedisBuckets
-
-    return FallingBack(RedisBuckets(settings.rate_limits, _own_name(settings, "e2ee_limits"), now), now)
-
-
-def _own_name(settings: Settings, prefix: str) -> str:
-    """Make a name in Redis that two servers do not share."""
-    return f"{prefix}_{hashlib.sha256(settings.origin.encode()).hexdigest()[:16]}"
+    parts = Parts(database, relay, gateway, allowances)
+    return Services(router, relay, database, context, _lifespan(parts, settings, now))
 
 
 def _make_bus(settings: Settings) -> Bus:
     """Make the bus that the settings name. The libraries come with the extras `postgres` and `redis`."""
     if settings.bus == LOCAL_BUS:
         return LocalBus()
-    channel = _own_name(settings, "e2ee_bus")
+    channel = settings.own_name("e2ee_bus")
     if settings.bus == POSTGRESQL_BUS:
         from transport_adapters.server.bus_postgresql import PostgreSqlWire
 
@@ -248,26 +245,8 @@ def create_app(
         max_http_buffer_size=2 * MAX_ENVELOPE,
     )
     attach(sio, services.relay)
-    return StandaloneApp(fastapi, services, _front(settings, services, socketio.ASGIApp(sio, fastapi)))
-
-
-def _front(settings: Settings, services: Services, inner: ASGIApp) -> ASGIApp:
-    app: ASGIApp = guard(inner, services.relay)
-    if settings.browser_origins:
-        app = CORSMiddleware(
-            app,
-            allow_origins=settings.browser_origins,
-            allow_methods=("GET", "POST", "PUT", "DELETE"),
-            allow_headers=("Authorization", "Content-Type"),
-            expose_headers=("Retry-After",),
-        )
-    if settings.proxy_is_unknown:
-        _log.warning("E2EE_TRUSTED_PROXIES is not set: clients' addresses are not known, so none of them is limited")
-    rules = Rules(
-        origins=frozenset((*settings.origins, *settings.browser_origins)),
-        only_through_proxy=settings.behind_tls_proxy and not settings.proxy_is_unknown,
-    )
-    return Front(app, services.context.peers, rules, services.context.allowances.request_of_address)
+    guarded = guard(socketio.ASGIApp(sio, fastapi), services.relay)
+    return StandaloneApp(fastapi, services, make_front(guarded, settings, services.context))
 
 
 def _application_user(text: str) -> UserId:
@@ -316,6 +295,22 @@ def _listed(connection: Connection, user_id: UserId) -> tuple[DeviceId, ...]:
 
 
 @final
+class _Subscriptions:
+    """Tells the push gateway where devices are woken (`Subscriptions`)."""
+
+    def claim(
+        self, connection: Connection, address: DeviceAddress, now: int, pause_ms: int
+    ) -> Subscription | Paused | None:
+        claimed = push.claim(connection, address, now, pause_ms)
+        if isinstance(claimed, PushRow):
+            return Subscription(address, PushKind(claimed.kind), *claimed[1:])
+        return None if claimed is None else Paused(claimed)
+
+    def remove(self, connection: Connection, subscription: Subscription) -> None:
+        push.remove(connection, subscription.address, subscription.target)
+
+
+@final
 class _TokenVerifier:
     """Tells the relay whom a token speaks for (`TokenVerifier`)."""
 
@@ -330,9 +325,18 @@ class _TokenVerifier:
         return Principal(principal.address, principal.token_version, principal.expires_at)
 
 
-def _lifespan(
-    settings: Settings, now: Clock, database: Database, relay: Relay, allowances: Allowances
-) -> Callable[[object], AbstractAsyncContextManager[None]]:
+class Parts(NamedTuple):
+    """What has a life of its own."""
+
+    database: Database
+    relay: Relay
+    gateway: PushGateway | None
+    allowances: Allowances
+
+
+def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object], AbstractAsyncContextManager[None]]:
+    database, relay, gateway, allowances = parts
+
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as last_first:
@@ -341,6 +345,8 @@ def _lifespan(
             last_first.push_async_callback(allowances.close)
             await database.start()
             await _prepare_tables(database, settings.migrate)
+            if gateway is not None:
+                last_first.push_async_callback(gateway.close)
             last_first.push_async_callback(relay.close)
             await relay.start()
             await last_first.enter_async_context(_running(keep_house(database, now)))

@@ -8,7 +8,7 @@ verified, and the caller verifies.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, NamedTuple, TypeVar, final
 
 import httpx
 
@@ -91,6 +91,14 @@ class Claim:
 
     device_list: SignedDeviceList | None
     bundles: tuple[PreKeyBundle, ...]
+
+
+@final
+class PushServices(NamedTuple):
+    """What the server can wake devices through; `vapid_public_key` is 65 bytes, or empty without Web Push."""
+
+    kinds: tuple[str, ...]
+    vapid_public_key: bytes
 
 
 @final
@@ -203,6 +211,27 @@ class KeyServerClient:
         bundles = tuple(_parsed(PreKeyBundle.decode, each) for each in answer.texts("bundles"))
         _check_asked_for(bundles, user_id, device_ids)
         return Claim(device_list, bundles)
+
+    async def push_services(self) -> PushServices:
+        """Return which push services the server can wake this device through."""
+        answer = await self._as_device("GET", "/v1/push")
+        key = answer.optional_text("vapid_public_key")
+        return PushServices(tuple(answer.texts("kinds")), b"" if key is None else _parsed(bytes, key))
+
+    async def subscribe_push(self, kind: str, target: str, public_key: bytes = b"", auth: bytes = b"") -> None:
+        """Say where this device is woken: `web` with an endpoint and its keys, or `fcm` or `apns` with a token.
+
+        Of a browser's subscription `public_key` is p256dh, 65 bytes, and `auth` 16 bytes.
+
+        Raises:
+            KeyServerRefusedError: the server serves no such service, or takes no such endpoint.
+        """
+        body = {"kind": kind, "target": target, "public_key": to_base64url(public_key), "auth": to_base64url(auth)}
+        await self._as_device("PUT", "/v1/push-subscription", body=body)
+
+    async def unsubscribe_push(self) -> None:
+        """Do not have this device woken any more."""
+        await self._as_device("DELETE", "/v1/push-subscription")
 
     async def device_token(self) -> str:
         """Return a device token that is good for another minute, logging in if need be.

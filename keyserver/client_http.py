@@ -258,7 +258,7 @@ class JsonApi:
             # The type only: some of the texts hold addresses, some nothing.
             raise KeyServerUnavailableError(type(error).__name__) from None
         if response.is_success:
-            return Answer(_json(content))
+            return Answer({} if response.status_code == httpx.codes.NO_CONTENT else _json(content))
         if response.status_code in _GATEWAY_FAULTS or response.status_code >= 500:
             raise KeyServerUnavailableError(f"status {response.status_code}")
         raise _refusal(response, Answer(_json(content)))

@@ -13,6 +13,7 @@ from keyserver.app import system_clock
 from keyserver.database import database_url, is_sqlite, sqlite_engine
 from keyserver.host_token import host_token_verifier
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
+from keyserver.push_services import make_providers
 from keyserver.settings import DEFAULT_DATABASE, Settings
 from keyserver.sole_process import SecondProcessError, check_alone
 
@@ -54,12 +55,15 @@ def load_settings(**given: object) -> Settings:
 
 
 def check_config() -> None:
-    """Check the settings that `keyserver serve` would use.
+    """Check the settings that `keyserver serve` would use, and the key files they name.
 
     Raises:
         ValueError: what is wrong.
+        ImportError: an extra that they need is not installed.
     """
-    host_token_verifier(load_settings(), system_clock)
+    settings = load_settings()
+    host_token_verifier(settings, system_clock)
+    make_providers(settings, system_clock)
 
 
 def _prepare(url: URL, *, change: bool) -> None:

@@ -23,6 +23,7 @@ from keyserver.service.device_lists import DeviceListService
 from keyserver.service.devices import DeviceService
 from keyserver.service.logins import LoginService
 from keyserver.service.prekeys import PreKeyService
+from keyserver.service.push import PushService
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Context:
     logins: LoginService
     prekeys: PreKeyService
     claims: ClaimService
+    push: PushService
     allowances: Allowances
     peers: Peers
 

@@ -5,24 +5,49 @@ one address may open.
 Does not know about: endpoints. Inside another application that one's own rules hold instead.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, final
 from urllib.parse import parse_qs
 
 from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keyserver.allowances import Admit
+from keyserver.deps import Context
 from keyserver.peers import Peer, Peers
 from keyserver.problems import OriginRefusedProblem, PlaintextRefusedProblem, Problem, RateLimitedProblem
 from keyserver.routes.guarded import SECURITY_HEADERS, problem_response
+from keyserver.settings import Settings
 
 FOR_PROBES: Final = ("/healthz", "/readyz")
 """What an orchestrator asks from inside, without the proxy. It says nothing about anybody."""
 
 STRICT_TRANSPORT: Final = "max-age=63072000; includeSubDomains"
 """Two years. Only over TLS (RFC 6797 section 7.2)."""
+
+_log = logging.getLogger("keyserver")
+
+
+def make_front(app: ASGIApp, settings: Settings, context: Context) -> ASGIApp:
+    """Wrap the whole application as the settings say."""
+    if settings.browser_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.browser_origins,
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
+            allow_headers=("Authorization", "Content-Type"),
+            expose_headers=("Retry-After",),
+        )
+    if settings.proxy_is_unknown:
+        _log.warning("E2EE_TRUSTED_PROXIES is not set: clients' addresses are not known, so none of them is limited")
+    rules = Rules(
+        origins=frozenset((*settings.origins, *settings.browser_origins)),
+        only_through_proxy=settings.behind_tls_proxy and not settings.proxy_is_unknown,
+    )
+    return Front(app, context.peers, rules, context.allowances.request_of_address)
 
 
 @final

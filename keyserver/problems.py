@@ -242,3 +242,9 @@ class PreKeyExpiredProblem(Problem):
 @final
 class RequestIdReusedProblem(Problem):
     status, code, detail = 409, "request_id_reused", "The request id was used for another claim."
+
+
+@final
+class PushRefusedProblem(Problem):
+    status, code = 422, "push_refused"
+    detail = "The server serves no such push service, or the subscription is not of its form."

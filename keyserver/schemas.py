@@ -161,3 +161,19 @@ class HealthOut(Body):
     """The server's state."""
 
     status: Literal["ok"]
+
+
+class PushIn(Body):
+    """Where a device is woken: an endpoint with its keys (`web`), or the device's token at the service."""
+
+    kind: Literal["web", "fcm", "apns"]
+    target: Annotated[str, Field(pattern=r"^[!-~]*$", min_length=1, max_length=2048)]
+    public_key: Annotated[Base64Url, Field(max_length=87)] = ""
+    auth: Annotated[Base64Url, Field(max_length=22)] = ""
+
+
+class PushOut(Body):
+    """What the server can wake devices through."""
+
+    kinds: list[str]
+    vapid_public_key: Base64Url | None

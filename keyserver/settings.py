@@ -4,6 +4,7 @@ Owns: names, defaults and validity of the settings.
 Does not know about: who uses them.
 """
 
+import hashlib
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,11 +16,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import DAY_MS, SECOND_MS
 from e2ee.wire.login_assertion import parse_origin
-from keyserver.allowances import RequestLimits
 from keyserver.database import database_url, is_sqlite
 from keyserver.key_set_fetch import check_key_set_url
 from keyserver.loopback import is_loopback
-from keyserver.repository.rate_limits import RateLimit
+from keyserver.repository.rate_limits import RateLimit, RequestLimits
 from keyserver.service.claims import ClaimLimits
 
 DEFAULT_DATABASE = "keyserver.db"
@@ -158,6 +158,25 @@ class Settings(BaseSettings):
     register_seconds: Positive = 600
     """New devices of one user."""
 
+    push_delay_seconds: Annotated[float, Field(ge=0, le=60)] = 3.0
+    """An envelope that is fetched within this time wakes nobody."""
+    push_hosts: tuple[str, ...] = ()
+    """Further hosts that Web Push may speak to, and those below them: your UnifiedPush server. `host:port`: only it."""
+    push_ca_file: Path | None = None
+    """Certificates, PEM, that push services are trusted by beside the public ones."""
+    vapid_key_file: Path | None = None
+    """A private key of P-256, PEM: serves Web Push. `openssl ecparam -name prime256v1 -genkey -noout` makes one."""
+    vapid_subject: str | None = None
+    """mailto: or https: URL by which a push service reaches the operator."""
+    fcm_account_file: Path | None = None
+    """A service account's JSON: serves Firebase Cloud Messaging."""
+    apns_key_file: Path | None = None
+    """A .p8 file: serves Apple's push service, with the next three."""
+    apns_key_id: str | None = None
+    apns_team_id: str | None = None
+    apns_topic: str | None = None
+    apns_sandbox: bool = False
+
     @field_validator("database")
     @classmethod
     def _database(cls, value: str) -> str:
@@ -178,6 +197,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _complete_push(self) -> Self:
+        if (self.vapid_key_file is None) != (self.vapid_subject is None):
+            raise ValueError("vapid_key_file and vapid_subject go together")
+        apns = self.apns_key_file, self.apns_key_id, self.apns_team_id, self.apns_topic
+        if any(apns) and not all(apns):
+            raise ValueError("apns_key_file, apns_key_id, apns_team_id and apns_topic go together")
+        return self
+
+    @model_validator(mode="after")
     def _bus_of_the_database(self) -> Self:
         if self.bus == POSTGRESQL_BUS and is_sqlite(database_url(self.database)):
             raise ValueError("the bus is postgresql, and the database is not")
@@ -187,6 +215,10 @@ class Settings(BaseSettings):
     def origins(self) -> tuple[str, ...]:
         """All names of this server; a login assertion is bound to one of them."""
         return (self.origin, *self.other_origins)
+
+    def own_name(self, prefix: str) -> str:
+        """Make a name, in Redis or for a lock, that two servers do not share."""
+        return f"{prefix}_{hashlib.sha256(self.origin.encode()).hexdigest()[:16]}"
 
     @property
     def proxy_is_unknown(self) -> bool:

@@ -111,6 +111,21 @@ device_lists: Final = Table(
     Column("accepted_at", BigInteger, nullable=False),
 )
 
+push_subscriptions: Final = Table(
+    "e2ee_push_subscriptions",
+    metadata,
+    *_address(),
+    Column("kind", String(8), nullable=False),
+    # An endpoint, or the device's token at the push service.
+    Column("target", String(2048), nullable=False),
+    Column("public_key", LargeBinary(65), nullable=False),
+    Column("auth", LargeBinary(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # When the device was last woken; 0 before.
+    Column("woken_at", BigInteger, nullable=False),
+    _of_device(),
+)
+
 prekeys: Final = Table(
     "e2ee_prekeys",
     metadata,

@@ -22,6 +22,13 @@ class RateLimit(NamedTuple):
     interval_ms: int
 
 
+class RequestLimits(NamedTuple):
+    """How many requests one user and one address may send."""
+
+    per_user: RateLimit
+    per_address: RateLimit
+
+
 def take(connection: Connection, name: str, limit: RateLimit, now: int, number: int = 1) -> int:
     """Take `number` tokens, at most a full bucket, or none.
 

@@ -23,10 +23,11 @@ from keyserver.problems import (
     ListedKeysProblem,
     RateLimitedProblem,
 )
-from keyserver.repository import device_lists, devices, logins, prekeys, rate_limits
+from keyserver.repository import device_lists, devices, rate_limits
 from keyserver.repository.devices import UserRow
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.policy import NOBODY, ContactPolicy
+from keyserver.service.revocation import retire
 from keyserver.tables import DeviceStatus
 
 HISTORY_PAGE: Final = 64
@@ -126,7 +127,5 @@ def _apply(connection: Connection, content: DeviceList, now: int) -> Sequence[De
     retired = [device_id for device_id in devices.active(connection, user_id) if device_id not in listed]
     devices.activate(connection, user_id, listed)
     if retired:
-        devices.retire(connection, user_id, retired, now)
-        prekeys.withdraw(connection, user_id, retired, now)
-        logins.end(connection, user_id, retired)
+        retire(connection, user_id, retired, now)
     return retired

@@ -22,9 +22,9 @@ from keyserver.problems import (
     RateLimitedProblem,
     TooManyDevicesProblem,
 )
-from keyserver.repository import device_lists, devices, logins, prekeys, rate_limits
+from keyserver.repository import device_lists, devices, rate_limits
 from keyserver.repository.rate_limits import RateLimit
-from keyserver.service.revocation import revoke_device
+from keyserver.service.revocation import retire, revoke_device
 from keyserver.tables import DeviceStatus
 
 CreateInbox = Callable[[Connection, DeviceAddress, int], None]
@@ -93,9 +93,7 @@ def _make_room(connection: Connection, user_id: UserId, now: int) -> None:
     oldest, created_at = pending[0]
     if created_at > now - PENDING_MS:
         raise TooManyDevicesProblem
-    devices.retire(connection, user_id, [oldest], now)
-    prekeys.withdraw(connection, user_id, [oldest], now)
-    logins.end(connection, user_id, [oldest])
+    retire(connection, user_id, [oldest], now)
 
 
 def _same(known: devices.DeviceRow, device: ListedDevice) -> DeviceStatus:

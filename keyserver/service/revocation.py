@@ -4,12 +4,14 @@ Owns: what ends with it. Both are the operator's or the host application's act; 
 Does not know about: live connections (the relay cuts them), who decides.
 """
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
 from e2ee.limits import SECOND_MS
-from e2ee.wire.identifiers import DeviceAddress, UserId
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 from keyserver.problems import TokenRevokedProblem
-from keyserver.repository import devices, logins, prekeys
+from keyserver.repository import devices, logins, prekeys, push
 from keyserver.tables import DeviceStatus
 
 
@@ -30,10 +32,16 @@ def revoke_device(connection: Connection, address: DeviceAddress, now: int) -> b
     device = devices.find_device(connection, address)
     if device is None or device.status is DeviceStatus.RETIRED:
         return False
-    devices.retire(connection, address.user_id, [address.device_id], now)
-    prekeys.withdraw(connection, address.user_id, [address.device_id], now)
-    logins.end(connection, address.user_id, [address.device_id])
+    retire(connection, address.user_id, [address.device_id], now)
     return True
+
+
+def retire(connection: Connection, user_id: UserId, device_ids: Sequence[DeviceId], now: int) -> None:
+    """Retire devices: their prekeys are withdrawn, their logins end, nothing wakes them."""
+    devices.retire(connection, user_id, device_ids, now)
+    prekeys.withdraw(connection, user_id, device_ids, now)
+    push.unsubscribe(connection, user_id, device_ids)
+    logins.end(connection, user_id, device_ids)
 
 
 def refuse_revoked(connection: Connection, user_id: UserId, issued_at: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli_processes import Desk, environment, serving
+from tests.push_services import p256_key
 
 _HIDE = """
 import sys
@@ -75,6 +76,31 @@ def test_server_without_its_extra(tmp_path: Path) -> None:
         assert (ended.returncode, ended.stdout) == (2, "")
         assert ended.stderr.count("\n") == 1
         assert "install 'e2ee-layer[server]'" in ended.stderr
+
+
+@pytest.mark.parametrize("missing", ["httpx", "h2"])
+def test_push_without_its_extra(tmp_path: Path, missing: str) -> None:
+    p256_key(tmp_path / "vapid.pem")
+    (tmp_path / "sitecustomize.py").write_text(_HIDE.format(hidden=(missing,)))
+    settings = {
+        "E2EE_ORIGIN": "https://chat.example",
+        "E2EE_TOKEN_SECRET": "token secret of the tests, 32 bytes or more",
+        "E2EE_HOST_JWT_ALGORITHM": "HS256",
+        "E2EE_HOST_JWT_SECRET": "host secret of the tests, 32 bytes or more",
+        "E2EE_VAPID_KEY_FILE": str(tmp_path / "vapid.pem"),
+        "E2EE_VAPID_SUBJECT": "mailto:admin@chat.example",
+    }
+    path = f"{tmp_path}:{Path(__file__).parents[2]}"
+    ended = subprocess.run(
+        [sys.executable, "-m", "keyserver", "check-config"],
+        capture_output=True,
+        text=True,
+        env=environment(tmp_path, PYTHONPATH=path, **settings),
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "keyserver: push needs httpx and h2: install 'e2ee-layer[push]'\n"
 
 
 def test_demo_without_the_server_extra(tmp_path: Path) -> None:

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from e2ee.wire.identifiers import UserId
-from keyserver import allowances
-from keyserver.allowances import HELD_MS, Allowances, Buckets, DatabaseBuckets, FallingBack, OwnBuckets, RequestLimits
+from keyserver import allowances, buckets as places
+from keyserver.allowances import HELD_MS, Allowances
 from keyserver.app import MAILBOX_TABLES
+from keyserver.buckets import Buckets, DatabaseBuckets, FallingBack, OwnBuckets
 from keyserver.database import Database, database_url
 from keyserver.migrations.runner import upgrade
 from keyserver.peers import Peer
 from keyserver.problems import RateLimitedProblem
 from keyserver.redis_buckets import RedisBuckets
-from keyserver.repository.rate_limits import RateLimit
+from keyserver.repository.rate_limits import RateLimit, RequestLimits
 from tests.databases import postgresql
 from tests.keyserver_world import Clock
 from tests.servers.redis import Redis
@@ -161,7 +162,8 @@ async def test_while_redis_is_away_each_node_counts_by_itself() -> None:
 
 
 async def test_names_that_an_attacker_makes_up_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allowances, "MAX_NAMES", 10)
+    for module in (allowances, places):
+        monkeypatch.setattr(module, "MAX_NAMES", 10)
     clock = Clock()
     own = OwnBuckets(clock)
     counted = Allowances(own, limits(RateLimit(1_000, 1)), clock)

@@ -115,3 +115,17 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 def test_senseless_values_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         make(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vapid_key_file": "/etc/vapid.pem"},
+        {"vapid_subject": "mailto:admin@chat.example"},
+        {"apns_key_file": "/etc/apns.p8"},
+        {"apns_key_id": "ABC", "apns_team_id": "DEF", "apns_topic": "example.chat"},
+    ],
+)
+def test_half_a_push_service_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="go together"):
+        make(**changes)

@@ -62,6 +62,7 @@ from transport_adapters.secure_client.parts import (
     TokenProvider,
 )
 from transport_adapters.secure_client.presence import PresenceView
+from transport_adapters.secure_client.push import Push
 from transport_adapters.secure_client.tending import Tending
 
 __all__ = [
@@ -291,6 +292,11 @@ class SecureClient:
         """
         named = None if conversation is None else _conversation(conversation)
         await self._presence.type(application_user(user), named, active)
+
+    @property
+    def push(self) -> Push:
+        """Waking this device while it is not connected."""
+        return Push(self._parts.key_server)
 
     async def heal_now(self, user: str) -> None:
         """After a suspected leak of this device's store: renew all secrets shared with a user's devices, at once.

@@ -55,10 +55,10 @@ class _Checked(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """What to answer, and whom to wake."""
+    """What to answer, and what was stored for whom."""
 
     answer: ServerFrame | None
-    woken: DeviceAddress | None = None
+    stored: Envelope | None = None
 
 
 @final
@@ -71,6 +71,8 @@ class Ports:
     contacts: ContactPolicy
     bus: Bus
     now: Callable[[], int]
+    stored: Callable[[DeviceAddress, Lane], None]
+    """Told of every envelope that was stored: somebody may have to be woken."""
 
 
 @final
@@ -93,8 +95,11 @@ class Intake:
             # The type alone: a driver's message may quote parameters.
             _logger.error("Frames could not be processed: %s", type(error).__name__)
             return [_refusal(ErrorCode.INTERNAL, "try again later", peek_envelope_id(each)) for each in frames]
-        for recipient in {outcome.woken for outcome in outcomes if outcome.woken is not None}:
+        stored = [outcome.stored for outcome in outcomes if outcome.stored is not None]
+        for recipient in {envelope.recipient for envelope in stored}:
             self._ports.bus.publish(recipient)
+        for recipient, lane in {(envelope.recipient, envelope.lane) for envelope in stored}:
+            self._ports.stored(recipient, lane)
         return [outcome.answer for outcome in outcomes if outcome.answer is not None]
 
     async def _allowed(self, client: Client, frames: Sequence[Send | Ack]) -> list[_Checked | Ack | Error]:
@@ -158,10 +163,10 @@ class Intake:
 
 
 def _outcome(posted: Posted, result: Appended) -> _Outcome:
-    recipient, envelope_id = posted.envelope.recipient, posted.envelope.envelope_id
+    envelope_id = posted.envelope.envelope_id
     match result:
         case Stored(_, duplicate):
-            return _Outcome(Sent(envelope_id, duplicate), None if duplicate else recipient)
+            return _Outcome(Sent(envelope_id, duplicate), None if duplicate else posted.envelope)
         case Full():
             return _Outcome(_refusal(ErrorCode.INBOX_FULL, result.value, envelope_id))
         case Unavailable():

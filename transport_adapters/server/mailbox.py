@@ -104,6 +104,11 @@ class Mailbox:
             dropped_through=inbox.dropped_through,
         )
 
+    def is_waiting(self, connection: Connection, address: DeviceAddress) -> bool:
+        """Say whether something waits unacknowledged in a device's inbox."""
+        inbox = connection.execute(self.sql.inbox_id, of_device(address)).one_or_none()
+        return inbox is not None and connection.scalar(self.sql.lowest_unacked, {"of_inbox": inbox.id}) is not None
+
     def _settled_through(self, connection: Connection, inbox: Row[Any]) -> int:
         """Return the seq up to which nothing is left to deliver."""
         lowest: int | None = connection.scalar(self.sql.lowest_unacked, {"of_inbox": inbox.id})

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeVar, final
 
 from sqlalchemy import Connection
 
+from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 from transport_adapters.base import ListClaim
 
@@ -26,6 +27,7 @@ __all__ = [
     "TokenRefusedError",
     "TokenVerifier",
     "Unavailable",
+    "Waker",
 ]
 
 T = TypeVar("T")
@@ -125,4 +127,16 @@ class ContactPolicy(Protocol):
 
     async def may_see(self, watcher: UserId, watched: UserId) -> bool:
         """Say whether `watcher` may see the presence of `watched`."""
+        ...
+
+
+class Waker(Protocol):
+    """Wakes devices that are not connected. Called in the event loop; never waits and never fails."""
+
+    def stored(self, address: DeviceAddress, lane: Lane) -> None:
+        """An envelope for the device was stored in this lane, and committed."""
+        ...
+
+    def left(self, address: DeviceAddress) -> None:
+        """The device's live connection has ended; what it did not take may still wait."""
         ...

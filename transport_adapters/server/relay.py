@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, assert_never, final
 
 import sqlalchemy
 
+from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceAddress, UserId
 from transport_adapters.frames import CloseCode, ErrorCode, Hello, InstanceId
 from transport_adapters.server.bus import Admitted, Bus, Cut, LocalBus, NodeNews, Resumed
@@ -21,7 +22,7 @@ from transport_adapters.server.channel import DEFAULT_CARRIAGE, Carriage, Channe
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.intake import Intake, Ports
 from transport_adapters.server.mailbox import Mailbox
-from transport_adapters.server.ports import ContactPolicy, Database, DeviceDirectory, TokenVerifier
+from transport_adapters.server.ports import ContactPolicy, Database, DeviceDirectory, TokenVerifier, Waker
 from transport_adapters.server.presence import PresenceService, Surroundings
 from transport_adapters.server.retention import BATCH, expire, purge
 from transport_adapters.server.settings import DEFAULT_MAILBOX, DEFAULT_RELAY, MailboxSettings, RelaySettings
@@ -53,6 +54,7 @@ class Relay:
     settings: RelaySettings = DEFAULT_RELAY
     mailbox_settings: MailboxSettings = DEFAULT_MAILBOX
     bus: Bus = field(default_factory=LocalBus)
+    waker: Waker | None = None
     mailbox: Mailbox = field(init=False)
     intake: Intake = field(init=False)
     presence: PresenceService = field(init=False)
@@ -61,7 +63,7 @@ class Relay:
 
     def __post_init__(self) -> None:
         self.mailbox = Mailbox(self.tables, self.mailbox_settings)
-        ports = Ports(self.database, self.directory, self.contacts, self.bus, self.now)
+        ports = Ports(self.database, self.directory, self.contacts, self.bus, self.now, self._stored)
         self.intake = Intake(self.mailbox, ports, self.settings)
         around = Surroundings(
             self.database, self.tables.presence, self.contacts, self.bus, self.now, self.settings, self.spawn
@@ -128,6 +130,10 @@ class Relay:
         """End the connections of a user whose logins ended; a new login may connect."""
         self.cut(user_id, ErrorCode.TOKEN_INVALID)
 
+    def _stored(self, address: DeviceAddress, lane: Lane) -> None:
+        if self.waker is not None:
+            self.waker.stored(address, lane)
+
     def is_live(self, address: DeviceAddress) -> bool:
         """Say whether the device has a connection here that said `hello`."""
         return address in self._live
@@ -181,6 +187,8 @@ class Relay:
         address = self._addresses.pop(connection, None)
         if address is not None:
             del self._live[address]
+            if self.waker is not None:
+                self.waker.left(address)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run something that `close` waits for."""

@@ -49,6 +49,7 @@ class Statements:
         of_id = its.id == bindparam("of_inbox")
         count, size = _number("count"), _number("size")
         self.inbox = select(inboxes).where(*_of_device(its)).with_for_update()
+        self.inbox_id = select(its.id).where(*_of_device(its))
         self.inbox_by_id = select(inboxes).where(of_id).with_for_update()
         self.new_epoch = update(inboxes).where(of_id).values(epoch=bindparam("new_epoch"))
         self.fill_inbox = (
