@@ -33,11 +33,12 @@ from keyserver.deps import Context
 from keyserver.front import make_front
 from keyserver.host_token import VerifyHostToken, host_token_verifier
 from keyserver.housekeeping import keep_house
+from keyserver.metrics import Metrics, Numbers, keep_surveying
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.peers import Peers
 from keyserver.problems import UnauthorizedProblem
 from keyserver.push_services import endpoint_rule, make_providers
-from keyserver.repository import device_lists, devices, push
+from keyserver.repository import device_lists, devices, push, surveys
 from keyserver.repository.push import PushRow
 from keyserver.routes import api, dev, health
 from keyserver.routes.guarded import guarded_route, problem_response, to_problem
@@ -53,6 +54,7 @@ from keyserver.sole_process import sole_process
 from keyserver.tables import DeviceStatus, metadata
 from transport_adapters.server.bus import Bus, LocalBus
 from transport_adapters.server.guard import guard
+from transport_adapters.server.inbox_sizes import inbox_sizes
 from transport_adapters.server.mount import endpoints
 from transport_adapters.server.nodes import NodesBus
 from transport_adapters.server.ports import (
@@ -67,10 +69,18 @@ from transport_adapters.server.ports import (
 from transport_adapters.server.push.gateway import Around, PushGateway, PushSettings
 from transport_adapters.server.push.ports import Paused, PushKind, Subscription
 from transport_adapters.server.relay import Relay
+from transport_adapters.server.settings import DEFAULT_MAILBOX
 from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
 
 MAILBOX_TABLES: Final = define_tables(metadata)
+
+
+def survey(connection: Connection) -> Numbers:
+    """Count users, devices, and what waits for them."""
+    sizes = inbox_sizes(connection, MAILBOX_TABLES, DEFAULT_MAILBOX)._asdict()
+    named = {name if name == "inboxes" else f"inbox_{name}": value for name, value in sizes.items()}
+    return surveys.survey(connection)._asdict() | named
 
 
 def system_clock() -> int:
@@ -88,6 +98,10 @@ class Services:
     database: Database
     context: Context
     lifespan: Callable[[object], AbstractAsyncContextManager[None]]
+
+    def metrics(self) -> bytes:
+        """Return what this process counted, in Prometheus' text format, for an endpoint that is not public."""
+        return self.context.metrics.render()
 
     async def has_device(self, user: str) -> bool:
         """Say whether a user has a device that can be written to."""
@@ -143,6 +157,8 @@ def build_services(
     verifier = _TokenVerifier(authenticator)
     relay = Relay(database, MAILBOX_TABLES, _Directory(), verifier, policy, now=now, bus=_make_bus(settings))
 
+    relay.meter = metrics = Metrics(lambda: relay.live_connections)
+
     providers, vapid = make_providers(settings, now)
     gateway = None
     if providers:
@@ -168,10 +184,11 @@ def build_services(
         push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
         allowances=allowances,
         peers=Peers(settings.trusted_proxies, hidden=settings.proxy_is_unknown),
+        metrics=metrics,
     )
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
     router.routes.extend(endpoints(relay))
-    parts = Parts(database, relay, gateway, allowances)
+    parts = Parts(database, relay, gateway, allowances, metrics)
     return Services(router, relay, database, context, _lifespan(parts, settings, now))
 
 
@@ -332,10 +349,11 @@ class Parts(NamedTuple):
     relay: Relay
     gateway: PushGateway | None
     allowances: Allowances
+    metrics: Metrics
 
 
 def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object], AbstractAsyncContextManager[None]]:
-    database, relay, gateway, allowances = parts
+    database, relay, gateway, allowances, metrics = parts
 
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
@@ -350,6 +368,7 @@ def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object]
             last_first.push_async_callback(relay.close)
             await relay.start()
             await last_first.enter_async_context(_running(keep_house(database, now)))
+            await last_first.enter_async_context(_running(keep_surveying(database, survey, metrics)))
             yield
 
     return lifespan

@@ -15,6 +15,7 @@ from keyserver.allowances import Allowances
 from keyserver.auth import Clock, DeviceAuthenticator, is_device_token
 from keyserver.database import Database
 from keyserver.host_token import VerifyHostToken, host_user
+from keyserver.metrics import Metrics
 from keyserver.peers import Peers
 from keyserver.problems import TokenMissingProblem
 from keyserver.routes.guarded import CONTEXT_KEY
@@ -42,6 +43,7 @@ class Context:
     push: PushService
     allowances: Allowances
     peers: Peers
+    metrics: Metrics
 
 
 class HostUser(NamedTuple):

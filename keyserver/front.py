@@ -47,7 +47,7 @@ def make_front(app: ASGIApp, settings: Settings, context: Context) -> ASGIApp:
         origins=frozenset((*settings.origins, *settings.browser_origins)),
         only_through_proxy=settings.behind_tls_proxy and not settings.proxy_is_unknown,
     )
-    return Front(app, context.peers, rules, context.allowances.request_of_address)
+    return Front(app, context.peers, rules, context.allowances.request_of_address, context.metrics.turned_away)
 
 
 @final
@@ -65,8 +65,11 @@ class Rules:
 class Front:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, peers: Peers, rules: Rules, admit: Admit) -> None:
+    def __init__(
+        self, app: ASGIApp, peers: Peers, rules: Rules, admit: Admit, turned_away: Callable[[str], None]
+    ) -> None:
         self._app = app
+        self._turned_away = turned_away
         self._peers = peers
         self._rules = rules
         self._admit = admit
@@ -82,7 +85,9 @@ class Front:
             send = _with_headers(send, peer)
         if problem is None:
             await self._app(scope, receive, send)
-        elif scope["type"] == "http":
+            return
+        self._turned_away(problem.code)
+        if scope["type"] == "http":
             await problem_response(problem)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})  # before accept: the handshake gets 403

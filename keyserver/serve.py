@@ -4,10 +4,13 @@ Owns: the listening socket, what may be bound in plaintext, uvicorn's settings.
 Does not know about: how arguments are written (__main__.py).
 """
 
+import logging
 import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, final
@@ -16,13 +19,18 @@ import uvicorn
 
 from keyserver.app import create_app
 from keyserver.commands import load_settings, prepare
+from keyserver.database import database_url
+from keyserver.logs import event
 from keyserver.loopback import is_loopback
+from keyserver.metrics_server import metrics_server
 from keyserver.settings import Settings
 from keyserver.tls import ServerTls
 from transport_adapters.server.http_protocol import BoundedHttp
 from transport_adapters.server.websocket_protocol import BoundedWebSocket
 
 _MAX_WEBSOCKET_FRAME = 256 * 1024
+
+_log = logging.getLogger("keyserver")
 
 
 class ServeError(Exception):
@@ -41,6 +49,7 @@ class ServeOptions:
     behind_tls_proxy: bool
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    metrics_port: int | None = None
 
 
 def serve(options: ServeOptions) -> None:
@@ -55,14 +64,24 @@ def serve(options: ServeOptions) -> None:
     if not options.dev:
         # Before the port is bound: nobody is let in, not even to wait.
         _check_plaintext(options.host, _settings(options, options.port))
-    with _listen(options) as listener:
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listen(options))
         port = listener.getsockname()[1]
         settings = _settings(options, port)
         tls = _tls(settings)
         prepare(settings)
         app = create_app(settings, dev_issuer=options.dev)
+        metrics_port = stack.enter_context(_metrics(settings, app.services.metrics))
         sys.stdout.write(f"keyserver listening on {_url(options.host, port, 'http' if tls is None else 'https')}\n")
+        if metrics_port is not None:
+            sys.stdout.write(f"metrics on {_url(settings.metrics_host, metrics_port)}/metrics\n")
         sys.stdout.flush()
+        _log.info(
+            "starting",
+            extra=event(
+                "starting", port=port, tls=tls is not None, database=database_url(settings.database).get_backend_name()
+            ),
+        )
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -82,7 +101,10 @@ def serve(options: ServeOptions) -> None:
             signal.signal(number, _leave)  # uvicorn passes the signal on to this when it has shut down
         if tls is not None and hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, lambda _number, _frame: tls.reload())
-        server.run(sockets=[listener])
+        try:
+            server.run(sockets=[listener])
+        finally:
+            _log.info("stopped", extra=event("stopped", in_order=server.started))
     if not server.started:
         raise ServeError("the server did not start; the log says why")
 
@@ -94,6 +116,21 @@ def _check_plaintext(host: str, settings: Settings) -> None:
         f"{host} is not loopback, and this server would speak plaintext there: give it a certificate "
         "(--tls-certificate, --tls-key), or put a proxy that terminates TLS in front and say so with --behind-tls-proxy"
     )
+
+
+@contextmanager
+def _metrics(settings: Settings, render: Callable[[], bytes]) -> Iterator[int | None]:
+    """Serve the metrics, if the settings say where; gives the port."""
+    if settings.metrics_port is None:
+        yield None
+        return
+    with ExitStack() as stack:
+        try:
+            port = stack.enter_context(metrics_server(settings.metrics_host, settings.metrics_port, render))
+        except OSError as error:
+            place = f"{settings.metrics_host} port {settings.metrics_port}"
+            raise ServeError(f"cannot serve metrics on {place}: {error.strerror}") from None
+        yield port
 
 
 def _tls(settings: Settings) -> ServerTls | None:
@@ -128,6 +165,7 @@ def _settings(options: ServeOptions, port: int) -> Settings:
             ("behind_tls_proxy", options.behind_tls_proxy or None),
             ("tls_certificate", options.tls_certificate),
             ("tls_key", options.tls_key),
+            ("metrics_port", options.metrics_port),
         )
         if value is not None
     }

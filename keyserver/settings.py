@@ -110,6 +110,10 @@ class Settings(BaseSettings):
     tls_certificate: Path | None = None
     """Certificate chain, PEM, if this server speaks TLS itself. Read again on SIGHUP."""
     tls_key: Path | None = None
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """Where `keyserver serve` serves GET /metrics for Prometheus, in plaintext; 0 picks a port, none by default."""
+    metrics_host: str = "127.0.0.1"
+    """Its address: one that only whoever watches the server can reach."""
     rate_limits: Annotated[str, AfterValidator(_limits), Field(repr=False)] = DATABASE_LIMITS
     """Where requests per user and per address are counted: in the `database`, or a redis:// or rediss:// URL."""
 

@@ -10,10 +10,11 @@ router is mounted in somebody else's application.
 import asyncio
 import logging
 import math
+import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -56,15 +57,34 @@ CONTEXT_KEY: Final = "e2ee.keyserver"
 _log = logging.getLogger("keyserver")
 
 
-Gate = Callable[[Scope], Awaitable[None]]
-"""Counts a request before anything else is done for it; raises a `Problem`."""
+class Watch(Protocol):
+    """Looks at every request, before and after."""
+
+    async def admit(self, scope: Scope) -> None:
+        """Count a request before anything else is done for it.
+
+        Raises:
+            Problem: it is refused.
+        """
+
+    def answered(self, operation: str, status: int, code: str | None, seconds: float) -> None:
+        """A request was answered, by the problem of this code if there was one."""
 
 
-async def open_gate(_scope: Scope) -> None:
-    """Let everybody in, for endpoints that others count."""
+class Unwatched:
+    """Lets everybody in and notes nothing, for endpoints that orchestrators ask all the time."""
+
+    async def admit(self, scope: Scope) -> None:
+        pass
+
+    def answered(self, operation: str, status: int, code: str | None, seconds: float) -> None:
+        pass
 
 
-def guarded_route(context: object, limit: int, gate: Gate = open_gate) -> type[APIRoute]:
+UNWATCHED: Final = Unwatched()
+
+
+def guarded_route(context: object, limit: int, watch: Watch = UNWATCHED) -> type[APIRoute]:
     """Make the route class of one server, for endpoints that take bodies of at most `limit` bytes."""
 
     class GuardedRoute(APIRoute):
@@ -73,12 +93,15 @@ def guarded_route(context: object, limit: int, gate: Gate = open_gate) -> type[A
 
             async def guarded(request: Request) -> Response:
                 request.scope[CONTEXT_KEY] = context
+                begun, code = time.perf_counter(), None
                 try:
-                    await gate(request.scope)
+                    await watch.admit(request.scope)
                     _refuse_declared(request, limit)
                     response = await handler(Request(request.scope, _limited(request.receive, limit)))
                 except Exception as error:  # noqa: BLE001  # the last resort turns it into a bare 500
-                    response = problem_response(to_problem(error, self.path))
+                    problem = to_problem(error, self.path)
+                    response, code = problem_response(problem), problem.code
+                watch.answered(self.operation_id or self.name, response.status_code, code, time.perf_counter() - begun)
                 response.headers.update(SECURITY_HEADERS)
                 return response
 
