@@ -149,10 +149,10 @@ class NoMeter:
     """Nobody watches."""
 
     def delivered(self, waited_ms: int) -> None:
-        pass
+        """Do nothing."""
 
     def refused(self, code: str) -> None:
-        pass
+        """Do nothing."""
 
 
 class Waker(Protocol):
