@@ -69,9 +69,10 @@ def bearer_token(request: Request) -> str:
     """Take the token from the Authorization header.
 
     Raises:
-        TokenMissingProblem: none, or another scheme.
+        TokenMissingProblem: none, another scheme, or several headers: whoever stands before us may have read another.
     """
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    given = request.headers.getlist("authorization")
+    scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise TokenMissingProblem
     return token

@@ -18,7 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from keyserver.allowances import Admit
 from keyserver.deps import Context
 from keyserver.peers import Peer, Peers
-from keyserver.problems import OriginRefusedProblem, PlaintextRefusedProblem, Problem, RateLimitedProblem
+from keyserver.problems import (
+    InvalidRequestProblem,
+    OriginRefusedProblem,
+    PlaintextRefusedProblem,
+    Problem,
+    RateLimitedProblem,
+)
 from keyserver.routes.guarded import SECURITY_HEADERS, problem_response
 from keyserver.settings import Settings
 
@@ -88,11 +94,16 @@ class Front:
             return
         self._turned_away(problem.code)
         if scope["type"] == "http":
-            await problem_response(problem)(scope, receive, send)
+            response = problem_response(problem)
+            # What is left of the request is not read, and must not be taken for the next one.
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})  # before accept: the handshake gets 403
 
     async def _judge(self, scope: Scope, peer: Peer) -> Problem | None:
+        if not _is_plainly_written(scope):
+            return InvalidRequestProblem("The request can be read in two ways.")
         if self._rules.only_through_proxy and scope["path"] not in FOR_PROBES and _is_plain(peer):
             return PlaintextRefusedProblem()
         origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
@@ -104,6 +115,20 @@ class Front:
             except RateLimitedProblem as problem:
                 return problem
         return None
+
+
+def _is_plainly_written(scope: Scope) -> bool:
+    """Say whether a proxy, and we, see the same request.
+
+    Our paths need no escapes: `/v1%2Ftokens` is the path of an endpoint to us and none to a proxy's rule. Two framings
+    of one body (RFC 9112 section 6.1) end it in two places.
+    """
+    raw = scope.get("raw_path") or scope["path"].encode()
+    segments = raw.split(b"/")[1:]
+    if b"%" in raw or b"\\" in raw or any(each in (b"", b".", b"..") for each in segments[:-1]):
+        return False
+    framings = [name for name, _ in scope["headers"] if name in (b"content-length", b"transfer-encoding")]
+    return segments[-1] not in (b".", b"..") and len(framings) <= 1
 
 
 def _is_plain(peer: Peer) -> bool:

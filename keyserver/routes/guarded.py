@@ -8,13 +8,14 @@ router is mounted in somebody else's application.
 """
 
 import asyncio
+import json
 import logging
 import math
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol, final
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -97,7 +98,8 @@ def guarded_route(context: object, limit: int, watch: Watch = UNWATCHED) -> type
                 try:
                     await watch.admit(request.scope)
                     _refuse_declared(request, limit)
-                    response = await handler(Request(request.scope, _limited(request.receive, limit)))
+                    _refuse_repeated(request)
+                    response = await handler(StrictRequest(request.scope, _limited(request.receive, limit)))
                 except Exception as error:  # noqa: BLE001  # the last resort turns it into a bare 500
                     problem = to_problem(error, self.path)
                     response, code = problem_response(problem), problem.code
@@ -158,6 +160,42 @@ def problem_responses(*statuses: int) -> Mapping[int | str, dict[str, Any]]:
 
 
 _BY_STATUS: Final[Mapping[int, type[Problem]]] = {404: NotFoundProblem, 405: MethodNotAllowedProblem}
+
+
+@final
+class StrictRequest(Request):
+    """A request whose body is read in one way only."""
+
+    async def json(self) -> Any:
+        """Parse the body: UTF-8, no name twice in an object, no NaN or Infinity.
+
+        Raises:
+            json.JSONDecodeError: it is not such a text.
+        """
+        body = await self.body()
+        try:
+            return json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_number)
+        except (UnicodeDecodeError, RecursionError, ValueError):
+            # Not the error's own text: it may quote the body.
+            raise json.JSONDecodeError("the body is not JSON as described", "", 0) from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError
+    return members
+
+
+def _no_number(_text: str) -> NoReturn:
+    raise ValueError
+
+
+def _refuse_repeated(request: Request) -> None:
+    """Refuse a query in which a name comes twice: one reader takes the first, another the last."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(set(names)) < len(names):
+        raise InvalidRequestProblem("A name comes twice in the query.")
 
 
 def _refuse_declared(request: Request, limit: int) -> None:
