@@ -14,8 +14,8 @@ PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s  %s\n", $$1, $$2}' Makefile
 
-demo: $(INSTALLED) ## Two people talk through a server on this machine (INTERACTIVE=1: you are one of them)
-	@$(BIN)/e2ee demo $(if $(INTERACTIVE),--interactive)
+demo: $(INSTALLED) ## Two people talk through a server on this machine (INTERACTIVE=1: you are one of them; TRANSPORT=mqtt or xmpp)
+	@$(BIN)/e2ee demo $(if $(INTERACTIVE),--interactive) $(if $(TRANSPORT),--transport $(TRANSPORT))
 
 test: check servers ## All checks, then all tests
 	@echo "== tests"
@@ -47,8 +47,8 @@ fuzz: $(CAMPAIGNS) ## Fuzz decoders and conversations (SECONDS=20 for each targe
 	@$(BIN)/python -c 'import atheris' 2> /dev/null || { echo "make fuzz: atheris has wheels for Linux on x86-64 only"; exit 2; }
 	@$(BIN)/python -m tests.fuzz run --seconds $(or $(SECONDS),20) $(TARGETS)
 
-soak: $(INSTALLED) ## Random runs of devices and of transports on a bad network (TIMES=20 as many as in make test)
-	@E2EE_SOAK=$(or $(TIMES),20) $(BIN)/pytest -q tests/properties/test_several_devices.py tests/integration/test_transport_chaos.py
+soak: $(INSTALLED) servers ## Random runs of devices, of transports on a bad network, of claims amid kills (TIMES=20 as many as in make test)
+	@E2EE_SOAK=$(or $(TIMES),20) $(BIN)/pytest -q tests/properties/test_several_devices.py tests/integration/test_transport_chaos.py tests/integration/test_claims_of_four_processes.py
 
 mutants: $(CAMPAIGNS) ## Break the protocol code line by line and see a test fail; resumes (MODULES="e2ee.wire.codec")
 	@$(BIN)/python -m scripts.mutants $(MODULES)

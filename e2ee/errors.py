@@ -13,16 +13,19 @@ never plaintext, keys or ciphertext.
     │  ├─ EpochUnknownError           ├─ UnknownPreKeyError
     │  ├─ PreKeyExpiredError          ├─ UnlistedDeviceError
     │  ├─ ReplayedHandshakeError      ├─ WrongRecipientError
-    │  ├─ ForbiddenContentError       └─ DeviceListForkError
+    │  ├─ ForbiddenContentError       ├─ DeviceListForkError
+    │  ├─ LinkMismatchError           └─ LinkExpiredError
     ├─ TrustError                     a human must decide
     │  ├─ AccountKeyChangedError
     │  ├─ ContactNotVerifiedError
-    │  └─ SafetyNumberMismatchError
+    │  ├─ SafetyNumberMismatchError
+    │  └─ LinkDeclinedError
     └─ StateError                     our own stored state cannot serve the call
        ├─ SessionNotFoundError        ├─ CorruptStateError
        ├─ WrongPassphraseError        ├─ StoreLockedError
        ├─ StoreUnavailableError       ├─ StoreVersionError
-       └─ AccountNotFoundError        └─ DeviceListStaleError
+       ├─ AccountNotFoundError        ├─ DeviceListStaleError
+       └─ TooManyDevicesError
 
 `ValueError` and `TypeError` are bugs of the caller: never caught, never caused by remote input.
 Errors of the network live in `transport_adapters.base`.
@@ -250,6 +253,28 @@ class DeviceListForkError(ProtocolError):
 
 
 @final
+class LinkMismatchError(ProtocolError):
+    """What came while two devices were being linked does not belong together: it was swapped, or is of another link."""
+
+    code = "link_mismatch"
+    remedy = "Nothing was taken over; begin anew, and do not go on if it recurs"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"The link was refused: {what}")
+
+
+@final
+class LinkExpiredError(ProtocolError):
+    """More than ten minutes went by while two devices were being linked, or the link was used before."""
+
+    code = "link_expired"
+    remedy = "Nothing was taken over; begin anew with a new code"
+
+    def __init__(self) -> None:
+        super().__init__("The link has expired")
+
+
+@final
 class AccountKeyChangedError(TrustError):
     """A contact's account key differs from the pinned one.
 
@@ -291,6 +316,17 @@ class SafetyNumberMismatchError(TrustError):
 
 
 @final
+class LinkDeclinedError(TrustError):
+    """A person says that the two devices show different signs, or does not say that they show the same."""
+
+    code = "link_declined"
+    remedy = "Nothing was taken over. If the signs did differ, somebody stands between: do not go on in this network"
+
+    def __init__(self) -> None:
+        super().__init__("The two devices were not confirmed to show the same")
+
+
+@final
 class SessionNotFoundError(StateError):
     """There is no session that could send to, or decrypt from, this device."""
 
@@ -312,6 +348,18 @@ class DeviceListStaleError(StateError):
     def __init__(self, user_id: str) -> None:
         super().__init__(f"The device list of {user_id} must be fetched")
         self.user_id = user_id
+
+
+@final
+class TooManyDevicesError(StateError):
+    """The account has as many devices as it may have."""
+
+    code = "too_many_devices"
+    remedy = "Retire one that is not used any more, then try again"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The account has {limit} devices already")
+        self.limit = limit
 
 
 @final

@@ -52,6 +52,12 @@ MAX_CALL_DATA: Final = 3_840
 """Application data of one call signal. It fits in lane 0 (bodies of 8 KiB) even in the first message to a device, with
 the longest device list and a post-quantum payload beside it."""
 
+LINK_LIFETIME_MS: Final = 10 * MINUTE_MS
+"""How long two devices may take to be linked."""
+
+MAX_LINK_MESSAGE: Final = 8 * 1024
+"""Largest message of a link."""
+
 CALL_TTL_SECONDS: Final = 60
 """Time to live of what is said about a call; as long does it ring."""
 

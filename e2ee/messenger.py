@@ -14,9 +14,10 @@ It performs no I/O but on its store, so it works the same under asyncio, in thre
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import final
 
-from e2ee import healing, prekey_supply, receiving, reception, retention, rollback, sending, status, tending
+from e2ee import healing, history, prekey_supply, receiving, reception, retention, rollback, sending, status, tending
 from e2ee.account import Account
 from e2ee.contact_book import ContactBook
 from e2ee.errors import (
@@ -28,9 +29,12 @@ from e2ee.errors import (
     SessionNotFoundError,
     TrustError,
 )
+from e2ee.history_book import HistoryBook
 from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
+from e2ee.linking import LinkedAccount
 from e2ee.notices import Notice, StoreRolledBack
-from e2ee.ports import Store, Table
+from e2ee.own_devices import OwnDevices
+from e2ee.ports import ReadTransaction, Store, Table
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
@@ -43,7 +47,7 @@ from e2ee.stores import healing_records, message_records, records, session_recor
 from e2ee.stores.message_records import InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
-from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, sendable_contact
+from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, recipients, sendable_contact
 from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
 from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
@@ -107,12 +111,28 @@ class Messenger:
             ValueError: the store holds an account already.
         """
         account = Account.generate(user_id, rng)
-        with store.write() as tx:
-            if tx.count(Table.ACCOUNT):
-                raise ValueError("the store holds an account already")
-            records.save_account(tx, account)
-            records.save_own_device_list(tx, account.first_device_list(clock()))
+        _begin(store, account, account.first_device_list(clock()))
         return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
+
+    @classmethod
+    def join(
+        cls,
+        store: Store,
+        linked: LinkedAccount,
+        *,
+        rng: Rng = system_rng,
+        clock: Clock = system_clock,
+        sent_log: bool = True,
+    ) -> "Messenger":
+        """Put what a link brought into an empty store: a further device of an account. `sent_log`: see `open`.
+
+        The device is in no list yet: `own_devices.is_listed` says when it is.
+
+        Raises:
+            ValueError: the store holds an account already.
+        """
+        _begin(store, linked.account, linked.device_list)
+        return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
     def open(
@@ -205,9 +225,19 @@ class Messenger:
             raise
 
     @property
+    def own_devices(self) -> OwnDevices:
+        """The devices of our own account."""
+        return OwnDevices(self._store, self._account, self._rng, self._clock)
+
+    @property
     def contact_book(self) -> ContactBook:
         """What a person sees of contacts, and decides about them."""
         return ContactBook(self._store, self._clock)
+
+    @property
+    def history(self) -> HistoryBook:
+        """Past messages, if the application has them kept (`HistoryBook.set_retention`)."""
+        return HistoryBook(self._store, self._clock)
 
     def waiting_for_trust(self) -> tuple[UserId, ...]:
         """Return the users of whom messages under a changed account key are kept."""
@@ -240,7 +270,7 @@ class Messenger:
         """
         with self._store.read() as tx:
             now = self._clock()
-            addresses = sendable_contact(tx, user_id).device_list.content.addresses()
+            addresses = recipients(sendable_contact(tx, user_id), self.address)
             return tuple(address for address in addresses if session_records.sending_session(tx, address, now) is None)
 
     def start_session(self, bundle: PreKeyBundle) -> Session:
@@ -282,6 +312,15 @@ class Messenger:
         """
         body = Receipt(kind, message_ids).encode()
         return self.queue(user_id, Draft(ContentKind.RECEIPT, body, _DEFAULT_CONVERSATION, Lane.RECEIPT, DEFAULT_TTL))
+
+    def mark_read(self, user_id: UserId, message_ids: Sequence[MessageId]) -> bool:
+        """Note that messages of a user were read: in the history, and on our other devices. The user is not told.
+
+        Returns whether one of our devices waits for a session: call `tend`.
+        """
+        with self._store.write() as tx:
+            history.mark_read(tx, user_id, message_ids, self._clock())
+            return sending.tell_read(tx, self._sender(), user_id, message_ids)
 
     def signal_call(self, user_id: UserId, signal: CallSignal) -> Queued:
         """Tell all devices of a user about a call. All but MISSED overtake chat, and expire after a minute.
@@ -365,7 +404,7 @@ class Messenger:
     def inbound(self, limit: int | None = None) -> list[InboundMessage]:
         """Return decrypted contents that the application has not confirmed, in the order of their arrival."""
         with self._store.read() as tx:
-            return message_records.inbound(tx, limit)
+            return [_marked(tx, each) for each in message_records.inbound(tx, limit)]
 
     def confirm(self, number: int) -> None:
         """The application is done with an inbound content."""
@@ -414,6 +453,7 @@ class Messenger:
         """
         with self._store.write() as tx:
             retention.forget_contents(tx, self._clock(), self._keeps_contents)
+            retention.forget_history(tx, self._clock())
             return retention.expire_outbox(tx, self._clock())
 
     def prune(self) -> None:
@@ -423,6 +463,7 @@ class Messenger:
         """
         with self._store.write() as tx:
             retention.forget_contents(tx, self._clock(), self._keeps_contents)
+            retention.forget_history(tx, self._clock())
             retention.prune(tx, self._clock())
 
     def status(self) -> Status:
@@ -478,3 +519,17 @@ class Messenger:
 
     def _receiver(self) -> receiving.Receiver:
         return receiving.Receiver(self._account, self._clock(), self._encapsulate)
+
+
+def _marked(tx: ReadTransaction, message: InboundMessage) -> InboundMessage:
+    contact = records.load_contact(tx, message.sender.user_id)
+    removed = contact is not None and contact.device_list.content.device(message.sender.device_id) is None
+    return replace(message, from_removed_device=True) if removed else message
+
+
+def _begin(store: Store, account: Account, device_list: VerifiedDeviceList) -> None:
+    with store.write() as tx:
+        if tx.count(Table.ACCOUNT):
+            raise ValueError("the store holds an account already")
+        records.save_account(tx, account)
+        records.save_own_device_list(tx, device_list)

@@ -115,11 +115,13 @@ def note_changed_key(tx: Transaction, user_id: UserId, signed: SignedDeviceList,
     Raises:
         InvalidSignatureError: not this user's list, or a wrong signature.
         DeviceListForkError: its seq is not above the newest one known; seq never restarts for a user id.
-        AccountKeyChangedError: it is under the pinned key, so that some list before it cannot belong to the chain.
+        AccountKeyChangedError: it is under the pinned key, so that some list before it cannot belong to the chain; or
+            it is a list of our own user, about whose key nobody is asked.
     """
     contact, verified = _known(tx, user_id), signed.verify(user_id)
     new_key = verified.content.account_key
-    if new_key == contact.account_key:
+    # Our own key is in our store: whoever shows another one lies, or the account was reset on another device.
+    if new_key == contact.account_key or user_id == own_device_list(tx).content.user_id:
         raise AccountKeyChangedError(user_id)
     if verified.content.seq <= contact.device_list.content.seq:
         raise DeviceListForkError(user_id)
@@ -213,6 +215,6 @@ def check_listed(device_list: VerifiedDeviceList, party: Party) -> None:
         raise UnlistedDeviceError(str(party.address))
 
 
-def recipients(contact: Contact) -> tuple[DeviceAddress, ...]:
-    """Return the contact's devices."""
-    return contact.device_list.content.addresses()
+def recipients(contact: Contact, own: DeviceAddress) -> tuple[DeviceAddress, ...]:
+    """Return the devices of a contact, or of our own user, but for this one."""
+    return tuple(address for address in contact.device_list.content.addresses() if address != own)

@@ -47,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--json-log", action="store_true", help="log one JSON object per line")
     serve.set_defaults(run=_serve)
 
+    bridge = commands.add_parser("mqtt-bridge", help="run one more bridge to the MQTT broker, and nothing else")
+    bridge.add_argument("--database", help="as for serve")
+    bridge.add_argument("--json-log", action="store_true", help="log one JSON object per line")
+    bridge.set_defaults(run=_bridge)
+
     migrate = commands.add_parser("migrate", help="bring the database's tables up to date")
     migrate.add_argument("--database", help="as for serve")
     migrate.set_defaults(run=_migrate)
@@ -83,6 +88,18 @@ def _serve(options: argparse.Namespace) -> int:
             )
         )
     except (ServeError, ValueError) as error:
+        return _fail(str(error))
+    return 0
+
+
+def _bridge(options: argparse.Namespace) -> int:
+    from keyserver import logs
+    from keyserver.bridge import run_bridge
+
+    logs.configure(as_json=options.json_log)
+    try:
+        run_bridge(options.database)
+    except ValueError as error:
         return _fail(str(error))
     return 0
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from e2ee.wire.identifiers import DeviceAddress, UserId
-from keyserver.app import survey, system_clock
+from keyserver.app import remove_inboxes, survey, system_clock
 from keyserver.database import database_url, is_sqlite, sqlite_engine
 from keyserver.migrations.runner import NOT_CURRENT, is_current
 from keyserver.repository import surveys
@@ -91,7 +91,7 @@ def revoke_device(database: str, address: DeviceAddress) -> Result:
         AdminError: the database cannot be used.
     """
     now = system_clock()
-    if not _run(database, lambda connection: revocation.revoke_device(connection, address, now)):
+    if not _run(database, lambda connection: revocation.revoke_device(connection, address, now, remove_inboxes)):
         raise NotFoundError("there is no such device, or it has left before")
     device = str(address.device_id)
     return {"user_id": address.user_id, "device_id": device, "retired_at": now, "cut_within_seconds": CUT_SECONDS}

@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import socketio
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -23,11 +23,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_ENVELOPE
-from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId, parse_user_id
 from keyserver.allowances import Allowances
 from keyserver.auth import Clock, DeviceAuthenticator, DeviceTokens
 from keyserver.buckets import make_buckets
+from keyserver.carriers import make_bridge, make_bus, make_xmpp
 from keyserver.database import Database, database_url
 from keyserver.deps import Context
 from keyserver.front import make_front
@@ -36,44 +36,42 @@ from keyserver.housekeeping import keep_house
 from keyserver.metrics import Metrics, Numbers, keep_surveying
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.peers import Peers
-from keyserver.problems import UnauthorizedProblem
 from keyserver.push_services import endpoint_rule, make_providers
-from keyserver.repository import device_lists, devices, push, surveys
-from keyserver.repository.push import PushRow
+from keyserver.relay_ports import Directory, Subscriptions, TokenVerifier
+from keyserver.repository import devices, surveys
 from keyserver.routes import api, dev, health
 from keyserver.routes.guarded import guarded_route, problem_response, to_problem
 from keyserver.service.claims import ClaimService
 from keyserver.service.device_lists import DeviceListService
 from keyserver.service.devices import DeviceService
+from keyserver.service.links import LinkService
 from keyserver.service.logins import LoginService
 from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobody
 from keyserver.service.prekeys import PreKeyService
 from keyserver.service.push import PushService
-from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
+from keyserver.settings import Settings
 from keyserver.sole_process import sole_process
-from keyserver.tables import DeviceStatus, metadata
-from transport_adapters.server.bus import Bus, LocalBus
+from keyserver.tables import metadata
 from transport_adapters.server.guard import guard
 from transport_adapters.server.inbox_sizes import inbox_sizes
+from transport_adapters.server.mailbox import Mailbox
 from transport_adapters.server.mount import endpoints
-from transport_adapters.server.nodes import NodesBus
-from transport_adapters.server.ports import (
-    OK,
-    ListClaim,
-    Principal,
-    SendCheck,
-    StaleList,
-    TokenRefusedError,
-    Unavailable,
-)
 from transport_adapters.server.push.gateway import Around, PushGateway, PushSettings
-from transport_adapters.server.push.ports import Paused, PushKind, Subscription
 from transport_adapters.server.relay import Relay
 from transport_adapters.server.settings import DEFAULT_MAILBOX
 from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
 
+if TYPE_CHECKING:
+    from transport_adapters.server.mqtt_bridge import MqttBridge
+    from transport_adapters.server.xmpp import XmppComponent
+
 MAILBOX_TABLES: Final = define_tables(metadata)
+
+
+def remove_inboxes(connection: Connection, leaving: Collection[DeviceAddress]) -> None:
+    """Delete the mailboxes of devices that leave, with what waits in them."""
+    Mailbox(MAILBOX_TABLES, DEFAULT_MAILBOX).remove_inboxes(connection, leaving)
 
 
 def survey(connection: Connection) -> Numbers:
@@ -132,8 +130,8 @@ class Services:
     async def revoke_device(self, user: str, device: str) -> bool:
         """Retire one device for good, as for one that is lost; `device` is 32 hex digits. False if there is none.
 
-        It cannot come back under its id. What waits for it stays until it expires. The user's other devices still list
-        it until they sign a list without it; those who write to the user skip it.
+        It cannot come back under its id, and its mailbox goes with what waits in it. The user's other devices still
+        list it until they sign a list without it; those who write to the user skip it.
         """
         address = DeviceAddress(_application_user(user), _application_device(device))
         retired = await self.context.devices.revoke(address)
@@ -154,17 +152,19 @@ def build_services(
     tokens = DeviceTokens(settings.token_secret.get_secret_value(), settings.origin, settings.token_ms, now)
     authenticator = DeviceAuthenticator(database, tokens, now)
     policy = ContactPolicy(may_contact, may_see)
-    verifier = _TokenVerifier(authenticator)
-    relay = Relay(database, MAILBOX_TABLES, _Directory(), verifier, policy, now=now, bus=_make_bus(settings))
+    verifier = TokenVerifier(authenticator)
+    relay = Relay(database, MAILBOX_TABLES, Directory(), verifier, policy, now=now, bus=make_bus(settings))
 
     relay.meter = metrics = Metrics(lambda: relay.live_connections)
 
     providers, vapid = make_providers(settings, now)
     gateway = None
     if providers:
-        around = Around(database, _Subscriptions(), relay.mailbox.is_waiting, relay.is_live, now)
+        around = Around(database, Subscriptions(), relay.mailbox.is_waiting, relay.is_live, now)
         gateway = PushGateway(around, providers, PushSettings(delay=settings.push_delay_seconds))
         relay.waker = gateway
+
+    mailbox = relay.mailbox
 
     def cut(retired: Sequence[DeviceAddress]) -> None:
         for address in retired:
@@ -176,35 +176,22 @@ def build_services(
         now=now,
         verify_host_token=verify_host_token,
         authenticator=authenticator,
-        devices=DeviceService(database, now, settings.registrations, relay.mailbox.create_inbox),
-        device_lists=DeviceListService(database, now, policy, settings.lists, cut),
+        devices=DeviceService(database, now, settings.registrations, mailbox.create_inbox, mailbox.remove_inboxes),
+        device_lists=DeviceListService(database, now, policy, settings.lists, cut, mailbox.remove_inboxes),
         logins=LoginService(database, now, tokens, settings.origins, settings.login_ms, secrets.token_bytes),
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
+        links=LinkService(database, now, settings.links),
         push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
         allowances=allowances,
         peers=Peers(settings.trusted_proxies, hidden=settings.proxy_is_unknown),
         metrics=metrics,
     )
+    bridge = make_bridge(settings, relay)
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
-    router.routes.extend(endpoints(relay))
-    parts = Parts(database, relay, gateway, allowances, metrics)
+    router.routes.extend(endpoints(relay, mqtt=bridge))
+    parts = Parts(database, relay, gateway, bridge, make_xmpp(settings, relay), allowances, metrics)
     return Services(router, relay, database, context, _lifespan(parts, settings, now))
-
-
-def _make_bus(settings: Settings) -> Bus:
-    """Make the bus that the settings name. The libraries come with the extras `postgres` and `redis`."""
-    if settings.bus == LOCAL_BUS:
-        return LocalBus()
-    channel = settings.own_name("e2ee_bus")
-    if settings.bus == POSTGRESQL_BUS:
-        from transport_adapters.server.bus_postgresql import PostgreSqlWire
-
-        url = database_url(settings.database).set(drivername="postgresql")
-        return NodesBus(PostgreSqlWire(url.render_as_string(hide_password=False), channel))
-    from transport_adapters.server.bus_redis import RedisWire
-
-    return NodesBus(RedisWire(settings.bus, channel))
 
 
 @final
@@ -281,79 +268,20 @@ def _application_device(text: str) -> DeviceId:
         raise ValueError(error.args[0]) from None
 
 
-@final
-class _Directory:
-    """Tells the relay how devices stand (`DeviceDirectory`)."""
-
-    def check_send(
-        self,
-        connection: Connection,
-        sender: DeviceAddress,
-        recipient: DeviceAddress,
-        sender_list: ListClaim,
-        recipient_list: ListClaim,
-    ) -> SendCheck:
-        for address, claim in ((recipient, recipient_list), (sender, sender_list)):
-            standing = devices.standing(connection, address)
-            if standing is None:
-                return StaleList(address.user_id, 0, ())
-            if (standing.list_seq, standing.list_hash) != claim:
-                return StaleList(address.user_id, standing.list_seq, _listed(connection, address.user_id))
-            if standing.status is not DeviceStatus.ACTIVE:
-                return Unavailable()
-        return OK
-
-
-def _listed(connection: Connection, user_id: UserId) -> tuple[DeviceId, ...]:
-    newest = device_lists.newest(connection, user_id)
-    if newest is None:
-        return ()
-    return tuple(device.device_id for device in SignedDeviceList.decode(newest).unverified.devices)
-
-
-@final
-class _Subscriptions:
-    """Tells the push gateway where devices are woken (`Subscriptions`)."""
-
-    def claim(
-        self, connection: Connection, address: DeviceAddress, now: int, pause_ms: int
-    ) -> Subscription | Paused | None:
-        claimed = push.claim(connection, address, now, pause_ms)
-        if isinstance(claimed, PushRow):
-            return Subscription(address, PushKind(claimed.kind), *claimed[1:])
-        return None if claimed is None else Paused(claimed)
-
-    def remove(self, connection: Connection, subscription: Subscription) -> None:
-        push.remove(connection, subscription.address, subscription.target)
-
-
-@final
-class _TokenVerifier:
-    """Tells the relay whom a token speaks for (`TokenVerifier`)."""
-
-    def __init__(self, authenticator: DeviceAuthenticator) -> None:
-        self._authenticator = authenticator
-
-    async def verify(self, token: str) -> Principal:
-        try:
-            principal = await self._authenticator.verify(token)
-        except UnauthorizedProblem as problem:
-            raise TokenRefusedError(problem.code) from None
-        return Principal(principal.address, principal.token_version, principal.expires_at)
-
-
 class Parts(NamedTuple):
     """What has a life of its own."""
 
     database: Database
     relay: Relay
     gateway: PushGateway | None
+    bridge: "MqttBridge | None"
+    xmpp: "XmppComponent | None"
     allowances: Allowances
     metrics: Metrics
 
 
 def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object], AbstractAsyncContextManager[None]]:
-    database, relay, gateway, allowances, metrics = parts
+    database, relay, gateway, bridge, xmpp, allowances, metrics = parts
 
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
@@ -365,8 +293,15 @@ def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object]
             await _prepare_tables(database, settings.migrate)
             if gateway is not None:
                 last_first.push_async_callback(gateway.close)
-            last_first.push_async_callback(relay.close)
+            if xmpp is not None:
+                last_first.push_async_callback(xmpp.close)
+            last_first.push_async_callback(relay.close)  # which says farewell over the transports
             await relay.start()
+            if xmpp is not None:
+                xmpp.start()
+            if bridge is not None:
+                last_first.push_async_callback(bridge.close)
+                await bridge.start()
             await last_first.enter_async_context(_running(keep_house(database, now)))
             await last_first.enter_async_context(_running(keep_surveying(database, survey, metrics)))
             yield
@@ -380,7 +315,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 async def _prepare_tables(database: Database, migrate: bool) -> None:
     if database.is_sqlite or migrate:
-        await database.write(upgrade)
+        await database.write(upgrade, patience=None)
     elif not await database.read(is_current):
         raise RuntimeError(NOT_CURRENT)
 

@@ -16,6 +16,7 @@ from e2ee.errors import ProtocolError
 from e2ee.wire.codec import from_base64url, to_base64url
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
+from e2ee.wire.link import LinkId, LinkSlot
 from e2ee.wire.login_assertion import LoginAssertion, LoginId
 from e2ee.wire.prekey_bundle import KemPreKey, OneTimePreKey, PreKeyBundle, SignedPreKey
 from e2ee.wire.public_keys import DeviceSigningKey, IdentityKey
@@ -45,6 +46,7 @@ __all__ = [
     "KeyServerRefusedError",
     "KeyServerUnavailableError",
     "MalformedAnswerError",
+    "OwnDevice",
     "PreKeyConflictError",
     "PreKeyCounts",
     "PreKeyUpload",
@@ -82,6 +84,16 @@ class PreKeyCounts:
     one_time_kem: int
     signed_prekey_id: int | None
     last_resort_id: int | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OwnDevice:
+    """A device of our own user, as the server says."""
+
+    device_id: DeviceId
+    is_listed: bool
+    """Whether the newest list that the server accepted holds it."""
 
 
 @final
@@ -147,6 +159,30 @@ class KeyServerClient:
             "identity_key": to_base64url(identity_key.raw),
         }
         await self._api.request("POST", "/v1/devices", token=await self._host_token(), body=body)
+
+    async def own_devices(self) -> tuple[OwnDevice, ...]:
+        """Return the devices of this user that have not left, as the server has them."""
+        answer = await self._as_user("GET", "/v1/devices")
+        return tuple(_own_device(each) for each in answer.records("devices"))
+
+    async def put_link_message(self, link_id: LinkId, slot: LinkSlot, message: bytes) -> None:
+        """Write one of the four messages of a link. The same bytes again change nothing.
+
+        Raises:
+            KeyServerRefusedError: `link_slot_taken`, `link_order`, `link_not_found`.
+        """
+        body = {"message": to_base64url(message)}
+        await self._as_user("PUT", f"/v1/links/{link_id}/{slot.value}", body=body)
+
+    async def link_message(self, link_id: LinkId, slot: LinkSlot) -> bytes | None:
+        """Return a message of a link; None while it is not written.
+
+        Raises:
+            KeyServerRefusedError: `link_not_found`: there is no such link of this user, or its time is over.
+        """
+        answer = await self._as_user("GET", f"/v1/links/{link_id}/{slot.value}")
+        text = answer.optional_text("message")
+        return None if text is None else _parsed(bytes, text)
 
     async def publish_device_list(self, signed: SignedDeviceList) -> None:
         """Publish a list that follows the newest one; a list that was accepted before changes nothing.
@@ -252,6 +288,9 @@ class KeyServerClient:
         """Close the connections. Idempotent."""
         await self._api.aclose()
 
+    async def _as_user(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> Answer:
+        return await self._api.request(method, path, token=await self._host_token(), body=body)
+
     async def _as_device(
         self, method: str, path: str, *, body: Mapping[str, Any] | None = None, query: Mapping[str, Any] | None = None
     ) -> Answer:
@@ -305,6 +344,13 @@ def _parsed(decode: Callable[[bytes], T], text: str) -> T:
         return decode(from_base64url(text))
     except ProtocolError as error:
         raise MalformedAnswerError(str(error)) from None
+
+
+def _own_device(answer: Answer) -> OwnDevice:
+    try:
+        return OwnDevice(DeviceId.from_hex(answer.text("device_id")), answer.text("status") == "active")
+    except ProtocolError:
+        raise MalformedAnswerError("device_id") from None
 
 
 def _counts(answer: Answer) -> PreKeyCounts:

@@ -172,6 +172,13 @@ class Answer:
             raise MalformedAnswerError(name)
         return values
 
+    def records(self, name: str) -> "list[Answer]":
+        """Return a list of objects, each read like an answer."""
+        values: list[Any] = self._field(name, list)
+        if not all(isinstance(each, dict) for each in values):
+            raise MalformedAnswerError(name)
+        return [Answer(each) for each in values]
+
     def hash(self, name: str) -> bytes:
         """Return 32 bytes given as hex."""
         try:

@@ -12,6 +12,7 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from keyserver.app import system_clock
+from keyserver.carriers import broker_trust
 from keyserver.database import database_url, is_sqlite, sqlite_engine
 from keyserver.host_token import host_token_verifier
 from keyserver.loopback import is_loopback
@@ -70,6 +71,7 @@ def check_config() -> list[str]:
     settings = load_settings()
     host_token_verifier(settings, system_clock)
     make_providers(settings, system_clock)
+    broker_trust(settings)
     if settings.tls_certificate is not None and settings.tls_key is not None:
         ServerTls(settings.tls_certificate, settings.tls_key)
     return list(_hints(settings))

@@ -6,38 +6,38 @@ Does not know about: tables and statements.
 SQLite has one writer. One thread takes every write waiting at that moment and runs them in one transaction, each in
 its own savepoint; nobody gets a result before the commit.
 
-PostgreSQL gets a thread pool and a transaction each. What the server rolled back because it met another transaction
-(deadlock, serialisation) is run again; what failed in any other way is not, because it may have been committed.
+PostgreSQL gets a thread pool and a transaction each; which of them are run again is in postgresql.py.
+
+Nobody waits for ever: whoever has no result after `PATIENCE_S` is told that the database does not answer.
 """
 
 import asyncio
 import contextlib
 import queue
-import random
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError
+
+from keyserver.postgresql import POOL_THREADS, DatabaseUnavailableError, Transactions, postgresql_engine
 
 T = TypeVar("T")
 
 MAX_GROUP: Final = 256
 """Writes in one transaction, so that the first of them does not wait for ever."""
 
+PATIENCE_S: Final = 12.0
+"""Seconds that a caller waits, below the 15 s that a client waits for its answer."""
+
 _READ_THREADS: Final = 4
-_POOL_THREADS: Final = 16
-_BUSY_TIMEOUT_S: Final = 15
-_STATEMENT_TIMEOUT_MS: Final = 15_000
-_ATTEMPTS: Final = 5
-_MET_ANOTHER: Final = frozenset({"40001", "40P01"})
-"""SQLSTATE of serialization_failure and deadlock_detected: PostgreSQL has rolled the transaction back."""
+_BUSY_TIMEOUT_S: Final = 10
 
 
 def database_url(text: str) -> URL:
@@ -105,46 +105,46 @@ class Database:
             engine.dispose()
         self._engines.clear()
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, patience: float | None = PATIENCE_S) -> T:
         """Run `work` in a transaction; return its result after the commit. What it raises rolls it back.
 
-        Work runs even if the caller is cancelled meanwhile: a lost answer, like one lost on the network.
+        Work may run several times, of which one is committed; and it runs even if the caller is cancelled or loses
+        patience meanwhile: a lost answer, like one lost on the network.
+
+        Raises:
+            DatabaseUnavailableError: there is no answer; the work is committed, or nothing of it.
         """
-        return await self._run(self._writer, work)
+        return await self._run(self._writer, work, patience)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work`, which only reads; it sees every write whose call has returned."""
-        return await self._run(self._reader, work)
+        """Run `work`, which only reads; it sees every write whose call has returned. It may run several times.
+
+        Raises:
+            DatabaseUnavailableError: there is no answer.
+        """
+        return await self._run(self._reader, work, PATIENCE_S)
 
     def _open(self) -> None:
         if not self.is_sqlite:
             engine = postgresql_engine(self._url)
             self._engines.append(engine)
-            self._writer = self._reader = _Pool(engine, _POOL_THREADS)
+            transactions, executor = Transactions(engine), _threads(POOL_THREADS)
+            self._writer, self._reader = _Pool(executor, transactions.write), _Pool(executor, transactions.read)
             return
         write_engine, read_engine = sqlite_engine(self._url), sqlite_engine(self._url, reading=True)
         self._engines += [write_engine, read_engine]
         self._writer = _GroupWriter(write_engine)
-        self._reader = _Pool(read_engine, _READ_THREADS)
+        self._reader = _Pool(_threads(_READ_THREADS), partial(_in_transaction, read_engine))
 
-    async def _run(self, worker: _Worker | None, work: Callable[[Connection], T]) -> T:
+    async def _run(self, worker: _Worker | None, work: Callable[[Connection], T], patience: float | None) -> T:
         if worker is None:
             raise RuntimeError("the database is not started: FastAPI(lifespan=services.lifespan), or within your own")
         future: Future[T] = worker.submit(work)
-        return await asyncio.wrap_future(future)
-
-
-def postgresql_engine(url: URL) -> Engine:
-    """Make an engine that waits neither for a statement nor for a lock for ever, and notices dead connections."""
-    timeouts = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000"
-    return create_engine(
-        url,
-        pool_size=_POOL_THREADS,
-        max_overflow=0,
-        pool_pre_ping=True,
-        hide_parameters=True,
-        connect_args={"options": timeouts, "connect_timeout": 5},
-    )
+        try:
+            async with asyncio.timeout(patience):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise DatabaseUnavailableError from None
 
 
 def sqlite_engine(url: URL, *, reading: bool = False) -> Engine:
@@ -182,31 +182,28 @@ def _keep_private(path: Path) -> None:
         path.touch(mode=0o600)
 
 
+def _threads(number: int) -> Executor:
+    return ThreadPoolExecutor(number, thread_name_prefix="e2ee-database")
+
+
+def _in_transaction(engine: Engine, work: Callable[[Connection], Any]) -> Any:
+    with engine.begin() as connection:
+        return work(connection)
+
+
 @final
 class _Pool:
     """A transaction for each piece of work, in one of several threads."""
 
-    def __init__(self, engine: Engine, threads: int) -> None:
-        self._engine = engine
-        self._executor: Executor = ThreadPoolExecutor(threads, thread_name_prefix="e2ee-database")
+    def __init__(self, executor: Executor, run: Callable[[Callable[[Connection], Any]], Any]) -> None:
+        self._executor = executor
+        self._run = run
 
     def submit(self, work: Callable[[Connection], Any]) -> Future[Any]:
-        return self._executor.submit(self._transaction, work)
+        return self._executor.submit(self._run, work)
 
     def close(self) -> None:
         self._executor.shutdown()
-
-    def _transaction(self, work: Callable[[Connection], Any]) -> Any:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                with self._engine.begin() as connection:
-                    return work(connection)
-            except DBAPIError as error:
-                if attempt == _ATTEMPTS or getattr(error.orig, "sqlstate", None) not in _MET_ANOTHER:
-                    raise
-                # Random, so that two that met do not meet again.
-                time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - no secret
-        raise AssertionError("unreachable")
 
 
 @final

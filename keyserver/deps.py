@@ -22,6 +22,7 @@ from keyserver.routes.guarded import CONTEXT_KEY
 from keyserver.service.claims import ClaimService
 from keyserver.service.device_lists import DeviceListService
 from keyserver.service.devices import DeviceService
+from keyserver.service.links import LinkService
 from keyserver.service.logins import LoginService
 from keyserver.service.prekeys import PreKeyService
 from keyserver.service.push import PushService
@@ -40,6 +41,7 @@ class Context:
     logins: LoginService
     prekeys: PreKeyService
     claims: ClaimService
+    links: LinkService
     push: PushService
     allowances: Allowances
     peers: Peers

@@ -89,7 +89,13 @@ class RateLimitedProblem(Problem):
 
 @final
 class NotReadyProblem(Problem):
-    status, code, detail = 503, "not_ready", "The database does not answer."
+    """The database does not answer. Whether the request was done is not known: all of it, or nothing."""
+
+    status, code, detail = 503, "not_ready", "The database does not answer. Repeat the request later."
+    RETRY_AFTER: ClassVar[int] = 2
+
+    def __init__(self) -> None:
+        super().__init__(retry_after=self.RETRY_AFTER)
 
 
 @final
@@ -209,6 +215,24 @@ class FirstListProblem(Problem):
 @final
 class ListedKeysProblem(Problem):
     status, code, detail = 409, "listed_keys_differ", "The list names a registered device with other keys."
+
+
+# --- Links ---------------------------------------------------------------------------------------------------
+
+
+@final
+class LinkNotFoundProblem(Problem):
+    status, code, detail = 404, "link_not_found", "There is no such link of this user, or its ten minutes are over."
+
+
+@final
+class LinkOrderProblem(Problem):
+    status, code, detail = 409, "link_order", "The message before this one is missing."
+
+
+@final
+class LinkSlotTakenProblem(Problem):
+    status, code, detail = 409, "link_slot_taken", "The link has another message there; each is written once."
 
 
 # --- Prekeys and claims --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from e2ee.limits import MAX_DEVICES, MAX_TIMESTAMP, MAX_USER_ID, ONE_TIME_PREKEY_BATCH
+from e2ee.limits import MAX_DEVICES, MAX_LINK_MESSAGE, MAX_TIMESTAMP, MAX_USER_ID, ONE_TIME_PREKEY_BATCH
 
 MAX_WIRE_TEXT = 4096
 """Characters of the longest wire object here: a KEM prekey of 1,645 bytes, a device list of ten devices of 1,130."""
@@ -59,6 +59,35 @@ class DeviceOut(Body):
     user_id: UserIdText
     device_id: Hex16
     status: Literal["pending", "active"]
+
+
+class OwnDeviceOut(Body):
+    """A device of the caller's own."""
+
+    device_id: Hex16
+    status: Literal["pending", "active"]
+    registered_at: Milliseconds
+
+
+class OwnDevicesOut(Body):
+    """The caller's devices that have not left, oldest first."""
+
+    devices: list[OwnDeviceOut]
+
+
+class LinkMessageIn(Body):
+    """One message of a link, at most 8 KiB; the two devices alone know what it says."""
+
+    message: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=-(-MAX_LINK_MESSAGE * 4 // 3), description="base64url"),
+    ]
+
+
+class LinkMessageOut(Body):
+    """One message of a link; null while it is not written."""
+
+    message: str | None
 
 
 class LoginIn(Body):

@@ -76,8 +76,18 @@ def _bus(text: str) -> str:
     return text
 
 
+def _broker(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or "@" in parts.netloc or parts.path:
+        raise ValueError("a broker's URL is mqtts://host[:port]")
+    if parts.scheme == "mqtt" and not is_loopback(parts.hostname):
+        raise ValueError("mqtt:// is plaintext, for loopback only; use mqtts://")
+    return text
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
+BrokerUrl = Annotated[str, AfterValidator(_broker)]
 Positive = Annotated[int, Field(ge=1)]
 PerSecond = Annotated[int, Field(ge=1, le=1000)]
 
@@ -100,6 +110,16 @@ class Settings(BaseSettings):
     """Signs device tokens (HS256). Every process of one server has the same."""
     migrate: bool = False
     """Bring the tables up to date at start. Always done on SQLite; elsewhere `keyserver migrate` is run on purpose."""
+
+    mqtt_broker: BrokerUrl | None = None
+    """The broker that devices may be reached through: mqtts://host[:port]. Without it there is no MQTT."""
+    mqtt_user: str = "e2ee-bridge"
+    """Our account at the broker, an administrator of its dynamic-security plugin."""
+    mqtt_password: SecretStr | None = None
+    mqtt_public_url: BrokerUrl | None = None
+    """The broker as devices reach it, if that differs."""
+    mqtt_ca_file: Path | None = None
+    """The authority that the broker's certificate is from, PEM, if it is no public one."""
 
     browser_origins: tuple[Origin, ...] = ()
     """Pages on other origins whose scripts may ask this server (CORS). None by default."""
@@ -161,6 +181,9 @@ class Settings(BaseSettings):
     register_burst: Positive = 20
     register_seconds: Positive = 600
     """New devices of one user."""
+    link_burst: Positive = 10
+    link_seconds: Positive = 120
+    """New links of one user."""
 
     push_delay_seconds: Annotated[float, Field(ge=0, le=60)] = 3.0
     """An envelope that is fetched within this time wakes nobody."""
@@ -180,6 +203,16 @@ class Settings(BaseSettings):
     apns_team_id: str | None = None
     apns_topic: str | None = None
     apns_sandbox: bool = False
+
+    xmpp_component: str | None = None
+    """The relay's JID as a component of an XMPP server: serves XMPP, with the next two."""
+    xmpp_secret: Secret | None = None
+    """The component's secret, as the XMPP server's configuration has it."""
+    xmpp_domains: frozenset[str] = frozenset()
+    """The domains whose users are served."""
+    xmpp_host: str = "127.0.0.1"
+    """Where the XMPP server takes components: the stream is not encrypted, so it is this machine."""
+    xmpp_port: Annotated[int, Field(ge=1, le=65535)] = 5347
 
     @field_validator("database")
     @classmethod
@@ -210,9 +243,24 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _complete_xmpp(self) -> Self:
+        parts = self.xmpp_component, self.xmpp_secret, self.xmpp_domains
+        if any(parts) and not all(parts):
+            raise ValueError("xmpp_component, xmpp_secret and xmpp_domains go together")
+        if not is_loopback(self.xmpp_host):
+            raise ValueError("xmpp_host is not a loopback address, and a component's stream is not encrypted")
+        return self
+
+    @model_validator(mode="after")
     def _bus_of_the_database(self) -> Self:
         if self.bus == POSTGRESQL_BUS and is_sqlite(database_url(self.database)):
             raise ValueError("the bus is postgresql, and the database is not")
+        return self
+
+    @model_validator(mode="after")
+    def _account_at_the_broker(self) -> Self:
+        if self.mqtt_broker is not None and self.mqtt_password is None:
+            raise ValueError("mqtt_broker needs mqtt_password")
         return self
 
     @property
@@ -265,6 +313,11 @@ class Settings(BaseSettings):
     def uploads(self) -> RateLimit:
         """Limit on uploads of new prekeys by one device."""
         return RateLimit(self.upload_burst, self.upload_seconds * SECOND_MS)
+
+    @property
+    def links(self) -> RateLimit:
+        """Limit on new links of one user."""
+        return RateLimit(self.link_burst, self.link_seconds * SECOND_MS)
 
     @property
     def registrations(self) -> RateLimit:

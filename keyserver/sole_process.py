@@ -7,14 +7,18 @@ Does not know about: buses.
 import asyncio
 import contextlib
 import hashlib
+import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, final
 
-from sqlalchemy import URL, text
+from sqlalchemy import URL, Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
-from keyserver.database import database_url, is_sqlite, postgresql_engine
+from keyserver.database import database_url, is_sqlite
+from keyserver.postgresql import postgresql_engine
 from keyserver.settings import LOCAL_BUS, Settings
 
 try:
@@ -23,10 +27,16 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _LOCK: Final = int.from_bytes(hashlib.sha256(b"e2ee-layer: the only process").digest()[:8], "big", signed=True)
+_TAKE: Final = text("SELECT pg_try_advisory_lock(:key)")
+_ASK: Final = text("SELECT 1")
+_WATCH_SECONDS: Final = 5.0
 _SERVED: Final = (
     "another process serves this database, and the two would not hear each other: stop it, or give all processes a bus "
     "(E2EE_BUS=postgresql, or a redis:// URL)"
 )
+
+
+_log = logging.getLogger("keyserver")
 
 
 class SecondProcessError(RuntimeError):
@@ -82,11 +92,65 @@ def _file_lock(database: Path) -> Iterator[None]:
 
 @contextmanager
 def _advisory_lock(url: URL) -> Iterator[None]:
-    engine = postgresql_engine(url)
+    """Hold a lock of PostgreSQL's in a session of its own, which takes it along when it ends; a thread looks."""
+    engine = postgresql_engine(url, threads=1)
+    over = threading.Event()
     try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}).scalar_one():
-                raise SecondProcessError
+        session = _Session(engine)
+        if not session.holds_lock():
+            raise SecondProcessError
+        watch = threading.Thread(target=_watch, args=(session, over), name="e2ee-sole-process", daemon=True)
+        watch.start()
+        try:
             yield
+        finally:
+            over.set()
+            watch.join()
+            session.end()
     finally:
         engine.dispose()
+
+
+@final
+class _Session:
+    """The database session whose end is the lock's."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+
+    def holds_lock(self) -> bool:
+        """Take the lock, unless this session has it; say whether it has it now.
+
+        Raises:
+            DBAPIError: the database does not answer.
+        """
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+                return bool(self._connection.execute(_TAKE, {"key": _LOCK}).scalar_one()) or self._lost()
+            self._connection.execute(_ASK)
+        except DBAPIError:
+            self.end()
+            raise
+        return True
+
+    def _lost(self) -> bool:
+        self.end()
+        return False
+
+    def end(self) -> None:
+        if self._connection is not None:
+            self._connection.invalidate()  # closed and not put back: the lock ends with the session
+            self._connection.close()
+            self._connection = None
+
+
+def _watch(session: _Session, over: threading.Event) -> None:
+    """Take the lock again when the database was away."""
+    while not over.wait(_WATCH_SECONDS):
+        try:
+            if not session.holds_lock():
+                _log.error("%s", _SERVED)
+        except DBAPIError as error:
+            _log.error("the lock of the only process cannot be taken: %s", type(error.orig).__name__)

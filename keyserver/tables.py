@@ -197,6 +197,18 @@ logins: Final = Table(
     Index(None, "user_id", "device_id"),
 )
 
+link_messages: Final = Table(
+    "e2ee_link_messages",
+    metadata,
+    # Part of the key, so that a link is its user's alone, whoever else draws the same id.
+    Column("user_id", String(MAX_USER_ID), primary_key=True),
+    Column("link_id", LargeBinary(16), primary_key=True),
+    Column("slot", SmallInteger, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+    # Of the link, the same in all of its rows.
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
 rate_limits: Final = Table(
     "e2ee_rate_limits",
     metadata,

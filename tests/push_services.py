@@ -84,7 +84,7 @@ def json_answer(status: int, **fields: object) -> Answer:
 @asynccontextmanager
 async def push_server(directory: Path) -> AsyncIterator[PushServer]:
     """Run the server on a free port of loopback until the block ends."""
-    certificate, key = _certificate(directory)
+    certificate, key = make_certificate(directory)
     config = Config()
     config.certfile, config.keyfile = str(certificate), str(key)
     config.graceful_timeout = 0.5
@@ -116,7 +116,8 @@ def _waiter(event: asyncio.Event) -> Callable[[], Awaitable[None]]:
     return wait
 
 
-def _certificate(directory: Path) -> tuple[Path, Path]:
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    """Write a certificate for localhost that signs itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     today = datetime.now(UTC)

@@ -37,6 +37,9 @@ class ServerProcess:
         self.url = f"{'https' if self._is_tls else 'http'}://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
 
+    def arguments(self) -> list[str]:
+        return ["serve", "--port", str(self._port)]
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         environment = {
@@ -49,18 +52,11 @@ class ServerProcess:
             "E2EE_DATABASE": str(self.database),
             **self._settings,
         }
-        command = [
-            sys.executable,
-            "-m",
-            "keyserver",
-            "serve",
-            "--port",
-            str(self._port),
-        ]
         with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "keyserver", *self.arguments()]
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
+        while not self.answers():
             assert self._process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
@@ -93,7 +89,7 @@ class ServerProcess:
         """A token of the host application, as its login gives out."""
         return host_token(user, time.time_ns() // 1_000_000)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             # The certificate is a test's own, and what is asked here holds nothing.
             context = ssl._create_unverified_context() if self._is_tls else None
@@ -101,3 +97,22 @@ class ServerProcess:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+class BridgeProcess(ServerProcess):
+    """`keyserver mqtt-bridge` beside a server. Settings are the server's."""
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        super().__init__(directory, **settings)
+        self.log = directory / "bridge.log"
+
+    def arguments(self) -> list[str]:
+        return ["mqtt-bridge"]
+
+    def start(self) -> None:
+        """Start it and wait until it says that it runs."""
+        self.log.write_bytes(b"")
+        super().start()
+
+    def answers(self) -> bool:
+        return "mqtt-bridge running" in self.log.read_text()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from e2ee.notices import Notice
-from e2ee.wire.identifiers import CallId, ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId
+from e2ee.wire.identifiers import CallId, ConversationId, DeviceAddress, DeviceId, EnvelopeId, MessageId, UserId
 from transport_adapters.base import PresenceState
 
 if TYPE_CHECKING:
@@ -156,6 +156,17 @@ class CallMissed:
 
 @final
 @dataclass(frozen=True, slots=True)
+class OwnDevicesChanged:
+    """The list of our own devices has changed, here or on another of them. Show it: a device that nobody added is not
+    ours.
+    """
+
+    added: tuple[DeviceId, ...]
+    removed: tuple[DeviceId, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """Work in the background failed and is being tried again. `code` names the error."""
 
@@ -189,6 +200,7 @@ Event = (
     | CallRinging
     | CallChanged
     | CallMissed
+    | OwnDevicesChanged
     | Trouble
     | Ended
     | Notice

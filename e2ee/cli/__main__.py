@@ -19,7 +19,15 @@ WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
 
 _OUR_PACKAGES = ("e2ee", "keyserver", "transport_adapters")
-_EXTRAS: Final = {"segno": "qr", "zxingcpp": "qr", "PIL": "qr", "websockets": "websocket"}
+_TRANSPORTS: Final = ("socketio", "websocket", "sse", "longpoll", "mqtt", "xmpp")
+_EXTRAS: Final = {
+    "segno": "qr",
+    "zxingcpp": "qr",
+    "PIL": "qr",
+    "websockets": "websocket",
+    "paho": "mqtt",
+    "slixmpp": "xmpp",
+}
 """Which extra brings a package; "client" brings what is not named here."""
 _DESCRIPTION = "Private messages, end to end, over the chat server you already have."
 _EPILOG = """\
@@ -101,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_receive(add("receive", "fetch, decrypt and print messages", online))
     _add_chat(add("chat", "talk with one user, line by line", online))
     _add_verify(add("verify", "compare safety numbers with a contact and record it; works offline", common))
+    _add_link(add("link", "make this device a further one of an account, or let one in with --approve", online))
+    _add_devices(add("devices", "list the devices of the account (works offline), or retire one", online))
     add("status", "show this device and its counts; works offline", common)
     add_vectors_arguments(add("vectors", "check an implementation against the test vectors, or write them again"))
     _add_demo(add("demo", "see it work: a real server, three clients, and a look at its database"))
@@ -124,7 +134,7 @@ def _online() -> argparse.ArgumentParser:
     online = argparse.ArgumentParser(add_help=False)
     online.add_argument(
         "--transport",
-        choices=("socketio", "websocket", "sse", "longpoll"),
+        choices=_TRANSPORTS,
         default="socketio",
         help="how to reach the relay (default: %(default)s)",
     )
@@ -138,6 +148,36 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     token.add_argument("--dev", action="store_true", help="take tokens from a development server on this machine")
     token.add_argument("--token-command", metavar="CMD", help="command that prints the chat's JWT for this user")
     token.add_argument("--token-file", metavar="FILE", help="file that holds the chat's JWT for this user")
+
+
+def _add_link(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("user", nargs="?", type=_user, metavar="USER", help="on the new device: whose account it is")
+    parser.add_argument("--server", metavar="URL", help="on the new device: key server and relay")
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument("--dev", action="store_true", help="take tokens from a development server on this machine")
+    token.add_argument("--token-command", metavar="CMD", help="command that prints the chat's JWT for this user")
+    token.add_argument("--token-file", metavar="FILE", help="file that holds the chat's JWT for this user")
+    parser.add_argument("--qr", metavar="FILE", help="on the new device: write the code as FILE.png or FILE.svg")
+    approval = parser.add_mutually_exclusive_group()
+    approval.add_argument(
+        "--approve", metavar="CODE", help="on a device of the account: the code that the new one shows"
+    )
+    approval.add_argument("--scan", metavar="FILE", help="on a device of the account: the code in a picture")
+
+
+def _add_devices(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    purpose = "take a device that was wiped, or is not used any more, out of the list"
+    timeout = argparse.ArgumentParser(add_help=False)
+    timeout.add_argument(
+        "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="wait so long for the server (default: 30)"
+    )
+    again = [_common(), _online(), timeout]
+    for option in (each for parent in again for each in parent._actions):
+        option.default = argparse.SUPPRESS  # else it would undo what stands before the action
+    retire = actions.add_parser("retire", parents=again, help=purpose, description=f"{purpose.capitalize()}.")
+    retire.add_argument("device", type=_device, metavar="DEVICE", help="its id, or how the id begins")
+    parser.set_defaults(timeout=30.0)
 
 
 def _add_send(parser: argparse.ArgumentParser) -> None:
@@ -184,6 +224,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interactive", action="store_true", help="leave the server running for a chat of your own")
+    parser.add_argument("--transport", choices=_TRANSPORTS, default="socketio", help="default: %(default)s")
     parser.add_argument("--keep", metavar="DIR", help="work in DIR (empty or new) and keep what was written there")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
 
@@ -195,6 +236,12 @@ def _user(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no user id: 1 to 128 printable ASCII characters without space"
         ) from None
+
+
+def _device(text: str) -> str:
+    if not 4 <= len(text) <= 32 or set(text.lower()) - set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a device id, nor how one begins: 4 to 32 hex digits")
+    return text
 
 
 def _conversation(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 from e2ee.cli.credentials import passphrase
 from e2ee.cli.failures import DONE, explain
 from e2ee.cli.init import init
+from e2ee.cli.linking import approve, is_approval, link
 from e2ee.cli.online import LOCK_SECONDS, Call
 from e2ee.cli.output import Printer
 from e2ee.cli.settings import Settings, home_directory, store_path
@@ -34,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.command == "init":
             return init(arguments, printer)
+        if arguments.command == "link" and not is_approval(arguments):
+            return link(arguments, printer)
         home = home_directory(arguments.home)
         settings = Settings.load(home)
         secret = passphrase(arguments.passphrase_file, settings)
@@ -84,12 +87,20 @@ def _verify(call: Call) -> int:
     return verify(call)
 
 
+def _devices(call: Call) -> int:
+    from e2ee.cli.devices import devices
+
+    return devices(call)
+
+
 _COMMANDS: Final[dict[str, Callable[[Call], int]]] = {
     "send": send,
     "receive": receive,
     "chat": chat,
     "status": status,
     "verify": _verify,
+    "link": approve,
+    "devices": _devices,
 }
 
 

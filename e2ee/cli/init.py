@@ -26,8 +26,23 @@ _HAS_A_DEVICE: Final = frozenset({"account_key_changed", "device_list_conflict"}
 
 def init(arguments: argparse.Namespace, printer: Printer) -> int:
     """Make a device and register it."""
-    home = home_directory(arguments.home)
-    settings = Settings(
+    home, settings = home_directory(arguments.home), checked_settings(arguments)
+    secret = passphrase(arguments.passphrase_file)
+    refuse_taken(home, secret, arguments.user)
+    return asyncio.run(_register(home, settings, secret, printer, arguments.transport))
+
+
+def checked_settings(arguments: argparse.Namespace) -> Settings:
+    """Return what is to be written down.
+
+    Raises:
+        UsageError: the server's address is none.
+    """
+    try:
+        require_secure(arguments.server)
+    except ValueError as error:
+        raise UsageError(f"{arguments.server!r} is no address of a server: {error}") from None
+    return Settings(
         arguments.user,
         arguments.server,
         arguments.dev,
@@ -35,31 +50,29 @@ def init(arguments: argparse.Namespace, printer: Printer) -> int:
         absolute(arguments.token_file),
         absolute(arguments.passphrase_file),
     )
-    try:
-        require_secure(arguments.server)
-    except ValueError as error:
-        raise UsageError(f"{arguments.server!r} is no address of a server: {error}") from None
-    secret = passphrase(arguments.passphrase_file)
-    _refuse_taken(home, secret, arguments.user)
-    return asyncio.run(_register(home, settings, secret, printer, arguments.transport))
 
 
-def _refuse_taken(home: Path, secret: str, user: str) -> None:
-    """Refuse to make a second device over a registered one. One whose registration failed is taken up again."""
+def refuse_taken(home: Path, secret: str, user: str) -> bool:
+    """Refuse to make a device over a registered one; return whether one is there whose registration failed.
+
+    Raises:
+        UsageError: there is a registered device, or one of another user.
+    """
     path = store_path(home)
     if not SqliteStore.exists(path):
-        return
+        return False
     with contextlib.closing(SqliteStore.open(path, passphrase=secret, wait=LOCK_SECONDS)) as store:
         try:
             messenger = Messenger.open(store)
         except AccountNotFoundError:
-            return
+            return False
         if messenger.is_registered():
             raise UsageError(f"there is a device in {home} already: use it, or name another --home")
         if messenger.address.user_id != user:
             raise UsageError(
                 f"in {home} there is an unfinished device of {messenger.address.user_id}: name another --home"
             )
+    return True
 
 
 async def _register(home: Path, settings: Settings, secret: str, printer: Printer, transport: str) -> int:
@@ -75,8 +88,8 @@ async def _register(home: Path, settings: Settings, secret: str, printer: Printe
         if refusal.code not in _HAS_A_DEVICE:
             raise
         raise UsageError(
-            f"{settings.user} has a device at {settings.server} already. This release cannot add a second one: "
-            f"use the first, or delete {home} and choose another user"
+            f"{settings.user} has a device at {settings.server} already: delete {home}, and let this one in "
+            f"with 'e2ee link {settings.user} --server {settings.server} ...'"
         ) from None
     printer.result(
         f"{address.user_id} can be reached now; this device is {address.device_id}",

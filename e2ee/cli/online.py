@@ -24,6 +24,7 @@ from keyserver.client import KeyServerError, KeyServerRefusedError, RateLimitedE
 from transport_adapters import events
 from transport_adapters.base import Cursor, EnvelopeTransport
 from transport_adapters.secure_client.client import SecureClient
+from transport_adapters.secure_client.linking import Confirm, ShowCode
 from transport_adapters.secure_client.opening import TRANSPORTS
 from transport_adapters.secure_client.parts import TokenProviderError
 
@@ -84,6 +85,21 @@ class Line:
             server=self._settings.server,
             token_provider=provider,
             user=user,
+            transport=self._transport,
+            on_event=self._note,
+        )
+        return self._client
+
+    async def join(self, store: Path, secret: str, show: ShowCode, confirm: Confirm) -> SecureClient:
+        """Link this device to the account of the settings' user; see `SecureClient.join`."""
+        self._client = await SecureClient.join(
+            store=store,
+            passphrase=secret,
+            server=self._settings.server,
+            token_provider=token_provider(self._settings),
+            user=self._settings.user,
+            show_code=show,
+            confirm=confirm,
             transport=self._transport,
             on_event=self._note,
         )
@@ -155,7 +171,10 @@ class Line:
             self._has_token, self._trouble = True, ""
             return got
 
-        return TRANSPORTS[self._carrier](server, token=watched, cursor=cursor)
+        try:
+            return TRANSPORTS[self._carrier](server, token=watched, cursor=cursor)
+        except ValueError as error:
+            raise UsageError(f"--transport {self._carrier}: {error}") from None
 
     def _note_failure(self, error: KeyServerError | TokenProviderError) -> None:
         """Tell what passes from what does not."""

@@ -52,6 +52,7 @@ class Printer:
             self._print(json.dumps(_message_fields(message)))
             return
         where = f" [{message.conversation}]" if message.conversation else ""
+        where += " (from a removed device)" if message.from_removed_device else ""
         self._print(f"{_moment(message.sent_at)} {message.sender}{where}: {_body(message.data)}")
 
     def event(self, event: events.Event) -> None:
@@ -147,6 +148,8 @@ def _message_fields(message: Message) -> dict[str, object]:
         "sent_at": message.sent_at,
         "received_at": message.received_at,
     }
+    if message.from_removed_device:
+        fields["from_removed_device"] = True
     match message.data:
         case str(text):
             fields["text"] = text

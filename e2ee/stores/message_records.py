@@ -55,6 +55,8 @@ class InboundMessage:
     sender: DeviceAddress
     received_at: int
     content: Content
+    from_removed_device: bool = False
+    """Whether the device that sent it is not in its user's newest list any more."""
 
 
 def add_outbox(tx: Transaction, envelope: Envelope, message_id: MessageId, now: int) -> OutboxEntry:

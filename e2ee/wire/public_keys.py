@@ -131,3 +131,11 @@ class RatchetEncapsulationKey(PublicKey):
 
     __slots__ = ()
     LENGTH: ClassVar[int] = 1184
+
+
+@final
+class LinkKey(PublicKey):
+    """The HPKE key of a device that is being linked: ML-KEM-768, then X25519. Checked when one seals to it."""
+
+    __slots__ = ()
+    LENGTH: ClassVar[int] = 1216

@@ -13,6 +13,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from keyserver.postgresql import take_your_time
+
 VERSION_TABLE: Final = "e2ee_alembic_version"
 _LOCK: Final = int.from_bytes(b"e2ee_mig", "big")
 
@@ -23,6 +25,7 @@ NOT_CURRENT: Final = "the database's tables are not those of this release: run '
 def upgrade(connection: Connection) -> None:
     """Run what is missing, in the transaction of `connection`. Of several nodes that start at once, one does."""
     if connection.dialect.name == "postgresql":
+        take_your_time(connection)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     config = _config()
     config.attributes["connection"] = connection

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, select
 
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, PreKeyId, UserId
 from keyserver.repository.statements import Upsert
-from keyserver.tables import PreKeyKind, claimed_bundles, claims, prekeys
+from keyserver.tables import DeviceStatus, PreKeyKind, claimed_bundles, claims, devices, prekeys
 
 
 class ClaimRequest(NamedTuple):
@@ -71,7 +71,10 @@ def add_bundles(connection: Connection, request: ClaimRequest, bundles: Sequence
 
 
 def bundles(connection: Connection, request: ClaimRequest) -> Sequence[BundleBodies]:
-    """Return what the request got, in order of device id. The bytes are held for as long as the request is."""
+    """Return what the request got of devices that are still active, in order of device id.
+
+    The bytes are held for as long as the request is.
+    """
     rows = connection.execute(_BUNDLES, _named(request)).all()
     return [
         _bundle(DeviceAddress(UserId(user_id), DeviceId(device_id)), {row.kind: row.body for row in of_device})
@@ -125,7 +128,9 @@ _BUNDLES = (
             ),
         ),
     )
+    .join(devices, and_(devices.c.user_id == prekeys.c.user_id, devices.c.device_id == prekeys.c.device_id))
     .where(
+        devices.c.status == DeviceStatus.ACTIVE,
         claimed_bundles.c.user_id == bindparam("its_user_id"),
         claimed_bundles.c.device_id == bindparam("its_device_id"),
         claimed_bundles.c.request_id == bindparam("its_request_id"),

@@ -123,6 +123,12 @@ def pending(connection: Connection, user_id: UserId) -> Sequence[tuple[DeviceId,
     return _in_status(connection, user_id, DeviceStatus.PENDING)
 
 
+def present(connection: Connection, user_id: UserId) -> Sequence[tuple[DeviceId, DeviceStatus, int]]:
+    """Return the user's devices that have not left, and when each was registered, oldest first."""
+    rows = connection.execute(_PRESENT, {"its_user_id": user_id, "its_status": DeviceStatus.RETIRED})
+    return [(DeviceId(row.device_id), DeviceStatus(row.status), row.created_at) for row in rows]
+
+
 def activate(connection: Connection, user_id: UserId, device_ids: Collection[DeviceId]) -> None:
     """Make pending devices active."""
     named = devices.c.device_id.in_([each.raw for each in device_ids])
@@ -197,6 +203,11 @@ _FIND_AND_LOCK = _FIND.with_for_update()
 _IN_STATUS = (
     select(devices.c.device_id, devices.c.created_at)
     .where(devices.c.user_id == bindparam("its_user_id"), devices.c.status == bindparam("its_status"))
+    .order_by(devices.c.created_at, devices.c.device_id)
+)
+_PRESENT = (
+    select(devices.c.device_id, devices.c.status, devices.c.created_at)
+    .where(devices.c.user_id == bindparam("its_user_id"), devices.c.status != bindparam("its_status"))
     .order_by(devices.c.created_at, devices.c.device_id)
 )
 _STANDING = (

@@ -12,9 +12,18 @@ from e2ee.wire.device_list import ListedDevice
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, parse_user_id
 from e2ee.wire.login_assertion import LoginId
 from e2ee.wire.public_keys import DeviceSigningKey, IdentityKey
-from keyserver.deps import ContextDep, HostDep, TokenDep
+from keyserver.deps import CallerDep, ContextDep, HostDep, TokenDep
 from keyserver.routes.guarded import problem_responses
-from keyserver.schemas import AssertionIn, DeviceIn, DeviceOut, LoginIn, LoginOut, TokenOut
+from keyserver.schemas import (
+    AssertionIn,
+    DeviceIn,
+    DeviceOut,
+    LoginIn,
+    LoginOut,
+    OwnDeviceOut,
+    OwnDevicesOut,
+    TokenOut,
+)
 from keyserver.service.logins import UnboundAssertion
 from keyserver.tables import DeviceStatus
 
@@ -27,6 +36,13 @@ def add_routes(router: APIRouter) -> None:
         methods=["POST"],
         operation_id="registerDevice",
         responses={**problem_responses(401, 409, 422, 429)},
+    )
+    router.add_api_route(
+        "/v1/devices",
+        read_devices,
+        methods=["GET"],
+        operation_id="readDevices",
+        responses={**problem_responses(401, 422)},
     )
     router.add_api_route(
         "/v1/logins",
@@ -56,6 +72,21 @@ async def register_device(body: DeviceIn, caller: HostDep, context: ContextDep) 
         user_id=caller.user_id,
         device_id=body.device_id,
         status="active" if status is DeviceStatus.ACTIVE else "pending",
+    )
+
+
+async def read_devices(caller: CallerDep, context: ContextDep) -> OwnDevicesOut:
+    """Return the devices of the token's user: those that are listed, and those that wait to be."""
+    present = await context.devices.present(caller)
+    return OwnDevicesOut(
+        devices=[
+            OwnDeviceOut(
+                device_id=str(device_id),
+                status="active" if status is DeviceStatus.ACTIVE else "pending",
+                registered_at=registered_at,
+            )
+            for device_id, status, registered_at in present
+        ]
     )
 
 

@@ -25,12 +25,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
 from e2ee.errors import E2EEError
+from keyserver.postgresql import DatabaseUnavailableError
 from keyserver.problems import (
     BodyTimeoutProblem,
     InternalProblem,
     InvalidRequestProblem,
     MethodNotAllowedProblem,
     NotFoundProblem,
+    NotReadyProblem,
     Problem,
     TooLargeProblem,
     UnacceptableBytesProblem,
@@ -134,6 +136,8 @@ def to_problem(error: Exception, path: str) -> Problem:
     """Find the problem that stands for an error. What nobody foresaw is logged without its values."""
     if isinstance(error.__cause__, Problem):  # FastAPI wraps what reading the body raised
         return error.__cause__
+    if isinstance(error, DatabaseUnavailableError):
+        error = NotReadyProblem()
     match error:
         case Problem():
             return error

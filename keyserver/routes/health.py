@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from keyserver.deps import ContextDep
+from keyserver.postgresql import DatabaseUnavailableError
 from keyserver.problems import NotReadyProblem
 from keyserver.routes.guarded import problem_responses
 from keyserver.schemas import HealthOut
@@ -29,6 +30,6 @@ async def ready(context: ContextDep) -> HealthOut:
     """Answer, if the database does."""
     try:
         await context.database.read(lambda connection: connection.execute(text("SELECT 1")).scalar_one())
-    except (SQLAlchemyError, RuntimeError):
+    except (DatabaseUnavailableError, SQLAlchemyError, RuntimeError):
         raise NotReadyProblem from None
     return HealthOut(status="ok")

@@ -4,7 +4,7 @@ Owns: the chain's rules on the server: who may bring a list, what it must follow
 Does not know about: HTTP, SQL. Clients check signatures and chain again and never rely on this.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, final
 
@@ -27,14 +27,11 @@ from keyserver.repository import device_lists, devices, rate_limits
 from keyserver.repository.devices import UserRow
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.policy import NOBODY, ContactPolicy
-from keyserver.service.revocation import retire
+from keyserver.service.retiring import OnRetired, RemoveInboxes, retire
 from keyserver.tables import DeviceStatus
 
 HISTORY_PAGE: Final = 64
 """Lists in one answer."""
-
-OnRetired = Callable[[Sequence[DeviceAddress]], None]
-"""Told after the commit which devices left, so that their connections are cut."""
 
 
 class History(NamedTuple):
@@ -54,6 +51,7 @@ class DeviceListService:
     policy: ContactPolicy
     limit: RateLimit
     on_retired: OnRetired
+    remove_inboxes: RemoveInboxes
 
     async def publish(self, caller: UserId, signed: SignedDeviceList) -> ListPosition:
         """Accept a list that follows the newest one; one that was accepted before changes nothing.
@@ -105,7 +103,22 @@ class DeviceListService:
         if not devices.advance_list(connection, content.user_id, content.account_key, current, content.position):
             raise DeviceListConflictProblem(current.seq, current.hash.raw)
         device_lists.add(connection, signed, now)
-        return _apply(connection, content, now)
+        return self._apply(connection, content, now)
+
+    def _apply(self, connection: Connection, content: DeviceList, now: int) -> Sequence[DeviceId]:
+        """Activate who is listed, retire who is not listed any more; return the retired."""
+        user_id, listed = content.user_id, {device.device_id: device for device in content.devices}
+        for registered in devices.devices_of(connection, user_id, listed):
+            entry, known = listed[registered.device_id], (registered.device_signing_key, registered.identity_key)
+            if (entry.device_signing_key, entry.identity_key) != known:
+                raise ListedKeysProblem
+            if registered.status is DeviceStatus.RETIRED:
+                raise DeviceRetiredProblem
+        leaving = [device_id for device_id in devices.active(connection, user_id) if device_id not in listed]
+        devices.activate(connection, user_id, listed)
+        if leaving:
+            retire(connection, user_id, leaving, now, self.remove_inboxes)
+        return leaving
 
 
 def _accepted_before(connection: Connection, user: UserRow, content: DeviceList) -> bool:
@@ -113,19 +126,3 @@ def _accepted_before(connection: Connection, user: UserRow, content: DeviceList)
         content.seq <= user.list_seq
         and device_lists.hash_of(connection, content.user_id, content.seq) == content.hash()
     )
-
-
-def _apply(connection: Connection, content: DeviceList, now: int) -> Sequence[DeviceId]:
-    """Activate who is listed, retire who is not listed any more; return the retired."""
-    user_id, listed = content.user_id, {device.device_id: device for device in content.devices}
-    for registered in devices.devices_of(connection, user_id, listed):
-        entry = listed[registered.device_id]
-        if (entry.device_signing_key, entry.identity_key) != (registered.device_signing_key, registered.identity_key):
-            raise ListedKeysProblem
-        if registered.status is DeviceStatus.RETIRED:
-            raise DeviceRetiredProblem
-    retired = [device_id for device_id in devices.active(connection, user_id) if device_id not in listed]
-    devices.activate(connection, user_id, listed)
-    if retired:
-        retire(connection, user_id, retired, now)
-    return retired

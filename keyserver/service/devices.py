@@ -4,7 +4,7 @@ Owns: the rules of registration.
 Does not know about: HTTP, SQL, what the mailbox keeps for a device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from e2ee.limits import DAY_MS, MAX_DEVICES
 from e2ee.wire.device_list import ListedDevice, SignedDeviceList
-from e2ee.wire.identifiers import DeviceAddress, UserId
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 from keyserver.auth import Clock
 from keyserver.database import Database
 from keyserver.problems import (
@@ -24,7 +24,8 @@ from keyserver.problems import (
 )
 from keyserver.repository import device_lists, devices, rate_limits
 from keyserver.repository.rate_limits import RateLimit
-from keyserver.service.revocation import retire, revoke_device
+from keyserver.service.retiring import RemoveInboxes, retire
+from keyserver.service.revocation import revoke_device
 from keyserver.tables import DeviceStatus
 
 CreateInbox = Callable[[Connection, DeviceAddress, int], None]
@@ -46,6 +47,7 @@ class DeviceService:
     now: Clock
     limit: RateLimit
     create_inbox: CreateInbox
+    remove_inboxes: RemoveInboxes
 
     async def register(self, user_id: UserId, device: ListedDevice) -> DeviceStatus:
         """Register a device of `user_id`; the same keys again change nothing. Return its status.
@@ -60,7 +62,13 @@ class DeviceService:
 
     async def revoke(self, address: DeviceAddress) -> bool:
         """Retire a device for good. False if there is no such device, or not any more."""
-        return await self.database.write(lambda connection: revoke_device(connection, address, self.now()))
+        return await self.database.write(
+            lambda connection: revoke_device(connection, address, self.now(), self.remove_inboxes)
+        )
+
+    async def present(self, user_id: UserId) -> Sequence[tuple[DeviceId, DeviceStatus, int]]:
+        """Return a user's devices that have not left, and when each was registered, oldest first."""
+        return await self.database.read(lambda connection: devices.present(connection, user_id))
 
     def _register(self, connection: Connection, user_id: UserId, device: ListedDevice) -> DeviceStatus:
         now, address = self.now(), DeviceAddress(user_id, device.device_id)
@@ -76,7 +84,7 @@ class DeviceService:
         if listed is not None and listed != device:
             raise ListedKeysProblem
         if listed is None:
-            _make_room(connection, user_id, now)
+            self._make_room(connection, user_id, now)
         devices.add_device(connection, address, (device.device_signing_key, device.identity_key), now)
         self.create_inbox(connection, address, now)
         if listed is None:
@@ -84,16 +92,15 @@ class DeviceService:
         devices.activate(connection, user_id, [device.device_id])
         return DeviceStatus.ACTIVE
 
-
-def _make_room(connection: Connection, user_id: UserId, now: int) -> None:
-    """Retire the oldest device that was never listed, if there are too many. It had a day for it."""
-    pending = devices.pending(connection, user_id)
-    if len(pending) < MAX_PENDING_DEVICES:
-        return
-    oldest, created_at = pending[0]
-    if created_at > now - PENDING_MS:
-        raise TooManyDevicesProblem
-    retire(connection, user_id, [oldest], now)
+    def _make_room(self, connection: Connection, user_id: UserId, now: int) -> None:
+        """Retire the oldest device that was never listed, if there are too many. It had a day for it."""
+        pending = devices.pending(connection, user_id)
+        if len(pending) < MAX_PENDING_DEVICES:
+            return
+        oldest, created_at = pending[0]
+        if created_at > now - PENDING_MS:
+            raise TooManyDevicesProblem
+        retire(connection, user_id, [oldest], now, self.remove_inboxes)
 
 
 def _same(known: devices.DeviceRow, device: ListedDevice) -> DeviceStatus:

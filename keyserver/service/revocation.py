@@ -4,14 +4,13 @@ Owns: what ends with it. Both are the operator's or the host application's act; 
 Does not know about: live connections (the relay cuts them), who decides.
 """
 
-from collections.abc import Sequence
-
 from sqlalchemy import Connection
 
 from e2ee.limits import SECOND_MS
-from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
+from e2ee.wire.identifiers import DeviceAddress, UserId
 from keyserver.problems import TokenRevokedProblem
-from keyserver.repository import devices, logins, prekeys, push
+from keyserver.repository import devices, logins
+from keyserver.service.retiring import RemoveInboxes, retire
 from keyserver.tables import DeviceStatus
 
 
@@ -23,8 +22,8 @@ def revoke_user(connection: Connection, user_id: UserId, now: int) -> None:
     logins.end_all(connection, user_id)
 
 
-def revoke_device(connection: Connection, address: DeviceAddress, now: int) -> bool:
-    """Retire a device: its prekeys are withdrawn, its logins end. False if there is no such device, or not any more.
+def revoke_device(connection: Connection, address: DeviceAddress, now: int, remove_inboxes: RemoveInboxes) -> bool:
+    """Retire a device, with all that ends with it. False if there is no such device, or not any more.
 
     Its user's newest list still names it, until a device of the user signs one that does not; senders skip it so long.
     """
@@ -32,16 +31,8 @@ def revoke_device(connection: Connection, address: DeviceAddress, now: int) -> b
     device = devices.find_device(connection, address)
     if device is None or device.status is DeviceStatus.RETIRED:
         return False
-    retire(connection, address.user_id, [address.device_id], now)
+    retire(connection, address.user_id, [address.device_id], now, remove_inboxes)
     return True
-
-
-def retire(connection: Connection, user_id: UserId, device_ids: Sequence[DeviceId], now: int) -> None:
-    """Retire devices: their prekeys are withdrawn, their logins end, nothing wakes them."""
-    devices.retire(connection, user_id, device_ids, now)
-    prekeys.withdraw(connection, user_id, device_ids, now)
-    push.unsubscribe(connection, user_id, device_ids)
-    logins.end(connection, user_id, device_ids)
 
 
 def refuse_revoked(connection: Connection, user_id: UserId, issued_at: int) -> None:

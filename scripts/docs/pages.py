@@ -40,6 +40,9 @@ PAGES: Final = (
             Selection("e2ee.status", "Status"),
             Selection("e2ee.sending", "Draft Queued"),
             Selection("e2ee.prekey_supply", "ServerCounts PreKeyPublication"),
+            Selection("e2ee.history_book", "HistoryBook"),
+            Selection("e2ee.history", "Conversation"),
+            Selection("e2ee.stores.history_records", "HistoryEntry EntryState FOREVER"),
             Selection("e2ee.stores.message_records", "OutboxEntry InboundMessage"),
             Selection("e2ee.stores.records", "Contact"),
             Selection(
@@ -58,6 +61,7 @@ PAGES: Final = (
             Selection("e2ee.wire.envelope"),
             Selection("e2ee.wire.content"),
             Selection("e2ee.wire.call_signal"),
+            Selection("e2ee.wire.sync"),
             Selection("e2ee.wire.device_list", omit="encode_into"),
             Selection("e2ee.wire.prekey_bundle", omit="prekey_signed_bytes kem_prekey_label"),
             Selection("e2ee.wire.public_keys"),

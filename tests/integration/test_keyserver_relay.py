@@ -4,13 +4,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, select
 
 from e2ee.limits import MINUTE_MS
-from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
+from e2ee.wire.envelope import Envelope, Lane
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, EnvelopeId, UserId
 from keyserver.service.device_lists import DeviceListService
 from tests.keyserver_world import TestDevice, World, world
 from transport_adapters.base import ListClaim
 from transport_adapters.server.ports import OK, SendCheck, StaleList, TokenRefusedError, Unavailable
+from transport_adapters.server.posting import Posted, Stored
 
 
 @pytest.fixture
@@ -22,6 +25,12 @@ async def server(tmp_path: Path) -> AsyncIterator[World]:
 def newest(device: TestDevice) -> ListClaim:
     content = device.user.lists[-1].unverified
     return ListClaim(content.seq, content.hash().raw)
+
+
+def posted_to(recipient: DeviceAddress, number: int) -> Posted:
+    sender = DeviceAddress(UserId("alice"), DeviceId(bytes(16)))
+    envelope = Envelope(EnvelopeId(bytes((number,)) * 16), sender, recipient, Lane.CHAT, 3600, b"ciphertext")
+    return Posted(envelope, envelope.encode(), number + 1)
 
 
 async def check(
@@ -126,8 +135,36 @@ async def test_whoever_left_is_reported_once_and_after_the_commit(server: World)
     await bobs.publish_device_list(bob.user.next_list(bob, laptop))
     reported: list[DeviceAddress] = []
     standing = server.app.services.context.device_lists
-    service = DeviceListService(standing.database, standing.now, standing.policy, standing.limit, reported.extend)
+    service = DeviceListService(
+        standing.database, standing.now, standing.policy, standing.limit, reported.extend, standing.remove_inboxes
+    )
     without = bob.user.next_list(bob)
     for _ in range(2):
         await service.publish(bob.user.user_id, without)
     assert reported == [laptop.address]
+
+
+async def test_the_inbox_of_a_device_that_left_is_gone_with_what_waited_in_it_and_others_are_not(server: World) -> None:
+    bob, bobs = await server.join("bob")
+    laptop = bob.user.device()
+    await server.client(laptop).register_device(laptop.signing.public, laptop.identity.public)
+    await bobs.publish_device_list(bob.user.next_list(bob, laptop))
+    services = server.app.services
+    batch = [posted_to(address, number) for number, address in enumerate((bob.address, laptop.address))]
+
+    def post(connection: Connection) -> None:
+        posting = services.relay.mailbox.posting(connection, batch)
+        assert all(isinstance(posting.append(each, lambda: OK, server.clock()), Stored) for each in batch)
+        posting.flush()
+
+    await services.database.write(post)
+    await bobs.publish_device_list(bob.user.next_list(bob))
+    tables = services.relay.mailbox.tables
+
+    def left(connection: Connection) -> list[list[bytes]]:
+        inboxes = connection.execute(select(tables.inboxes.c.device_id)).scalars().all()
+        waiting = connection.execute(select(tables.envelopes.c.envelope_id)).scalars().all()
+        return [list(inboxes), list(waiting)]
+
+    kept = [[bob.address.device_id.raw], [batch[0].envelope.envelope_id.raw]]
+    assert await services.database.read(left) == kept

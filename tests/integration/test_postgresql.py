@@ -79,4 +79,4 @@ async def test_connections_that_the_server_dropped_are_made_anew(database: Datab
 
 async def test_no_statement_runs_for_ever(database: Database) -> None:
     timeout = await database.read(lambda on: on.execute(text("SHOW statement_timeout")).scalar_one())
-    assert timeout == "15s"
+    assert timeout == "10s"

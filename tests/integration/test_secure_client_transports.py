@@ -1,17 +1,24 @@
 """SecureClient over each transport by its name, against the standalone server's application."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.client_world import ClientWorld, client_world
+from tests.servers.mosquitto import Mosquitto
 from transport_adapters.secure_client.opening import TRANSPORTS
 
 
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Mosquitto]:
+    with Mosquitto(tls=False) as started:
+        yield started
+
+
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[ClientWorld]:
-    async with client_world(tmp_path) as made:
+async def world(tmp_path: Path, broker: Mosquitto) -> AsyncIterator[ClientWorld]:
+    async with client_world(tmp_path, mqtt_broker=broker.url, mqtt_password=broker.password) as made:
         yield made
 
 

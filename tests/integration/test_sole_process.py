@@ -6,9 +6,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from keyserver import sole_process as sole_process_module
 from keyserver.sole_process import SecondProcessError, check_alone, sole_process
+from tests.contract.relay_world import eventually
 from tests.databases import database_for, each_database, on_postgresql  # noqa: F401 - fixtures
 from tests.keyserver_world import HOST_SECRET, TOKEN_SECRET, settings
 from tests.servers.process import free_port
@@ -22,6 +25,23 @@ async def test_a_second_process_is_refused_until_the_first_one_ends(tmp_path: Pa
         with pytest.raises(SecondProcessError):
             async with sole_process(first):
                 pass
+    check_alone(first)
+
+
+@pytest.mark.usefixtures("on_postgresql")
+async def test_a_lock_that_went_with_the_database_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sole_process_module, "_WATCH_SECONDS", 0.02)
+    first = settings(tmp_path / "server.db")
+    with psycopg.connect(first.database, autocommit=True) as other:
+        holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()"
+        async with sole_process(first):
+            (before,) = other.execute(holder).fetchall()
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", before)
+            await eventually(lambda: other.execute(holder).fetchall() not in ([], [before]))
+            with pytest.raises(SecondProcessError):
+                check_alone(first)
     check_alone(first)
 
 

@@ -48,6 +48,15 @@ from e2ee.wire.identifiers import (
     PreKeyId,
     UserId,
 )
+from e2ee.wire.link import (
+    LinkAnswer,
+    LinkBundle,
+    LinkCommit,
+    LinkCommitment,
+    LinkId,
+    LinkNonce,
+    LinkReveal,
+)
 from e2ee.wire.message import (
     COMMITMENT_LENGTH,
     KEM_CIPHERTEXT_LENGTH,
@@ -71,6 +80,7 @@ from e2ee.wire.public_keys import (
     EphemeralKey,
     IdentityKey,
     KemPreKeyPublicKey,
+    LinkKey,
     PreKeyPublicKey,
     RatchetPublicKey,
     X25519PublicKey,
@@ -223,6 +233,19 @@ lanes = st.sampled_from(Lane)
 envelopes = st.builds(
     Envelope, envelope_ids, addresses, addresses, lanes, st.integers(1, MAX_TTL_SECONDS), st.binary(max_size=400)
 )
+# --- Linking -------------------------------------------------------------------------------------------------
+
+link_ids = _sixteen.map(LinkId)
+link_nonces = st.binary(min_size=32, max_size=32).map(LinkNonce)
+link_commits = st.builds(LinkCommit, link_ids, st.binary(min_size=32, max_size=32).map(LinkCommitment))
+link_answers = st.builds(LinkAnswer, link_ids, user_ids, account_keys, device_ids, device_signing_keys, link_nonces)
+link_reveals = st.builds(
+    LinkReveal, link_ids, long_bytes(LinkKey.LENGTH).map(LinkKey.from_bytes), listed_devices, link_nonces
+)
+link_bundles = st.builds(LinkBundle, link_ids, st.binary(max_size=600), signatures)
+
+# --- Padding -------------------------------------------------------------------------------------------------
+
 padded_contents = st.binary(max_size=600).map(pad)
 
 # --- All of them ---------------------------------------------------------------------------------------------
@@ -275,6 +298,10 @@ WIRE_TYPES: Final = (
     WireType("CallSignal", call_signals, CallSignal.encode, CallSignal.decode, self_delimiting=False),
     WireType("retry request", retry_requests, encode_retry_request, decode_retry_request),
     WireType("device list update", device_list_updates, encode_device_lists, decode_device_lists),
+    WireType("LinkCommit", link_commits, LinkCommit.encode, LinkCommit.decode),
+    WireType("LinkAnswer", link_answers, LinkAnswer.encode, LinkAnswer.decode),
+    WireType("LinkReveal", link_reveals, LinkReveal.encode, LinkReveal.decode),
+    WireType("LinkBundle", link_bundles, LinkBundle.encode, LinkBundle.decode),
     WireType("Envelope", envelopes, Envelope.encode, Envelope.decode),
 )
 """Every format that is read from bytes of somebody else. A new wire type gets a line here."""

@@ -59,9 +59,9 @@ class Claims(RuleBasedStateMachine):
         self.prekeys = PreKeyService(self.database, self.clock, GENEROUS)
         limits = ClaimLimits(GENEROUS, GENEROUS, GENEROUS)
         self.claims = ClaimService(self.database, self.clock, ContactPolicy(), limits)
-        registry = DeviceService(self.database, self.clock, GENEROUS, lambda *_: None)
+        registry = DeviceService(self.database, self.clock, GENEROUS, lambda *_: None, lambda *_: None)
         await registry.register(self.bob.user.user_id, self.bob.listed)
-        lists = DeviceListService(self.database, self.clock, ContactPolicy(), GENEROUS, lambda _: None)
+        lists = DeviceListService(self.database, self.clock, ContactPolicy(), GENEROUS, lambda _: None, lambda *_: None)
         await lists.publish(self.bob.user.user_id, self.bob.user.next_list(self.bob))
         await self.prekeys.publish(self.bob.address, [self.bob.signed_prekey(), self.bob.kem_prekey()])
 

@@ -73,12 +73,20 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it listens."""
-        log = self.directory / "log"
-        with log.open("ab") as output:
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it. Call it from a thread that lives as long as the server: the server ends with the thread."""
+        with (self.directory / "log").open("ab") as output:
             self._process = subprocess.Popen(
                 unprivileged(self.command()), stdout=output, stderr=output, cwd=self.directory
             )
-        deadline = time.monotonic() + PATIENCE_SECONDS
+
+    def wait(self) -> None:
+        """Wait until it listens."""
+        assert self._process is not None
+        log, deadline = self.directory / "log", time.monotonic() + PATIENCE_SECONDS
         while not self.answers():
             assert self._process.poll() is None, log.read_text(errors="replace")
             assert time.monotonic() < deadline, log.read_text(errors="replace")
@@ -97,6 +105,15 @@ class Server:
             self._process.send_signal(number)
             self._process.wait(PATIENCE_SECONDS)
             self._process = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def children(self) -> list[int]:
+        """Return the processes that it has started."""
+        return [int(each) for each in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)

@@ -76,7 +76,7 @@ def test_certificate_and_key_go_together() -> None:
 def test_limits_are_in_the_database_or_in_redis(where: str) -> None:
     with pytest.raises(ValidationError, match="redis"):
         make(rate_limits=where)
-    assert "password" not in repr(make(rate_limits="redis://:password@host/0"))
+    assert "swordfish" not in repr(make(rate_limits="redis://:swordfish@host/0"))
 
 
 def test_the_two_secrets_differ() -> None:
@@ -129,3 +129,48 @@ def test_senseless_values_are_refused(changes: dict[str, Any]) -> None:
 def test_half_a_push_service_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="go together"):
         make(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"xmpp_component": "relay.chat.example"},
+        {"xmpp_component": "relay.chat.example", "xmpp_secret": OTHER},
+        {"xmpp_secret": OTHER, "xmpp_domains": {"chat.example"}},
+    ],
+)
+def test_half_an_xmpp_component_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="go together"):
+        make(**changes)
+
+
+def test_a_components_stream_does_not_leave_this_machine() -> None:
+    whole = {"xmpp_component": "relay.chat.example", "xmpp_secret": OTHER, "xmpp_domains": {"chat.example"}}
+    assert make(**whole).xmpp_host == "127.0.0.1"
+    with pytest.raises(ValidationError, match="loopback"):
+        make(**whole, xmpp_host="10.0.0.7")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"mqtt_broker": "mqtts://broker.example"}, "mqtt_password"),
+        ({"mqtt_broker": "mqtt://broker.example", "mqtt_password": OTHER}, "plaintext"),
+        (
+            {"mqtt_broker": "mqtts://b.example", "mqtt_password": OTHER, "mqtt_public_url": "mqtt://b.example"},
+            "plaintext",
+        ),
+        ({"mqtt_broker": "https://broker.example", "mqtt_password": OTHER}, "mqtts://"),
+        ({"mqtt_broker": "mqtts://e2ee:pw@broker.example", "mqtt_password": OTHER}, "mqtts://"),
+    ],
+)
+def test_a_broker_is_reached_with_an_account_and_over_tls(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason) as refused:
+        make(**changes)
+    assert OTHER not in str(refused.value)
+
+
+def test_a_broker_on_this_machine_needs_no_tls() -> None:
+    settings = make(mqtt_broker="mqtt://127.0.0.1:1883", mqtt_password=OTHER)
+    assert settings.mqtt_broker == "mqtt://127.0.0.1:1883"
+    assert OTHER not in repr(settings)

@@ -39,16 +39,27 @@ from transport_adapters import events
 from transport_adapters.base import PresenceState, TransportRefusedError
 from transport_adapters.secure_client.calls import Call, Calls
 from transport_adapters.secure_client.contacts import Contacts
+from transport_adapters.secure_client.devices import Devices
 from transport_adapters.secure_client.directory import Directory
 from transport_adapters.secure_client.inbound import Inbound, Live
+from transport_adapters.secure_client.linking import (
+    DEFAULT_LINK_PACE,
+    Confirm,
+    LinkPace,
+    ShowCode,
+    join,
+    until_listed,
+)
 from transport_adapters.secure_client.opening import (
     TransportFactory,
     application_user,
     failover_transport,
     longpoll_transport,
     make_parts,
+    mqtt_transport,
     open_messenger,
     open_store,
+    refuse_account,
     socketio_transport,
     sse_transport,
     websocket_transport,
@@ -72,6 +83,7 @@ __all__ = [
     "TransportFactory",
     "failover_transport",
     "longpoll_transport",
+    "mqtt_transport",
     "socketio_transport",
     "sse_transport",
     "websocket_transport",
@@ -113,6 +125,8 @@ class Message:
     number: int
     """Position in the inbound table."""
     _confirm: Callable[[int], Awaitable[None]] = field(repr=False)
+    from_removed_device: bool = False
+    """The device that sent it is not in its user's list any more: the user's other devices do not vouch for it."""
 
     async def done(self) -> None:
         """Say that the application has taken care of it; otherwise it is shown again after a restart.
@@ -135,6 +149,8 @@ class SecureClient:
         self._presence = PresenceView(parts)
         self._calls = Calls(self.address.device_id, self._say, parts.emit, parts.pace.ring)
         self._inbound = Inbound(parts, self._outbound, self._tending, Live(self._presence, self._calls))
+        self.devices = Devices(parts, self._directory)
+        """The devices of our own account."""
         self.contacts = Contacts(parts, self._directory, self._inbound)
         """Safety numbers, verification, changed account keys."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -181,13 +197,53 @@ class SecureClient:
         except BaseException:
             opened.close()
             raise
+        await client._go_online()
+        return client
+
+    @classmethod
+    async def join(  # noqa: PLR0913 - keywords only; each has one meaning and most have a default
+        cls,
+        *,
+        store: str | Path | Store,
+        server: str,
+        token_provider: TokenProvider,
+        user: str,
+        show_code: ShowCode,
+        confirm: Confirm,
+        transport: TransportFactory | None = None,
+        passphrase: str | None = None,
+        key: bytes | None = None,
+        on_event: OnEvent | None = None,
+        pace: Pace = DEFAULT_PACE,
+        link_pace: LinkPace = DEFAULT_LINK_PACE,
+        sent_log: bool = True,
+    ) -> "SecureClient":
+        """Link a further device to the account of `user`, in an empty store; register it; go online.
+
+        `show_code` is called with what the person carries to a device that belongs to the account, which calls
+        `devices.approve`. `confirm` is given the signs to show, and returns whether the person saw the same ones there.
+        The other parameters are those of `open`. All of it takes ten minutes at most; until the end nothing is stored.
+
+        Raises:
+            ValueError: the store holds an account already.
+            LinkDeclinedError, LinkExpiredError, LinkMismatchError, InvalidSignatureError, AuthenticationError: nothing
+                was taken over.
+            StateError, KeyServerError, TokenProviderError: see `open`. If it was only to be put into the list, `open`
+                finishes it later.
+        """
+        opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
         try:
-            if not await client._parts.call(messenger.is_registered):
-                await client._directory.register()
+            await asyncio.to_thread(refuse_account, opened)
+            user_id = application_user(user)
+            linked, until = await join(user_id, server, token_provider, show_code, confirm, link_pace)
+            messenger = await asyncio.to_thread(Messenger.join, opened, linked, sent_log=sent_log)
+            parts = make_parts(messenger, server, token_provider, transport or socketio_transport)
+            parts.on_event, parts.pace = on_event, pace
+            client = cls(opened, parts)
         except BaseException:
-            await client.aclose()
+            opened.close()
             raise
-        client._start()
+        await client._go_online(lambda: until_listed(client._directory, until, link_pace))
         return client
 
     @property
@@ -373,6 +429,15 @@ class SecureClient:
         await self._directory.with_sessions(user_id, lambda: messenger.signal_call(user_id, signal))
         self._outbound.wake()
 
+    async def _go_online(self, register: Callable[[], Awaitable[None]] | None = None) -> None:
+        try:
+            if not await self._parts.call(self._parts.messenger.is_registered):
+                await (register or self._directory.register)()
+        except BaseException:
+            await self.aclose()
+            raise
+        self._start()
+
     def _start(self) -> None:
         background = self._outbound.run, self._directory.keep_supplied, self._tending.run, self.contacts.run
         work = (self._inbound.run, self._inbound.acknowledge, *background)
@@ -462,6 +527,7 @@ class SecureClient:
             sent_at=content.sent_at,
             received_at=row.received_at,
             number=row.number,
+            from_removed_device=row.from_removed_device,
             _confirm=self._confirm,
         )
 

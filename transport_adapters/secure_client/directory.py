@@ -7,17 +7,21 @@ Does not know about: messages on their way.
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from typing import TypeVar, final
+from typing import Final, TypeVar, final
 
 from e2ee.errors import DeviceListStaleError, ProtocolError, SessionNotFoundError, TrustError
 from e2ee.prekey_supply import ServerCounts
+from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, UserId
-from keyserver.client import PreKeyUpload
+from keyserver.client import DeviceListConflictError, PreKeyUpload
 from transport_adapters import events
 from transport_adapters.base import TransportError
 from transport_adapters.secure_client.parts import LOCAL_FAULTS, SERVER_TROUBLE, Parts
 
 T = TypeVar("T")
+
+_DRAFTS: Final = 5
+"""How often a change of our own list is tried when other devices of ours are faster."""
 
 
 @final
@@ -30,6 +34,17 @@ class UserUnreachableError(TransportError):
     def __init__(self, user_id: UserId) -> None:
         super().__init__(f"No device of {user_id} can be reached")
         self.user_id = user_id
+
+
+@final
+class DeviceNotListedError(TransportError):
+    """This device is not in its user's list: the device that approved it did not finish, or it was retired."""
+
+    code = "device_not_listed"
+    remedy = "Approve it on another device, or link it anew in an empty store"
+
+    def __init__(self, address: DeviceAddress) -> None:
+        super().__init__(f"Device {address.device_id} is not in the device list of {address.user_id}")
 
 
 @final
@@ -46,13 +61,19 @@ class Directory:
         Raises:
             KeyServerError: the server did not answer, or refused.
             TokenProviderError: the application's token provider raised.
+            DeviceNotListedError: all was done, but the device that approved this one has not put it into the list.
+            AccountKeyChangedError, DeviceListForkError: the server has other lists of this user.
         """
         messenger, key_server = self._parts.messenger, self._parts.key_server
         party = messenger.account.party
         await key_server.register_device(party.device_signing_key, party.identity_key)
-        own = await self._parts.call(messenger.own_device_list)
-        await key_server.publish_device_list(own.signed)
+        # Before anything is compared: it is what tells a second first device of a user.
+        newest = await self._parts.call(messenger.own_devices.newest_list)
+        await key_server.publish_device_list(newest.signed)
+        await self.sync_own_lists()
         await self._supply()
+        if not await self._parts.call(messenger.own_devices.is_listed):
+            raise DeviceNotListedError(messenger.address)
         await self._parts.call(messenger.mark_registered)
 
     async def keep_supplied(self) -> None:
@@ -61,9 +82,10 @@ class Directory:
         while True:
             await self._parts.online.wait()
             try:
+                await self.sync_own_lists()
                 await self._supply()
                 failures, pause = 0, pace.prekey_check
-            except (*SERVER_TROUBLE, *LOCAL_FAULTS) as error:
+            except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
                 self._parts.emit(events.Trouble(error.code))
                 failures += 1
                 pause = pace.retry(failures)
@@ -108,15 +130,69 @@ class Directory:
 
     async def repair_lists(self, user_id: UserId) -> None:
         """Bring our idea of a user's device list, or the server's idea of ours, up to date."""
-        messenger, key_server = self._parts.messenger, self._parts.key_server
+        messenger = self._parts.messenger
         try:
             if user_id == messenger.address.user_id:
-                own = await self._parts.call(messenger.own_device_list)
-                await key_server.publish_device_list(own.signed)
+                await self.sync_own_lists()
                 return
             await self.fetch_lists(user_id)
         except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
             self._parts.emit(events.Trouble(error.code))
+
+    async def sync_own_lists(self) -> None:
+        """Bring our own chain of lists, and the server's copy of it, up to date.
+
+        What other devices of ours have changed is taken in; what a server lost in a restore is given to it again.
+
+        Raises:
+            KeyServerError, TokenProviderError: the server was not reached, or refused.
+            AccountKeyChangedError, DeviceListForkError, InvalidSignatureError: see `OwnDevices.learn`.
+        """
+        messenger, key_server = self._parts.messenger, self._parts.key_server
+        own, user_id = messenger.own_devices, messenger.address.user_id
+        newest = await self._parts.call(own.newest_list)
+        lists = await key_server.device_lists(user_id, from_seq=newest.content.seq)
+        if lists:
+            await self.take_in(lists)
+            return
+        # The server is behind us. What it has must still be ours: learning it tells.
+        held = await key_server.device_lists(user_id)
+        await self.take_in(held)
+        for signed in await self._parts.call(own.lists_after, len(held)):
+            await key_server.publish_device_list(signed)
+
+    async def change_own_list(self, draft: Callable[[], VerifiedDeviceList]) -> None:
+        """Publish a list that `draft` signs, and take it in once the server accepted it.
+
+        If another device was faster, its list is taken in and the draft made anew.
+
+        Raises:
+            See `sync_own_lists`, and what `draft` raises.
+        """
+        for attempts_left in reversed(range(_DRAFTS)):
+            await self.sync_own_lists()
+            drafted = await self._parts.call(draft)
+            try:
+                await self._parts.key_server.publish_device_list(drafted.signed)
+            except DeviceListConflictError:
+                if not attempts_left:
+                    raise
+            else:
+                await self.take_in([drafted.signed])
+                return
+
+    async def take_in(self, lists: Sequence[SignedDeviceList]) -> None:
+        """Take in links of our own chain that the server has, and tell the application what they change.
+
+        Raises:
+            AccountKeyChangedError, DeviceListForkError, InvalidSignatureError: see `OwnDevices.learn`.
+        """
+        own = self._parts.messenger.own_devices
+        before = await self._parts.call(own.newest_list)
+        after = await self._parts.commit(own.learn, lists)
+        then, now = ({device.device_id for device in each.content.devices} for each in (before, after))
+        if then != now:
+            self._parts.emit(events.OwnDevicesChanged(tuple(sorted(now - then)), tuple(sorted(then - now))))
 
     async def fetch_lists(self, user_id: UserId) -> None:
         """Take in what the server has beyond the newest list we know.

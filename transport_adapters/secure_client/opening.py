@@ -4,6 +4,7 @@ Owns: which store is opened or made, whose it must be, the default transport.
 Does not know about: what the client does then.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol, final
@@ -66,6 +67,24 @@ def longpoll_transport(
     return LongPollTransport(server, token=token, cursor=cursor)
 
 
+def mqtt_transport(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
+    """Make a transport over the MQTT broker that the server names, if it has one."""
+    from transport_adapters.mqtt import MqttTransport
+
+    return MqttTransport(server, token=token, cursor=cursor)
+
+
+def xmpp_transport(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
+    """Make a transport over XMPP from environment variables: see `transport_adapters.xmpp.from_environment`.
+
+    Raises:
+        ValueError: a variable is missing or wrong; the text names it.
+    """
+    from transport_adapters.xmpp import from_environment
+
+    return from_environment(os.environ)(server, token=token, cursor=cursor)
+
+
 def failover_transport(
     primary: TransportFactory, fallback: TransportFactory, options: FailoverOptions = DEFAULT_FAILOVER
 ) -> TransportFactory:
@@ -88,6 +107,8 @@ TRANSPORTS: Final[Mapping[str, TransportFactory]] = {
     "websocket": websocket_transport,
     "sse": sse_transport,
     "longpoll": longpoll_transport,
+    "mqtt": mqtt_transport,
+    "xmpp": xmpp_transport,
 }
 """By the names that configurations use."""
 
@@ -147,6 +168,19 @@ def open_messenger(store: Store, user: str | None, sent_log: bool) -> Messenger:
     if user is not None and messenger.address.user_id != user:
         raise ValueError(f"the store belongs to {messenger.address.user_id}, not to {user}")
     return messenger
+
+
+def refuse_account(store: Store) -> None:
+    """Refuse a store that cannot take a new device.
+
+    Raises:
+        ValueError: it holds an account already.
+    """
+    try:
+        messenger = Messenger.open(store)
+    except AccountNotFoundError:
+        return
+    raise ValueError(f"the store holds a device of {messenger.address.user_id} already")
 
 
 def application_user(text: str) -> UserId:

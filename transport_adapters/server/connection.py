@@ -74,8 +74,11 @@ class Relaying(Authority, Protocol):
 class Connection:
     """Made by `Relay.connect`. An endpoint calls `receive` and `disconnected`; neither waits, neither raises."""
 
-    def __init__(self, relay: Relaying, channel: Channel, carriage: Carriage) -> None:
+    def __init__(
+        self, relay: Relaying, channel: Channel, carriage: Carriage, may_be: Callable[[DeviceAddress], bool]
+    ) -> None:
         self._relay = relay
+        self._may_be = may_be
         settings = relay.settings
         is_polled = carriage.liveness is Liveness.POLLED
         patience = settings.silence_timeout if is_polled else settings.send_timeout
@@ -223,6 +226,9 @@ class Connection:
         if self.closed.is_set():
             return
         relay, address = self._relay, principal.address
+        if not self._may_be(address):
+            self._refused(ErrorCode.TOKEN_INVALID)
+            return
         if not relay.admit(self, address, hello):
             self.end(ErrorCode.REPLACED, CloseCode.REPLACED, "a newer connection of this program is open")
             return

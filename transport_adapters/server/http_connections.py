@@ -9,6 +9,7 @@ looks as if there were none.
 
 import asyncio
 import hmac
+import logging
 import secrets
 from collections.abc import Sequence
 from typing import Final, Protocol, final
@@ -34,6 +35,8 @@ from transport_adapters.server.http_requests import (
 from transport_adapters.server.ports import TokenRefusedError
 from transport_adapters.server.relay import Relay
 from transport_adapters.text import encode_frame, from_pair
+
+_logger = logging.getLogger(__name__)
 
 ID_HEADER: Final = b"e2ee-connection"
 MAX_OF_DEVICE: Final = 4
@@ -125,7 +128,7 @@ class HttpConnections:
         """Say whose a token is.
 
         Raises:
-            RequestRefusedError: it does not count.
+            RequestRefusedError: it does not count, or nobody can say now.
         """
         try:
             principal = await self._relay.tokens.verify(token)
@@ -133,6 +136,9 @@ class HttpConnections:
             is_final = refusal.code == ErrorCode.DEVICE_REVOKED
             close_code = CloseCode.REVOKED if is_final else CloseCode.TOKEN_EXPIRED
             raise refused(ErrorCode(refusal.code), close_code, "the token is refused") from None
+        except Exception as error:  # noqa: BLE001 - of the database or the key service; the client tries again
+            _logger.error("A token could not be checked: %s", type(error).__name__)
+            raise refused(ErrorCode.INTERNAL, CloseCode.DRAINING, "try again later") from None
         return principal.address
 
     def open(self, owner: DeviceAddress, token: str, channel: HttpChannel, carriage: Carriage) -> HttpConnection:

@@ -30,6 +30,8 @@ MAX_FRAMES: Final = 64
 BODY_TIMEOUT: Final = 10.0
 MAX_HOLD: Final = 15.0
 """Seconds that a poll is held at most."""
+RETRY_AFTER: Final = b"2"
+"""Seconds, with 503."""
 END_TIMEOUT: Final = 1.0
 """For the end of a response, held up by a peer that does not read."""
 HEADERS: Final = [
@@ -118,6 +120,8 @@ async def reply(send: Send, status: int, pairs: Sequence[str], **members: object
     headers = [*HEADERS, (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status >= 400:
         headers.append((b"connection", b"close"))  # what is left of the request need not be read
+    if status == 503:
+        headers.append((b"retry-after", RETRY_AFTER))
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -11,7 +11,7 @@ counter under its row lock, so a reader never sees n + 1 before n. Locks are tak
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple, final
 
-from sqlalchemy import Connection, Row, and_, or_, select
+from sqlalchemy import Connection, Row, and_, delete, or_, select
 
 from e2ee.wire.identifiers import DeviceAddress
 from transport_adapters.base import SeqRange
@@ -61,6 +61,18 @@ class Mailbox:
         """
         statement = self.sql.create_inbox[connection.dialect.name]
         connection.execute(statement, {**named(address), "epoch": now, "created_at": now})
+
+    def remove_inboxes(self, connection: Connection, addresses: Collection[DeviceAddress]) -> None:
+        """Delete the inboxes of devices that leave, with all that waits in them, and their counters.
+
+        Not their leases: the end of the connection takes those back, and says so.
+        """
+        self.lock(connection, addresses)
+        for table in (self.tables.inboxes, self.tables.counters):
+            its = table.c
+            for each in addresses:
+                mine = its.user_id == each.user_id, its.device_id == each.device_id.raw
+                connection.execute(delete(table).where(*mine))
 
     def lock(self, connection: Connection, addresses: Collection[DeviceAddress]) -> None:
         """Lock several inboxes in one order for all, so that two transactions never wait for each other.

@@ -49,6 +49,10 @@ class _Live(NamedTuple):
     """When it said `hello`, Unix milliseconds."""
 
 
+def _anyone(_address: DeviceAddress) -> bool:
+    return True
+
+
 @final
 @dataclass(eq=False)
 class Relay:
@@ -71,6 +75,8 @@ class Relay:
     presence: PresenceService = field(init=False)
     cuts: int = field(default=0, init=False)
     """How often `cut` was called: what was verified before may have changed."""
+    cut_listeners: list[Callable[[DeviceAddress | UserId, ErrorCode], None]] = field(default_factory=list, init=False)
+    """Called with what is cut, on this node or another, before its connections end here."""
 
     def __post_init__(self) -> None:
         self.mailbox = Mailbox(self.tables, self.mailbox_settings)
@@ -114,9 +120,11 @@ class Relay:
             self._housekeeping = None
         await self.bus.close()
 
-    def connect(self, channel: Channel, carriage: Carriage = DEFAULT_CARRIAGE) -> Connection:
-        """Take in a new connection of an endpoint; it has to send `hello` soon."""
-        connection = Connection(self, channel, carriage)
+    def connect(
+        self, channel: Channel, carriage: Carriage = DEFAULT_CARRIAGE, may_be: Callable[[DeviceAddress], bool] = _anyone
+    ) -> Connection:
+        """Take in a new connection of an endpoint; it has to send `hello` soon, as a device that it `may_be`."""
+        connection = Connection(self, channel, carriage, may_be)
         self._connections.add(connection)
         if self._draining:
             connection.end(ErrorCode.DRAINING, CloseCode.DRAINING, "the server is going down; reconnect")
@@ -133,6 +141,8 @@ class Relay:
     def _cut(self, target: DeviceAddress | UserId, code: ErrorCode) -> None:
         close_code = CloseCode.REVOKED if code is ErrorCode.DEVICE_REVOKED else CloseCode.TOKEN_EXPIRED
         self.cuts += 1
+        for listener in self.cut_listeners:
+            listener(target, code)
         for address, live in list(self._live.items()):
             if target in (address, address.user_id):
                 live.connection.end(code, close_code, "access was withdrawn")

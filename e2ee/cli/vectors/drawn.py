@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from e2ee.primitives import kem
+from e2ee.primitives import hpke, kem
 
 RECORD: Final = Path(__file__).with_name("recorded_encapsulations.json")
 
@@ -43,8 +43,34 @@ def record(public_key: bytes, number: int = 0) -> None:
         return
     encapsulate = kem.encapsulate_768 if len(public_key) == 1184 else kem.encapsulate_1024
     shared_secret, ciphertext = encapsulate(public_key)
-    everything = {**_recorded(), name: {"shared_secret": shared_secret.hex(), "ciphertext": ciphertext.hex()}}
-    RECORD.write_text(json.dumps(everything, indent=2, sort_keys=True) + "\n")
+    _write(name, {"shared_secret": shared_secret.hex(), "ciphertext": ciphertext.hex()})
+
+
+def sealed(public_key: bytes, plaintext: bytes, info: bytes) -> bytes:
+    """Return what was once sealed with HPKE: it draws its randomness itself, so each was made once and is read back.
+
+    Raises:
+        LookupError: none is recorded: see `record_sealed`.
+    """
+    found = _recorded().get(_sealed_name(public_key, plaintext, info))
+    if found is None:
+        raise LookupError("a sealed text is not recorded yet: run `e2ee vectors generate --record` once")
+    return bytes.fromhex(found["sealed"])
+
+
+def record_sealed(public_key: bytes, plaintext: bytes, info: bytes) -> None:
+    """Seal, and add it to the record, unless it is there."""
+    name = _sealed_name(public_key, plaintext, info)
+    if name not in _recorded():
+        _write(name, {"sealed": hpke.seal(public_key, plaintext, info).hex()})
+
+
+def _sealed_name(public_key: bytes, plaintext: bytes, info: bytes) -> str:
+    return f"hpke {hashlib.sha256(public_key + info + plaintext).hexdigest()[:16]}"
+
+
+def _write(name: str, value: dict[str, str]) -> None:
+    RECORD.write_text(json.dumps({**_recorded(), name: value}, indent=2, sort_keys=True) + "\n")
     _recorded.cache_clear()
 
 

@@ -17,6 +17,7 @@ from e2ee.cli.vectors.cases import (
     double_ratchet,
     envelope,
     limits,
+    linking,
     message,
     padding,
     people,
@@ -28,7 +29,7 @@ from e2ee.cli.vectors.cases import (
     safety_number,
     sessions,
 )
-from e2ee.cli.vectors.drawn import record
+from e2ee.cli.vectors.drawn import record, record_sealed
 from e2ee.cli.vectors.files import encode
 from e2ee.cli.vectors.flags import FLAGS
 from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject, Operation, VectorFile
@@ -48,6 +49,7 @@ GROUPS: Final[dict[str, Callable[[], Iterator[CaseGroup]]]] = {
     "content": content.groups,
     "envelope": envelope.groups,
     "safety_number": safety_number.groups,
+    "linking": linking.groups,
     "conversation": conversation.groups,
     "sessions": sessions.groups,
     "reception": reception.groups,
@@ -90,6 +92,8 @@ def record_encapsulations() -> None:
             record(key, number)
     for key in pq_ratchet.encapsulation_keys():
         record(key)
+    for sealing in linking.sealings():
+        record_sealed(*sealing)
 
 
 def document(file: VectorFile) -> JsonObject:

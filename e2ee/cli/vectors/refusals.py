@@ -28,6 +28,7 @@ _LAYERS: Final[dict[type[E2EEError], Layer]] = {
     errors.EpochUnknownError: "authentication",
     errors.SessionNotFoundError: "authentication",
     errors.WrongRecipientError: "authentication",
+    errors.LinkMismatchError: "authentication",
     errors.DuplicateMessageError: "replay",
     errors.ReplayedHandshakeError: "replay",
     errors.TooManySkippedError: "limit",

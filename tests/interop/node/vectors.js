@@ -15,6 +15,7 @@ import { decodeEnvelope, encodeEnvelope } from './src/envelope.js';
 import { initiate, repeatKey, respond } from './src/handshake.js';
 import { addressText, conversationId, encodeAddress, parseAddress, readAddress, userId } from './src/identifiers.js';
 import { answerLines, attempt } from './src/lines.js';
+import * as link from './src/linking.js';
 import { pad, paddedLength, unpad } from './src/padding.js';
 import { pqChainStep } from './src/pqkeys.js';
 import * as prekeys from './src/prekeys.js';
@@ -75,6 +76,14 @@ const answers = {
     const [a, b] = both.map(({ user, account }) => safetyHalf(user, account));
     return { half_of_one: a, half_of_other: b, number: safetyNumber(...both) };
   },
+
+  LinkOffer: (i) => link.offer(link.newDevice(i)),
+  LinkCode: (i) => ({ link_id: link.parseCode(i.text) }),
+  LinkCompare: (i) => link.shown(unhex(i.commit), unhex(i.answer), unhex(i.reveal)),
+  LinkBundleSign: (i) => link.signBundle(
+    unhex(i.device_signing_seed), unhex(i.link_id), unhex(i.transcript), unhex(i.sealed),
+  ),
+  LinkBundleOpen: (i) => link.openBundle(link.newDevice(i.device), unhex(i.answer), unhex(i.bundle)),
 
   DeviceListSign(i) {
     const seed = unhex(i.account_seed);
@@ -200,6 +209,12 @@ const answers = {
   CallSignal(i) {
     const { call, action, device, data } = contents.decodeCall(unhex(i.body));
     return { call_id: call, action, ...(device && { device_id: device }), data };
+  },
+  Sync(i) {
+    const sync = contents.decodeSync(unhex(i.body));
+    if (sync === null) return { unknown: i.body };
+    const { type, user, kind, body, ids } = sync;
+    return type === 1 ? { type, recipient: user, kind, body } : { type, author: user, message_ids: ids };
   },
   DeviceListUpdate: (i) => ({ device_lists: contents.decodeListUpdate(unhex(i.body)) }),
   EnvelopeEncode: (i) => ({ encoded: encodeEnvelope({

@@ -7,7 +7,7 @@ const LAYERS = {
   account_key_changed: 'signature', device_list_stale: 'signature',
   invalid_public_key: 'dh', unknown_prekey: 'dh',
   authentication_failed: 'authentication', epoch_unknown: 'authentication', wrong_recipient: 'authentication',
-  session_not_found: 'authentication',
+  session_not_found: 'authentication', link_mismatch: 'authentication',
   duplicate_message: 'replay', replayed_handshake: 'replay',
   too_many_skipped: 'limit', key_evicted: 'limit', prekey_expired: 'limit',
 };

@@ -2,7 +2,7 @@
 import { gcm } from '@noble/ciphers/aes.js';
 import { ed25519, x25519 } from '@noble/curves/ed25519.js';
 import { blake2b } from '@noble/hashes/blake2.js';
-import { hkdf as rfc5869 } from '@noble/hashes/hkdf.js';
+import { expand as hkdfExpand, extract as hkdfExtract, hkdf as rfc5869 } from '@noble/hashes/hkdf.js';
 import { sha256, sha512 } from '@noble/hashes/sha2.js';
 import { ml_kem1024, ml_kem768 } from '@noble/post-quantum/ml-kem.js';
 import { randomBytes } from 'node:crypto';
@@ -13,6 +13,9 @@ export { sha256, sha512 };
 export const random = (size) => Uint8Array.from(randomBytes(size));
 
 export const hkdfBytes = (salt, ikm, info, length) => rfc5869(sha512, ikm, salt, info, length);
+
+export const extract = (ikm, salt) => hkdfExtract(sha512, ikm, salt);
+export const expand = (key, info, length) => hkdfExpand(sha512, key, info, length);
 
 /** HKDF, cut into 32-byte keys. */
 export function hkdf(salt, ikm, info, length) {

@@ -1,0 +1,54 @@
+"""The devices of our own account as an application under asyncio sees them.
+
+Owns: the calls off the event loop, and their order with the server.
+Does not know about: what a list may say (e2ee.own_devices), the steps of a link (linking.py).
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+from e2ee.wire.identifiers import DeviceId
+from transport_adapters.secure_client.directory import Directory
+from transport_adapters.secure_client.linking import DEFAULT_LINK_PACE, Confirm, LinkPace, approve
+from transport_adapters.secure_client.parts import Parts
+
+
+@final
+class Devices:
+    """Reached as `SecureClient.devices`."""
+
+    def __init__(self, parts: Parts, directory: Directory) -> None:
+        self._parts, self._directory = parts, directory
+
+    async def listed(self) -> Sequence[DeviceId]:
+        """Return the devices in the newest list known, this one among them unless it was retired."""
+        newest = await self._parts.call(self._parts.messenger.own_devices.newest_list)
+        return [device.device_id for device in newest.content.devices]
+
+    async def approve(self, code: str, confirm: Confirm, *, pace: LinkPace = DEFAULT_LINK_PACE) -> DeviceId:
+        """Let a new device in, which shows this code (`SecureClient.join`); return its id once it is listed.
+
+        `confirm` is given the signs to show, and returns whether the person saw the same ones on the new device. After
+        that, the new device can do everything that this one can.
+
+        Raises:
+            MalformedMessageError: the code was mistyped.
+            TooManyDevicesError: there is no room.
+            LinkDeclinedError, LinkExpiredError, LinkMismatchError: nothing was changed.
+            KeyServerError, TokenProviderError: the server was not reached, or refused.
+        """
+        return await approve(self._parts, self._directory, code, confirm, pace)
+
+    async def retire(self, device_id: DeviceId) -> None:
+        """Take another device out of the list: it was wiped, or is not used any more.
+
+        It holds the account's key all the same. If somebody else may have it, that is not enough.
+
+        Raises:
+            ValueError: it is this device.
+            UnlistedDeviceError: it is not in the list.
+            KeyServerError, TokenProviderError: the server was not reached, or refused.
+        """
+        if device_id == self._parts.messenger.address.device_id:
+            raise ValueError("a device does not retire itself")
+        await self._directory.change_own_list(lambda: self._parts.messenger.own_devices.draft_without(device_id))
