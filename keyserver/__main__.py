@@ -8,6 +8,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from keyserver.after_restore_command import add_command
+
 _INSTALL = "install 'e2ee-layer["
 _MISSING_EXTRA = f"this command needs more packages: {_INSTALL}server]'"
 
@@ -44,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     migrate = commands.add_parser("migrate", help="bring the database's tables up to date")
     migrate.add_argument("--database", help="as for serve")
     migrate.set_defaults(run=_migrate)
+
+    admin = commands.add_parser("admin", help="what an operator does on the server's database")
+    add_command(admin.add_subparsers(title="commands", required=True, metavar="COMMAND"))
 
     check = commands.add_parser("check-config", help="say whether the settings are complete and consistent")
     check.set_defaults(run=_check_config)

@@ -51,6 +51,7 @@ from keyserver.sole_process import sole_process
 from keyserver.tables import DeviceStatus, metadata
 from transport_adapters.server.bus import Bus, LocalBus
 from transport_adapters.server.guard import guard
+from transport_adapters.server.mailbox import Mailbox
 from transport_adapters.server.mount import endpoints
 from transport_adapters.server.nodes import NodesBus
 from transport_adapters.server.ports import (
@@ -69,6 +70,11 @@ from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
 
 MAILBOX_TABLES: Final = define_tables(metadata)
+
+
+def restart_mailboxes(connection: Connection, now: int) -> int:
+    """Give every mailbox a new epoch, after the database was restored from a backup; return how many there are."""
+    return Mailbox(MAILBOX_TABLES).restart(connection, now)
 
 
 def system_clock() -> int:
