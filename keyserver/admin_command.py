@@ -42,6 +42,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     revoke.add_argument("user", type=_user)
     revoke.add_argument("--device", type=_device, metavar="ID", help="retire this device; its id never returns")
 
+    about = "make a database that came from a backup fit to be served; run it before the first process starts"
+    _command(commands, "after-restore", _after_restore, about)
+
 
 def _command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], Result], about: str
@@ -100,6 +103,12 @@ def _revoke(options: argparse.Namespace) -> Result:
     if options.device is None:
         return admin.revoke_user(_database(options), options.user)
     return admin.revoke_device(_database(options), DeviceAddress(options.user, options.device))
+
+
+def _after_restore(options: argparse.Namespace) -> Result:
+    from keyserver.after_restore import restore_database
+
+    return restore_database(_database(options))._asdict()
 
 
 def _database(options: argparse.Namespace) -> str:

@@ -81,6 +81,11 @@ def survey(connection: Connection) -> Numbers:
     return surveys.survey(connection)._asdict() | named
 
 
+def restart_mailboxes(connection: Connection, now: int) -> int:
+    """Give every mailbox a new epoch, after the database was restored from a backup; return how many there are."""
+    return Mailbox(MAILBOX_TABLES).restart(connection, now)
+
+
 def system_clock() -> int:
     """Unix milliseconds."""
     return time.time_ns() // 1_000_000

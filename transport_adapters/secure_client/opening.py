@@ -128,6 +128,7 @@ def make_parts(messenger: Messenger, server: str, host_token: TokenProvider, mak
         host_token=checked(host_token),
         sign=messenger.sign_assertion,
         next_counter=next_counter,
+        keys=(messenger.account.party.device_signing_key, messenger.account.party.identity_key),
     )
     transport = make(server, token=_DeviceToken(key_server), cursor=cursor)
     return Parts(messenger, thread, key_server, transport)
