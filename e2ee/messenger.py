@@ -574,6 +574,9 @@ class Messenger:
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> None:
+        if user_id == self.address.user_id:
+            self.own_devices.learn(lists)
+            return
         changed = False
         with self._store.write() as tx:
             before, now = records.load_contact(tx, user_id), self._clock()
