@@ -49,6 +49,7 @@ from keyserver.service.logins import LoginService
 from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobody
 from keyserver.service.prekeys import PreKeyService
 from keyserver.service.push import PushService
+from keyserver.service.recovery import RecoveryService
 from keyserver.settings import Settings
 from keyserver.sole_process import sole_process
 from keyserver.tables import metadata
@@ -187,6 +188,7 @@ def build_services(
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
         links=LinkService(database, now, settings.links),
+        recovery=RecoveryService(database, now, settings.links),
         push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
         allowances=allowances,
         peers=Peers(settings.trusted_proxies, hidden=settings.proxy_is_unknown),
