@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import socketio
 
-from tests.certificates import self_signed
+from tests.certificates import make_certificate
 from tests.contract.relay_world import EAGER_LINK, CursorCell, Peer, RelayWorld, eventually, relay_world
 from tests.contract.socketio_server import served
 from transport_adapters.base import InsecureUrlError
@@ -98,7 +98,7 @@ async def test_a_websocket_that_does_not_open_engine_io_is_tried_again(alice: Al
 
 
 async def test_tls_is_verified(alice: Alice, tmp_path: Path) -> None:
-    certificate, key = self_signed(tmp_path)
+    certificate, key, _ = make_certificate(tmp_path)
     async with served(alice.app(), ssl_certfile=str(certificate), ssl_keyfile=str(key)) as (url, _):
         assert url.startswith("https://")
         stranger = alice.client(url)

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.certificates import self_signed
+from tests.certificates import make_certificate
 from tests.servers.process import MissingServerError, Server, program, unprivileged
 
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -33,8 +33,8 @@ class Mosquitto(Server):
         (written,) = re.findall(r"```conf\n(listener .*?)```", _DOCUMENT.read_text(), re.S)
         replaced = {
             "listener": f"{self.port} {_LOOPBACK}",
-            "certfile": str(self.directory / "certificate.pem"),
-            "keyfile": str(self.directory / "key.pem"),
+            "certfile": str(self.directory / "broker.pem"),
+            "keyfile": str(self.directory / "broker.key"),
             "plugin": str(_plugin()),
             "plugin_opt_config_file": str(self.accounts),
         }
@@ -45,7 +45,7 @@ class Mosquitto(Server):
                 lines.append(f"{name} {replaced[name]}" if name in replaced else line)
         self._config = self.directory / "mosquitto.conf"
         self._config.write_text("\n".join([*lines, *(each.format(directory=self.directory) for each in extra), ""]))
-        for each in (*self_signed(self.directory), self._config):
+        for each in (*make_certificate(self.directory, "broker")[:2], self._config):
             shutil.chown(each, self.directory.owner())
         init = program("mosquitto_ctrl", _PACKAGE), "dynsec", "init", self.accounts, self.username, self.password
         subprocess.run(unprivileged(init), check=True, capture_output=True)
@@ -68,7 +68,7 @@ class Mosquitto(Server):
 
     @property
     def ca_file(self) -> Path:
-        return self.directory / "certificate.pem"
+        return self.directory / "broker.pem"
 
     def trust(self) -> ssl.SSLContext | None:
         """What a client needs to know the broker by."""
