@@ -217,6 +217,12 @@ class ListedKeysProblem(Problem):
     status, code, detail = 409, "listed_keys_differ", "The list names a registered device with other keys."
 
 
+@final
+class ResetListsProblem(Problem):
+    status, code = 409, "reset_lists"
+    detail = "A reset is an empty list of the present account key, and a list with devices of a new one."
+
+
 # --- Links ---------------------------------------------------------------------------------------------------
 
 

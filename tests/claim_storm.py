@@ -9,11 +9,11 @@ People and prekeys are put into the database by the services themselves and not 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import httpx
 from sqlalchemy import Connection, select
@@ -235,9 +235,7 @@ class Storm:
 
     async def _disturb(self, retire: int, total: int) -> None:
         """Kill servers, and let devices leave, spread over the run."""
-        works: list[Callable[[], Coroutine[Any, Any, None]]] = (
-            [self._kill] * self.size.kills + [self._retire] * retire + [self._repeat_upload] * retire
-        )
+        works = [self._kill] * self.size.kills + [self._retire] * retire + [self._repeat_upload] * retire
         self.random.shuffle(works)
         for number, work in enumerate(works, 1):
             while self._answers < total * number // (len(works) + 1):

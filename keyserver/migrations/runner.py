@@ -22,14 +22,17 @@ _LOCK: Final = int.from_bytes(b"e2ee_mig", "big")
 NOT_CURRENT: Final = "the database's tables are not those of this release: run 'keyserver migrate'"
 
 
-def upgrade(connection: Connection) -> None:
-    """Run what is missing, in the transaction of `connection`. Of several nodes that start at once, one does."""
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run what is missing up to `revision`, in the transaction of `connection`.
+
+    Of several nodes that start at once, one does it, and the others wait.
+    """
     if connection.dialect.name == "postgresql":
         take_your_time(connection)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     config = _config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def downgrade(connection: Connection, revision: str) -> None:
