@@ -8,7 +8,6 @@ Exit codes: 0 done, 1 there is no such user or device, 2 wrong use, or the datab
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from typing import Any
 
 from e2ee.errors import MalformedMessageError
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId, parse_user_id
+from keyserver.secret_files import database_setting
 
 Result = Mapping[str, Any]
 
@@ -112,9 +112,7 @@ def _after_restore(options: argparse.Namespace) -> Result:
 
 
 def _database(options: argparse.Namespace) -> str:
-    from keyserver.settings import DEFAULT_DATABASE
-
-    return str(options.database or os.environ.get("E2EE_DATABASE") or DEFAULT_DATABASE)
+    return database_setting(options.database)
 
 
 def _user(text: str) -> UserId:
