@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, select
 from sqlalchemy.engine import make_url
 
 from e2ee.ports import Table
+from e2ee.stores.sqlite import SqliteStore
 from e2ee.wire.identifiers import DeviceAddress
 from keyserver.after_restore import after_restore
 from keyserver.app import system_clock
@@ -27,6 +28,7 @@ from tests.databases import database_for, each_database  # noqa: F401 - a fixtur
 from tests.keyserver_world import world as key_world
 from tests.linking_world import link
 from tests.server_process import ServerProcess
+from tests.store_files import KEY
 from transport_adapters import events
 
 
@@ -121,8 +123,11 @@ def status(address: DeviceAddress) -> Callable[[Connection], DeviceStatus | None
 
 async def test_after_a_restore_conversations_go_on_revoked_devices_stay_out_and_no_claimed_key_is_served_again(
     site: Site,
+    tmp_path: Path,
 ) -> None:
-    alice, bob, carol = [await site.open(name) for name in ("alice", "bob", "carol")]
+    place = tmp_path / "alice.db"
+    alice = await site.open("alice", store=SqliteStore.create(place, key=KEY))
+    bob, carol = [await site.open(name) for name in ("bob", "carol")]
     second = await link(site.people, alice, transport=eager_socketio)
     await exchange(alice, bob, "before")
     assert await second.read(2) == ["before from alice", "before from bob"]  # the first is a copy
@@ -139,6 +144,8 @@ async def test_after_a_restore_conversations_go_on_revoked_devices_stay_out_and_
     await exchange(dave, bob, "first")
     await exchange(alice, bob, "after")
     gone = site.ask(claimed)
+    await alice.client.flushed()
+    await alice.client.aclose()
 
     await asyncio.to_thread(site.server.kill)
     site.put_back()
@@ -151,10 +158,14 @@ async def test_after_a_restore_conversations_go_on_revoked_devices_stay_out_and_
     assert not site.ask(offered), "whatever was claimed since the backup, none of it can be had"
     await asyncio.to_thread(site.server.start)
 
-    for actor in (alice, bob, carol, dave):
+    for actor in (bob, carol, dave):
         await actor.event(events.MailboxRestarted)
-    # Alice's device gives the newer list back, and with it her other device is out again.
+    # Alice is away: it is Bob who gives her newer list back, and with it her other device is out again.
+    await bob.client.send("alice", "while you were away")
     await eventually(lambda: site.ask(status(second.client.address)) == DeviceStatus.RETIRED)
+    alice = await site.open("alice", store=SqliteStore.open(place, key=KEY))
+    assert await alice.read() == ["while you were away"]
+    await alice.event(events.MailboxRestarted)
     await exchange(alice, bob, "restored")
     await exchange(carol, alice, "restored")
     await exchange(dave, bob, "restored")
