@@ -13,12 +13,26 @@ It performs no I/O but on its store, so it works the same under asyncio, in thre
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import final
 
-from e2ee import healing, history, prekey_supply, receiving, reception, retention, rollback, sending, status, tending
+from e2ee import (
+    account_export,
+    account_reset,
+    healing,
+    history,
+    prekey_supply,
+    receiving,
+    reception,
+    retention,
+    rollback,
+    sending,
+    status,
+    tending,
+)
 from e2ee.account import Account
+from e2ee.account_reset import AccountReset
 from e2ee.contact_book import ContactBook
 from e2ee.errors import (
     AccountKeyChangedError,
@@ -34,16 +48,17 @@ from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
 from e2ee.linking import LinkedAccount
 from e2ee.notices import Notice, StoreRolledBack
 from e2ee.own_devices import OwnDevices
-from e2ee.ports import ReadTransaction, Store, Table
+from e2ee.ports import ReadTransaction, Store, Table, Transaction
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
 from e2ee.reception import DeliveryPosition, Outcome, Reception
+from e2ee.recovery import ExportFile, Purpose, RecoveryCode, seal_export
 from e2ee.rollback import RelayStatement
 from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
 from e2ee.status import Status
-from e2ee.stores import healing_records, message_records, records, session_records, trust_records
+from e2ee.stores import healing_records, message_records, records, sent_records, session_records, trust_records
 from e2ee.stores.message_records import InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
@@ -63,6 +78,7 @@ DEFAULT_TTL = MAX_TTL_SECONDS
 _DEFAULT_CONVERSATION = ConversationId("")
 _ASSERTION_COUNTER = b"assertion"
 _REGISTERED = b"registered"
+_RECOVERING = b"recovering"
 
 Clock = Callable[[], int]
 """Returns Unix milliseconds."""
@@ -111,7 +127,8 @@ class Messenger:
             ValueError: the store holds an account already.
         """
         account = Account.generate(user_id, rng)
-        _begin(store, account, account.first_device_list(clock()))
+        with store.write() as tx:
+            _begin(tx, account, account.first_device_list(clock()))
         return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
@@ -131,7 +148,38 @@ class Messenger:
         Raises:
             ValueError: the store holds an account already.
         """
-        _begin(store, linked.account, linked.device_list)
+        with store.write() as tx:
+            _begin(tx, linked.account, linked.device_list)
+        return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
+
+    @classmethod
+    def recover(  # noqa: PLR0913 - keywords but for what it is about; each has a default
+        cls,
+        store: Store,
+        export: bytes,
+        code: RecoveryCode,
+        *,
+        purpose: Purpose = Purpose.EXPORT,
+        rng: Rng = system_rng,
+        clock: Clock = system_clock,
+        sent_log: bool = True,
+    ) -> "Messenger":
+        """Make a new device of an exported account, in an empty store. `sent_log`: see `open`.
+
+        It is in no list yet. Take in the lists of our own that the server has, then publish `own_devices.draft_alone`.
+
+        Raises:
+            WrongRecoveryCodeError: the code does not open the export.
+            MalformedMessageError, UnsupportedVersionError, InvalidSignatureError, InvalidPublicKeyError: it is none.
+            ValueError: the store holds an account already.
+        """
+        file = ExportFile.decode(export)
+        payload = file.open(code, purpose)
+        linked = account_export.new_device(file.user_id, payload, rng)
+        with store.write() as tx:
+            _begin(tx, linked.account, linked.device_list)
+            account_export.restore(tx, file.user_id, payload)
+            records.set_counter(tx, _RECOVERING, 1)
         return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
@@ -189,10 +237,17 @@ class Messenger:
         """Note that the key server has accepted this device and its list."""
         with self._store.write() as tx:
             records.set_counter(tx, _REGISTERED, 1)
+            records.set_counter(tx, _RECOVERING, 0)
 
-    def due_prekeys(self, counts: ServerCounts) -> PreKeyPublication:
-        """Make the prekeys that are due and return all that the server has not confirmed."""
+    def due_prekeys(self, counts: ServerCounts, offered: Collection[PreKeyId] | None = None) -> PreKeyPublication:
+        """Make the prekeys that are due and return all that the server has not confirmed.
+
+        `offered` are the ids of the signed and the last-resort prekey that it offers, if that is known: it may not be
+        what it confirmed, after a restore of the server or of this store.
+        """
         with self._store.write() as tx:
+            if offered is not None:
+                prekey_supply.note_offered(tx, offered, self._clock())
             prekey_supply.make_due(tx, counts, self._clock(), self._rng)
             return prekey_supply.publication(tx)
 
@@ -200,6 +255,51 @@ class Messenger:
         """Note the server's confirmation of a publication."""
         with self._store.write() as tx:
             prekey_supply.mark_published(tx, tuple(prekey_ids))
+
+    def export_account(self, code: RecoveryCode) -> bytes:
+        """Return the account's key, contacts and decisions about them, sealed with a code (protocol.md section 16)."""
+        with self._store.read() as tx:
+            payload = account_export.collect(tx, self._account)
+        return seal_export(code, self._account.address.user_id, payload, self._rng).encode()
+
+    def recovery_blob(self, code: RecoveryCode) -> bytes:
+        """Return the account's key and list, sealed with a code, for the key server to keep (section 16)."""
+        with self._store.read() as tx:
+            payload = account_export.collect_account(tx, self._account)
+        return seal_export(code, self._account.address.user_id, payload, self._rng, Purpose.RECOVERY).encode()
+
+    def is_recovering(self) -> bool:
+        """Whether this device was made from an export, and has not taken the place of the lost ones yet."""
+        with self._store.read() as tx:
+            return records.counter(tx, _RECOVERING) == 1
+
+    def draft_account_reset(self) -> AccountReset:
+        """Make a new account key because a device was lost or stolen, and the two lists that announce it.
+
+        The draft is stored; publish both lists together, then call `account_reset_accepted`. Calling this again, after
+        a crash or after a newer list of ours was learned, gives the same key.
+        """
+        with self._store.write() as tx:
+            return account_reset.draft(tx, self._account, self._clock(), self._rng)
+
+    def pending_account_reset(self) -> AccountReset | None:
+        """Return the draft that was made and not yet accepted, as far as is known."""
+        with self._store.read() as tx:
+            return account_reset.pending(tx)
+
+    def account_reset_accepted(self) -> list[OutboxEntry]:
+        """The server has accepted the draft: the account has the new key, all sessions end.
+
+        What waited in the outbox is encrypted anew once sessions can be started. What cannot be is returned, for an
+        event each.
+
+        Raises:
+            ValueError: there is no draft.
+        """
+        with self._store.write() as tx:
+            account, lost = account_reset.accepted(tx, self._clock())
+        self._account = account
+        return lost
 
     # --- contacts and sessions -------------------------------------------------------------------------------
 
@@ -346,6 +446,11 @@ class Messenger:
         with self._store.read() as tx:
             return message_records.outbox(tx, limit)
 
+    def is_due_again(self, message_id: MessageId) -> bool:
+        """Whether a message waits to be encrypted anew for a device, which `tend` does once there is a session."""
+        with self._store.read() as tx:
+            return any(each.message_id == message_id for each in sent_records.due_resends(tx))
+
     def outbox_settled(self, envelope_ids: Iterable[EnvelopeId]) -> None:
         """Forget envelopes for which the server has taken responsibility, or which nobody wants any more."""
         with self._store.write() as tx:
@@ -420,6 +525,8 @@ class Messenger:
         with self._store.write() as tx:
             rollback.compare(tx, statement)
             rolled_back = rollback.reset_if_due(tx, self._clock())
+            if message_records.cursor(tx)[0] not in (0, statement.epoch):
+                prekey_supply.withhold(tx)
             message_records.start_epoch(tx, statement.epoch, statement.settled_through)
             message_records.note_online(tx)
         self._may_send = True
@@ -477,14 +584,19 @@ class Messenger:
         if user_id == self.address.user_id:
             self.own_devices.learn(lists)
             return
-        try:
-            with self._store.write() as tx:
-                before, now = records.load_contact(tx, user_id), self._clock()
-                for signed in lists:
+        changed = False
+        with self._store.write() as tx:
+            before, now = records.load_contact(tx, user_id), self._clock()
+            for signed in lists:
+                try:
                     contact = learn_device_list(tx, user_id, signed, now)
-                    healing.note_new_devices(tx, before, contact, now)
-                    before = contact
-        except AccountKeyChangedError:
+                except AccountKeyChangedError:
+                    # What came before stays: it may be the list with which the old key said that it is the last.
+                    changed = True
+                    break
+                healing.note_new_devices(tx, before, contact, now)
+                before = contact
+        if changed:
             self._note_changed_key(user_id, lists[-1])
 
     def _note_changed_key(self, user_id: UserId, newest: SignedDeviceList) -> None:
@@ -530,9 +642,8 @@ def _marked(tx: ReadTransaction, message: InboundMessage) -> InboundMessage:
     return replace(message, from_removed_device=True) if removed else message
 
 
-def _begin(store: Store, account: Account, device_list: VerifiedDeviceList) -> None:
-    with store.write() as tx:
-        if tx.count(Table.ACCOUNT):
-            raise ValueError("the store holds an account already")
-        records.save_account(tx, account)
-        records.save_own_device_list(tx, device_list)
+def _begin(tx: Transaction, account: Account, device_list: VerifiedDeviceList) -> None:
+    if tx.count(Table.ACCOUNT):
+        raise ValueError("the store holds an account already")
+    records.save_account(tx, account)
+    records.save_own_device_list(tx, device_list)

@@ -4,6 +4,7 @@ Owns: when prekeys are made, which of them are due for publication, when private
 Does not know about: the key server. A prekey is stored before it is published, so a repeated upload is byte-identical.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
@@ -23,19 +24,11 @@ from e2ee.wire.identifiers import PreKeyId
 from e2ee.wire.prekey_bundle import KemPreKey, OneTimePreKey, SignedPreKey
 
 
-class Offered(NamedTuple):
-    """Which keys the server gives out until they are replaced; None where it has none that is valid."""
-
-    signed_prekey_id: PreKeyId | None
-    last_resort_id: PreKeyId | None
-
-
 class ServerCounts(NamedTuple):
-    """How many one-time prekeys of this device the server still has to give, and, if it was asked, which others."""
+    """How many one-time prekeys of this device the server still has to give."""
 
     one_time: int
     one_time_kem: int
-    offered: Offered | None = None
 
 
 @final
@@ -61,15 +54,7 @@ class PreKeyPublication:
 
 
 def make_due(tx: Transaction, counts: ServerCounts, now: int, rng: Rng) -> None:
-    """Make the prekeys that are due: weekly rotation, and a batch of one-time keys when the server runs low.
-
-    If the server offers other keys than it confirmed, one of us lost something: the server to a restore, or this store
-    to one. What the server lacks is published again; what it offers instead is replaced by a fresh key, because the
-    private half may be gone, and with it every message that begins with it.
-    """
-    if counts.offered is not None:
-        _compare(tx, PreKeyKind.SIGNED, counts.offered.signed_prekey_id, now)
-        _compare(tx, PreKeyKind.LAST_RESORT_KEM, counts.offered.last_resort_id, now)
+    """Make the prekeys that are due: weekly rotation, and a batch of one-time keys when the server runs low."""
     for kind in (PreKeyKind.SIGNED, PreKeyKind.LAST_RESORT_KEM):
         _rotate(tx, kind, now, rng)
     for kind, left in ((PreKeyKind.ONE_TIME, counts.one_time), (PreKeyKind.ONE_TIME_KEM, counts.one_time_kem)):
@@ -100,6 +85,34 @@ def mark_published(tx: Transaction, prekey_ids: tuple[PreKeyId, ...]) -> None:
             save_prekey(tx, replace(prekey, published=True))
 
 
+def note_offered(tx: Transaction, offered: Collection[PreKeyId], now: int) -> None:
+    """Take care that the server offers the present signed and last-resort prekeys, which it confirmed once.
+
+    A server that was restored from a backup has forgotten them: they are published again, byte for byte. One that
+    offers keys which this device does not know outlived a restore of this store: the private halves are gone, and with
+    them every message that begins with such a key. Then fresh keys take over; one pair an hour, and no more, if the
+    server goes on telling this.
+    """
+    is_foreign = any(load_prekey(tx, each) is None for each in offered)
+    for kind in (PreKeyKind.SIGNED, PreKeyKind.LAST_RESORT_KEM):
+        for present in [prekey for prekey in prekeys(tx, kind) if prekey.replaced_at is None]:
+            if not present.published or present.prekey_id in offered:
+                continue
+            is_fresh = 0 <= now - present.created_at < HOUR_MS
+            again = replace(present, published=False)
+            save_prekey(tx, replace(present, replaced_at=now) if is_foreign and not is_fresh else again)
+
+
+def withhold(tx: Transaction) -> None:
+    """Never publish the one-time prekeys that the server has not confirmed; others are made in their place.
+
+    A server that was restored from a backup may have had them, and handed them out, before it forgot them.
+    """
+    for kind in (PreKeyKind.ONE_TIME, PreKeyKind.ONE_TIME_KEM):
+        for prekey in [prekey for prekey in prekeys(tx, kind) if not prekey.published]:
+            save_prekey(tx, replace(prekey, published=True))
+
+
 def replace_all(tx: Transaction, now: int) -> None:
     """Let the next supply make and publish new signed and last-resort prekeys, whatever the age of the present ones."""
     for kind in (PreKeyKind.SIGNED, PreKeyKind.LAST_RESORT_KEM):
@@ -120,17 +133,6 @@ def retire(tx: Transaction, now: int) -> None:
         # Which ones were claimed only the server knows; the oldest are the likeliest, as it serves them first.
         for prekey in list(prekeys(tx, kind))[:-MAX_CLAIMED_ONE_TIME_PREKEYS]:
             delete_prekey(tx, prekey.prekey_id)
-
-
-def _compare(tx: Transaction, kind: PreKeyKind, offered: PreKeyId | None, now: int) -> None:
-    """Let a key that the server does not offer be published again, or replaced if it offers another one."""
-    for current in [prekey for prekey in prekeys(tx, kind) if prekey.replaced_at is None]:
-        if not current.published or current.prekey_id == offered:
-            continue
-        # A server that goes on telling this gets a key an hour, and no more.
-        is_fresh = 0 <= now - current.created_at < HOUR_MS
-        again = replace(current, published=False) if offered is None or is_fresh else replace(current, replaced_at=now)
-        save_prekey(tx, again)
 
 
 def _rotate(tx: Transaction, kind: PreKeyKind, now: int, rng: Rng) -> None:

@@ -125,6 +125,7 @@ class KeyServerClient:
         host_token: Callable[[], Awaitable[str]],
         sign: Callable[[bytes], bytes],
         next_counter: Callable[[], Awaitable[int]],
+        keys: tuple[DeviceSigningKey, IdentityKey] | None = None,
         http: httpx.AsyncClient | None = None,
         options: ClientOptions = _DEFAULT_OPTIONS,
     ) -> None:
@@ -132,6 +133,7 @@ class KeyServerClient:
 
         `host_token` gives the host application's JWT of this user. `sign` signs with the device signing key.
         `next_counter` gives a number above all that it ever gave for this device, so its caller persists it.
+        With `keys`, a device that the server has forgotten, because it was restored from a backup, is registered again.
 
         Raises:
             InsecureServerUrlError: http:// beyond loopback.
@@ -141,6 +143,7 @@ class KeyServerClient:
         self._host_token = host_token
         self._sign = sign
         self._next_counter = next_counter
+        self._keys = keys
         self._clock = options.clock
         self._lock = asyncio.Lock()
         self._login_id: LoginId | None = None
@@ -164,6 +167,16 @@ class KeyServerClient:
         """Return the devices of this user that have not left, as the server has them."""
         answer = await self._as_user("GET", "/v1/devices")
         return tuple(_own_device(each) for each in answer.records("devices"))
+
+    async def store_recovery_blob(self, blob: bytes | None) -> None:
+        """Leave what only our recovery code opens with the server, in the place of the one before; None deletes it."""
+        body = {"blob": None if blob is None else to_base64url(blob)}
+        await self._as_device("PUT", "/v1/recovery-blob", body=body)
+
+    async def recovery_blob(self) -> bytes | None:
+        """Return what was left with the server to recover this user's account."""
+        text = (await self._as_user("GET", "/v1/recovery-blob")).optional_text("blob")
+        return None if text is None else _parsed(bytes, text)
 
     async def put_link_message(self, link_id: LinkId, slot: LinkSlot, message: bytes) -> None:
         """Write one of the four messages of a link. The same bytes again change nothing.
@@ -191,6 +204,18 @@ class KeyServerClient:
             DeviceListConflictError: it does not follow; another device was faster, or links are missing.
         """
         await self._as_device("PUT", "/v1/device-lists", body={"device_list": to_base64url(signed.encode())})
+
+    async def reset_account(self, closing: SignedDeviceList | None, first: SignedDeviceList) -> None:
+        """Give this user a new account key, whose first list is `first`, after a last list of the old key.
+
+        Raises:
+            DeviceListConflictError: they do not follow the newest list.
+        """
+        body = {
+            "closing_list": None if closing is None else to_base64url(closing.encode()),
+            "device_list": to_base64url(first.encode()),
+        }
+        await self._as_user("POST", "/v1/account-resets", body=body)
 
     async def device_lists(self, user_id: UserId, *, from_seq: int = 1) -> tuple[SignedDeviceList, ...]:
         """Return a user's lists from a number on: consecutive, oldest first, the newest last; none if unknown."""
@@ -315,7 +340,13 @@ class KeyServerClient:
                 if refusal.code not in ("login_ended", "assertion_refused"):
                     raise
         body = {"device_id": str(self._address.device_id)}
-        answer = await self._api.request("POST", "/v1/logins", token=await self._host_token(), body=body)
+        try:
+            answer = await self._api.request("POST", "/v1/logins", token=await self._host_token(), body=body)
+        except KeyServerRefusedError as refusal:
+            if refusal.code != "device_not_registered" or self._keys is None:
+                raise
+            await self.register_device(*self._keys)
+            answer = await self._api.request("POST", "/v1/logins", token=await self._host_token(), body=body)
         try:
             self._login_id = LoginId.from_hex(answer.text("login_id"))
         except ProtocolError:

@@ -81,6 +81,8 @@ users: Final = Table(
     Column("list_seq", BigInteger, nullable=False),
     Column("list_hash", LargeBinary(32), nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    # Tokens of the host application that were issued before, or in the same second, open nothing.
+    Column("revoked_at", BigInteger),
 )
 
 devices: Final = Table(
@@ -193,6 +195,14 @@ logins: Final = Table(
     Column("expires_at", BigInteger, nullable=False, index=True),
     _of_device(),
     Index(None, "user_id", "device_id"),
+)
+
+recovery_blobs: Final = Table(
+    "e2ee_recovery_blobs",
+    metadata,
+    Column("user_id", String(MAX_USER_ID), ForeignKey("e2ee_users.user_id", ondelete="CASCADE"), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
 )
 
 link_messages: Final = Table(

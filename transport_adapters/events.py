@@ -24,6 +24,15 @@ class Online:
 
 @final
 @dataclass(frozen=True, slots=True)
+class MailboxRestarted:
+    """The mailbox has another epoch: the server was restored from a backup. What it lost of this device it gets again.
+
+    Messages that it had accepted after the backup, and had not delivered, are lost.
+    """
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class CaughtUp:
     """Everything that waited in the inbox when we came online has been committed."""
 
@@ -195,6 +204,7 @@ class Ended:
 
 Event = (
     Online
+    | MailboxRestarted
     | CaughtUp
     | Sent
     | SendFailed

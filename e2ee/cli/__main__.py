@@ -50,6 +50,12 @@ Start with:  e2ee init alice --server http://127.0.0.1:8440 --dev
 """
 
 
+_LOST: Final = (
+    "All other devices are out and must be linked anew; contacts are told, and have to accept the new key and compare "
+    "safety numbers again."
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     try:
@@ -111,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(add("verify", "compare safety numbers with a contact and record it; works offline", common))
     _add_link(add("link", "make this device a further one of an account, or let one in with --approve", online))
     _add_devices(add("devices", "list the devices of the account (works offline), or retire one", online))
+    _add_export(add("export", "write the account into a file that a code on paper opens", online))
+    _add_recover(add("recover", "all devices are lost: make this one the device of an exported account", online))
     add("status", "show this device and its counts; works offline", common)
     add_vectors_arguments(add("vectors", "check an implementation against the test vectors, or write them again"))
     _add_demo(add("demo", "see it work: a real server, three clients, and a look at its database"))
@@ -150,6 +158,23 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     token.add_argument("--token-file", metavar="FILE", help="file that holds the chat's JWT for this user")
 
 
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("file", nargs="?", metavar="FILE", help="a new file: the account's key, and its contacts")
+    where.add_argument(
+        "--on-server", action="store_true", help="leave the account's key, without contacts, with the server"
+    )
+    parser.add_argument(
+        "--code-file", metavar="FILE", help="file that holds the code (default: make one, and print it)"
+    )
+
+
+def _add_recover(parser: argparse.ArgumentParser) -> None:
+    _add_init(parser)
+    parser.add_argument("--file", metavar="FILE", help="the export (default: what was left with the server)")
+    parser.add_argument("--code-file", metavar="FILE", help="file that holds the code (default: ask)")
+
+
 def _add_link(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("user", nargs="?", type=_user, metavar="USER", help="on the new device: whose account it is")
     parser.add_argument("--server", metavar="URL", help="on the new device: key server and relay")
@@ -177,6 +202,9 @@ def _add_devices(parser: argparse.ArgumentParser) -> None:
         option.default = argparse.SUPPRESS  # else it would undo what stands before the action
     retire = actions.add_parser("retire", parents=again, help=purpose, description=f"{purpose.capitalize()}.")
     retire.add_argument("device", type=_device, metavar="DEVICE", help="its id, or how the id begins")
+    purpose = "a device was lost or stolen: give the account a new key, which this device alone holds"
+    lost = actions.add_parser("lost", parents=again, help=purpose, description=f"{purpose.capitalize()}. {_LOST}")
+    lost.add_argument("--yes", action="store_true", help="do it; without, say what it means and do nothing")
     parser.set_defaults(timeout=30.0)
 
 

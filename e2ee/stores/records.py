@@ -182,6 +182,12 @@ def save_own_device_list(tx: Transaction, device_list: VerifiedDeviceList) -> No
     tx.put(Table.OWN_DEVICE_LISTS, seq.to_bytes(8, "big"), device_list.signed.encode(), order=seq)
 
 
+def forget_own_warnings(tx: Transaction) -> None:
+    """Forget what devices under the old account key said about our own chain."""
+    set_counter(tx, _OWN_HEARD_SEQ, 0)
+    set_counter(tx, _OWN_FORKED, 0)
+
+
 def _own_chain_end(tx: ReadTransaction) -> VerifiedDeviceList | None:
     newest = tx.scan(Table.OWN_DEVICE_LISTS, limit=1, newest_first=True)
     return _restore_list(newest[0].value) if newest else None

@@ -22,7 +22,7 @@ from e2ee.limits import (
     SECOND_MS,
 )
 from e2ee.messenger import DeliveryPosition, Outcome
-from e2ee.prekey_supply import Offered, ServerCounts
+from e2ee.prekey_supply import ServerCounts
 from e2ee.stores import records
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import DeviceAddress, PreKeyId
@@ -165,9 +165,12 @@ def test_a_crash_at_every_rotation_of_a_year_leaves_one_set_of_keys_and_nobody_u
         world.wait(PREKEY_ROTATION_MS)
 
 
-def offered(world: World, bob: Device) -> ServerCounts:
+ENOUGH: Final = ServerCounts(25, 25)
+
+
+def offered(world: World, bob: Device) -> tuple[PreKeyId, PreKeyId]:
     held = world.directory.prekeys[bob.address]
-    return ServerCounts(25, 25, Offered(held.signed_prekey.prekey_id, held.last_resort.prekey_id))
+    return held.signed_prekey.prekey_id, held.last_resort.prekey_id
 
 
 def lonely_bob() -> tuple[World, Device, Published]:
@@ -181,17 +184,17 @@ def test_a_server_that_offers_what_it_confirmed_is_given_nothing() -> None:
     world, bob, _ = lonely_bob()
     world.wait(DAY_MS)
     with unchanged(bob):
-        assert bob.messenger.due_prekeys(offered(world, bob)).is_empty
+        assert bob.messenger.due_prekeys(ENOUGH, offered(world, bob)).is_empty
 
 
 def test_what_the_server_has_lost_is_published_again_with_the_same_bytes() -> None:
     world, bob, before = lonely_bob()
     world.wait(DAY_MS)
-    publication = bob.messenger.due_prekeys(ServerCounts(25, 25, Offered(None, None)))
+    publication = bob.messenger.due_prekeys(ENOUGH, ())
     assert (publication.signed_prekey, publication.last_resort) == (before.signed_prekey, before.last_resort)
 
 
-def test_a_server_restored_to_older_keys_is_given_fresh_ones_and_the_old_ones_are_read_meanwhile() -> None:
+def test_a_server_restored_to_older_keys_is_given_the_present_ones_and_the_old_ones_are_read_meanwhile() -> None:
     world, bob, old = lonely_bob()
     world.wait(PREKEY_ROTATION_MS)
     bob.publish()
@@ -199,13 +202,13 @@ def test_a_server_restored_to_older_keys_is_given_fresh_ones_and_the_old_ones_ar
     world.directory.prekeys[bob.address] = copy(old)
     late = world.device("late", one_time_prekeys=False)
     assert bob.receive(late.encrypt(bob, "under the old keys")).outcome is Outcome.STORED
-    publication = bob.messenger.due_prekeys(offered(world, bob))
+    publication = bob.messenger.due_prekeys(ENOUGH, offered(world, bob))
     world.directory.publish(bob.address, publication)
     bob.messenger.prekeys_published(publication.prekey_ids)
     assert world.directory.prekeys[bob.address].signed_prekey != old.signed_prekey
-    assert bob.messenger.due_prekeys(offered(world, bob)).is_empty, "and that is all"
+    assert bob.messenger.due_prekeys(ENOUGH, offered(world, bob)).is_empty, "and that is all"
     early = world.device("early", one_time_prekeys=False)
-    assert bob.receive(early.encrypt(bob, "under the fresh keys")).outcome is Outcome.STORED
+    assert bob.receive(early.encrypt(bob, "under the present keys")).outcome is Outcome.STORED
 
 
 def test_a_restored_store_replaces_the_keys_that_it_does_not_know() -> None:
@@ -215,7 +218,7 @@ def test_a_restored_store_replaces_the_keys_that_it_does_not_know() -> None:
     bob.publish()
     bob.restore(backup)
     bob.restart()
-    publication = bob.messenger.due_prekeys(offered(world, bob))
+    publication = bob.messenger.due_prekeys(ENOUGH, offered(world, bob))
     world.directory.publish(bob.address, publication)
     bob.messenger.prekeys_published(publication.prekey_ids)
     peer = world.device("peer", one_time_prekeys=False)
@@ -224,9 +227,8 @@ def test_a_restored_store_replaces_the_keys_that_it_does_not_know() -> None:
 
 def test_a_server_that_always_claims_to_offer_other_keys_gets_one_pair_an_hour() -> None:
     world, bob, _ = lonely_bob()
-    lie = ServerCounts(25, 25, Offered(PreKeyId(1), PreKeyId(2)))
     for _ in range(100):
         world.wait(MINUTE_MS)
-        bob.messenger.prekeys_published(bob.messenger.due_prekeys(lie).prekey_ids)
+        bob.messenger.prekeys_published(bob.messenger.due_prekeys(ENOUGH, (PreKeyId(1), PreKeyId(2))).prekey_ids)
     with bob.store.read() as tx:
         assert len(list(records.prekeys(tx, PreKeyKind.SIGNED))) == 2

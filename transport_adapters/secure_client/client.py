@@ -23,6 +23,7 @@ from typing import Any, Final, Self, final
 from e2ee.errors import E2EEError
 from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
+from e2ee.recovery import ExportFile, Purpose, RecoveryCode
 from e2ee.sending import Queued, batched
 from e2ee.wire.call_signal import CallSignal
 from e2ee.wire.content import ReceiptType
@@ -63,6 +64,7 @@ from transport_adapters.secure_client.opening import (
 from transport_adapters.secure_client.outbound import Outbound
 from transport_adapters.secure_client.parts import (
     DEFAULT_PACE,
+    SERVER_TROUBLE,
     OnEvent,
     Pace,
     Parts,
@@ -70,6 +72,7 @@ from transport_adapters.secure_client.parts import (
 )
 from transport_adapters.secure_client.presence import PresenceView
 from transport_adapters.secure_client.push import Push
+from transport_adapters.secure_client.recovering import left_with_server
 from transport_adapters.secure_client.tending import Tending
 
 __all__ = [
@@ -201,6 +204,56 @@ class SecureClient:
             opened.close()
             raise
         await client._go_online(lambda: until_listed(client._directory, until, link_pace))
+        return client
+
+    @classmethod
+    async def recover(  # noqa: PLR0913 - keywords only; each has one meaning and most have a default
+        cls,
+        *,
+        store: str | Path | Store,
+        server: str,
+        token_provider: TokenProvider,
+        user: str,
+        code: RecoveryCode,
+        export: bytes | None = None,
+        transport: TransportFactory | None = None,
+        passphrase: str | None = None,
+        key: bytes | None = None,
+        on_event: OnEvent | None = None,
+        pace: Pace = DEFAULT_PACE,
+        sent_log: bool = True,
+    ) -> "SecureClient":
+        """Make a new device of an account whose devices are all lost, from an export (`Messenger.export_account`), or
+        without one from what was left with the server (`devices.set_recovery`).
+
+        The store is empty. The new device takes the place of all others: those that still live are out. The other
+        parameters are those of `open`, which finishes what could not be finished here.
+
+        Raises:
+            ValueError: the store holds an account already, the export is another user's, or nothing was left with the
+                server.
+            WrongRecoveryCodeError, MalformedMessageError, UnsupportedVersionError, InvalidSignatureError: see
+                `Messenger.recover`.
+            KeyServerRefusedError: `account_key_changed`: the account was given another key since the export was made.
+            StateError, KeyServerError, TokenProviderError: see `open`.
+        """
+        opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
+        try:
+            await asyncio.to_thread(refuse_account, opened)
+            purpose = Purpose.RECOVERY if export is None else Purpose.EXPORT
+            given = export or await left_with_server(application_user(user), server, token_provider)
+            if ExportFile.decode(given).user_id != user:
+                raise ValueError(f"the export is not one of {user}")
+            messenger = await asyncio.to_thread(
+                Messenger.recover, opened, given, code, purpose=purpose, sent_log=sent_log
+            )
+            parts = make_parts(messenger, server, token_provider, transport or socketio_transport)
+            parts.on_event, parts.pace = on_event, pace
+            client = cls(opened, parts)
+        except BaseException:
+            opened.close()
+            raise
+        await client._go_online()
         return client
 
     @property
@@ -422,6 +475,9 @@ class SecureClient:
         try:
             if not await self._parts.call(self._parts.messenger.is_registered):
                 await (register or self._directory.register)()
+            elif await self._parts.call(self._parts.messenger.pending_account_reset) is not None:
+                with contextlib.suppress(*SERVER_TROUBLE):  # tried again in the background
+                    await self._directory.reset_account()
         except BaseException:
             await self.aclose()
             raise

@@ -7,6 +7,7 @@ Does not know about: what a list may say (e2ee.own_devices), the steps of a link
 from collections.abc import Sequence
 from typing import final
 
+from e2ee.recovery import RecoveryCode
 from e2ee.wire.identifiers import DeviceId
 from transport_adapters.secure_client.directory import Directory
 from transport_adapters.secure_client.linking import DEFAULT_LINK_PACE, Confirm, LinkPace, approve
@@ -38,6 +39,29 @@ class Devices:
             KeyServerError, TokenProviderError: the server was not reached, or refused.
         """
         return await approve(self._parts, self._directory, code, confirm, pace)
+
+    async def set_recovery(self, code: RecoveryCode | None) -> None:
+        """Leave the account's key with the server, sealed with a code, in the place of what was there; None deletes it.
+
+        Contacts are not in it: those and what was decided about them are in an export (`Messenger.export_account`).
+
+        Raises:
+            KeyServerError, TokenProviderError: the server was not reached, or refused.
+        """
+        blob = None if code is None else await self._parts.call(self._parts.messenger.recovery_blob, code)
+        await self._parts.key_server.store_recovery_blob(blob)
+
+    async def reset_account(self) -> None:
+        """A device was lost or stolen: give the account a new key, which only this device holds; all others leave.
+
+        Contacts are told that the key has changed, and have to accept it; safety numbers have to be compared anew. What
+        they send under the old key is not read. Other devices that are still ours are linked again, in empty stores.
+
+        Raises:
+            KeyServerError, TokenProviderError: the server was not reached, or refused. If it may have accepted the new
+                key all the same, opening the client finishes it.
+        """
+        await self._directory.reset_account()
 
     async def retire(self, device_id: DeviceId) -> None:
         """Take another device out of the list: it was wiped, or is not used any more.

@@ -5,12 +5,13 @@ Does not know about: messages on their way.
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, final
 
-from e2ee.errors import DeviceListStaleError, ProtocolError, SessionNotFoundError, TrustError
-from e2ee.prekey_supply import Offered, ServerCounts
+from e2ee.errors import AccountKeyChangedError, DeviceListStaleError, ProtocolError, SessionNotFoundError, TrustError
+from e2ee.prekey_supply import ServerCounts
 from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
 from keyserver.client import DeviceListConflictError, PreKeyUpload
@@ -73,6 +74,8 @@ class Directory:
         newest = await self._parts.call(messenger.own_devices.newest_list)
         await key_server.publish_device_list(newest.signed)
         await self.sync_own_lists()
+        if await self._parts.call(messenger.is_recovering):
+            await self.change_own_list(messenger.own_devices.draft_alone)
         await self._supply()
         if not await self._parts.call(messenger.own_devices.is_listed):
             raise DeviceNotListedError(messenger.address)
@@ -83,8 +86,9 @@ class Directory:
         failures, pace = 0, self._parts.pace
         while True:
             await self._parts.online.wait()
+            self._parts.restarted.clear()
             try:
-                await self.sync_own_lists()
+                await self._bring_own_lists_up_to_date()
                 await self._supply()
                 failures, pause = 0, pace.prekey_check
             except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
@@ -92,7 +96,9 @@ class Directory:
                 failures += 1
                 pause = pace.retry(failures)
             # Jitter, so that a refill does not betray the moment at which a first message was read.
-            await asyncio.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause * (0.5 + secrets.randbelow(1000) / 1000)):
+                    await self._parts.restarted.wait()
 
     async def with_sessions(self, user_id: UserId, queue: Callable[[], T]) -> T:
         """Run `queue`, which encrypts to a user, after fetching what it lacks. One first contact per user at a time.
@@ -138,8 +144,16 @@ class Directory:
                 await self.sync_own_lists()
                 return
             await self.fetch_lists(user_id)
+            await self._give_back(user_id)
         except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
             self._parts.emit(events.Trouble(error.code))
+
+    async def _give_back(self, user_id: UserId) -> None:
+        """Give the server the newest list of a contact that we know, in case it was restored from before that."""
+        contact = await self._parts.call(self._parts.messenger.contact, user_id)
+        if contact is not None:
+            with contextlib.suppress(DeviceListConflictError):  # more is missing: its owner has the whole chain
+                await self._parts.key_server.publish_device_list(contact.device_list.signed)
 
     async def sync_own_lists(self) -> None:
         """Bring our own chain of lists, and the server's copy of it, up to date.
@@ -183,6 +197,38 @@ class Directory:
                 await self.take_in([drafted.signed])
                 return
 
+    async def reset_account(self) -> None:
+        """Publish a new account key, and take it over once the server accepted it. A draft of before is finished.
+
+        Raises:
+            See `sync_own_lists`.
+        """
+        messenger = self._parts.messenger
+        before = await self._parts.call(messenger.own_devices.newest_list)
+        reset = await self._parts.call(messenger.pending_account_reset)
+        for attempts_left in reversed(range(_DRAFTS)):
+            if reset is None:
+                await self.sync_own_lists()
+                reset = await self._parts.commit(messenger.draft_account_reset)
+            try:
+                await self._parts.key_server.reset_account(reset.closing.signed, reset.first.signed)
+            except DeviceListConflictError:
+                if not attempts_left:
+                    raise
+                reset = None
+            else:
+                break
+        for lost in await self._parts.commit(messenger.account_reset_accepted):
+            self._parts.emit(events.SendFailed(lost.message_id, lost.recipient, "account_reset"))
+        after = await self._parts.call(messenger.own_devices.newest_list)
+        self._tell(before, after)
+
+    async def _bring_own_lists_up_to_date(self) -> None:
+        if await self._parts.call(self._parts.messenger.pending_account_reset) is None:
+            await self.sync_own_lists()
+        else:
+            await self.reset_account()
+
     async def take_in(self, lists: Sequence[SignedDeviceList]) -> None:
         """Take in links of our own chain that the server has, and tell the application what they change.
 
@@ -191,7 +237,9 @@ class Directory:
         """
         own = self._parts.messenger.own_devices
         before = await self._parts.call(own.newest_list)
-        after = await self._parts.commit(own.learn, lists)
+        self._tell(before, await self._parts.commit(own.learn, lists))
+
+    def _tell(self, before: VerifiedDeviceList, after: VerifiedDeviceList) -> None:
         then, now = ({device.device_id for device in each.content.devices} for each in (before, after))
         if then != now:
             self._parts.emit(events.OwnDevicesChanged(tuple(sorted(now - then)), tuple(sorted(then - now))))
@@ -230,7 +278,11 @@ class Directory:
         claim = await self._parts.key_server.claim(user_id, secrets.token_bytes(16), device_ids)
         if claim.device_list is None:
             raise UserUnreachableError(user_id)
-        await self._parts.call(messenger.learn_device_lists, user_id, [claim.device_list])
+        try:
+            await self._parts.call(messenger.learn_device_lists, user_id, [claim.device_list])
+        except AccountKeyChangedError:
+            await self.fetch_lists(user_id)  # with the list in between, in which the old key may have closed itself
+            raise
         for bundle in claim.bundles:
             try:
                 await self._parts.call(messenger.start_session, bundle)
@@ -241,19 +293,15 @@ class Directory:
         """Publish what the server lacks. What it offers is asked first: an upload may have outlived our crash."""
         messenger, key_server = self._parts.messenger, self._parts.key_server
         counts = await key_server.prekey_counts()
-        offered = Offered(_prekey_id(counts.signed_prekey_id), _prekey_id(counts.last_resort_id))
-        known = ServerCounts(counts.one_time, counts.one_time_kem, offered)
-        due = await self._parts.commit(messenger.due_prekeys, known)
+        offered = [each for each in (counts.signed_prekey_id, counts.last_resort_id) if each is not None]
+        left = ServerCounts(counts.one_time, counts.one_time_kem)
+        due = await self._parts.commit(messenger.due_prekeys, left, list(map(PreKeyId, offered)))
         if due.is_empty:
             return
         await key_server.publish_prekeys(
             PreKeyUpload(due.signed_prekey, due.one_time_prekeys, due.last_resort, due.one_time_kem_prekeys)
         )
         await self._parts.commit(messenger.prekeys_published, due.prekey_ids)
-
-
-def _prekey_id(number: int | None) -> PreKeyId | None:
-    return None if number is None else PreKeyId(number)
 
 
 def _nobody_waits() -> None:

@@ -89,9 +89,13 @@ class Inbound:
             connected.acked_epoch,
             connected.acked_seq,
         )
+        epoch, _ = await self._parts.commit(self._parts.messenger.cursor)
         # Before anything is sent on this connection: what a rollback made unfit must not go out.
         for notice in await self._parts.commit(self._parts.messenger.note_connected, statement):
             self._parts.emit(notice)
+        if epoch not in (0, connected.epoch):
+            self._parts.restarted.set()
+            self._parts.emit(events.MailboxRestarted())
         self._tending.wake()
         self._head_seq = connected.head_seq
         self._parts.online.set()
