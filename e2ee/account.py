@@ -24,7 +24,6 @@ from e2ee.wire.device_list import (
     ListedDevice,
     SignedDeviceList,
     VerifiedDeviceList,
-    ordered,
 )
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, PreKeyId, UserId
 from e2ee.wire.prekey_bundle import (
@@ -115,19 +114,23 @@ class Account:
             self.identity_key_pair.public,
         )
 
+    @property
+    def listed(self) -> ListedDevice:
+        """This device as a list names it."""
+        party = self.party
+        return ListedDevice(self.address.device_id, party.device_signing_key, party.identity_key)
+
     def first_device_list(self, now: int) -> VerifiedDeviceList:
         """Return a signed list with this device alone, seq 1."""
-        party = self.party
-        entry = ListedDevice(self.address.device_id, party.device_signing_key, party.identity_key)
         return self.sign_device_list(
             DeviceList(
                 user_id=self.address.user_id,
-                account_key=party.account_key,
+                account_key=self.account_key_pair.public,
                 seq=1,
                 previous_hash=NO_PREVIOUS_LIST,
                 created_at=now,
                 expires_at=now + DEVICE_LIST_LIFETIME_MS,
-                devices=ordered([entry]),
+                devices=(self.listed,),
             )
         )
 

@@ -25,7 +25,7 @@ never plaintext, keys or ciphertext.
        ├─ WrongPassphraseError        ├─ StoreLockedError
        ├─ StoreUnavailableError       ├─ StoreVersionError
        ├─ AccountNotFoundError        ├─ DeviceListStaleError
-       └─ TooManyDevicesError
+       ├─ TooManyDevicesError         └─ WrongRecoveryCodeError
 
 `ValueError` and `TypeError` are bugs of the caller: never caught, never caused by remote input.
 Errors of the network live in `transport_adapters.base`.
@@ -393,6 +393,17 @@ class WrongPassphraseError(StateError):
 
     def __init__(self) -> None:
         super().__init__("The passphrase does not open the store")
+
+
+@final
+class WrongRecoveryCodeError(StateError):
+    """The recovery code does not open the export: it belongs to another one, or the file was changed."""
+
+    code = "wrong_recovery_code"
+    remedy = "Try the code that was written down with this file"
+
+    def __init__(self) -> None:
+        super().__init__("The recovery code does not open the export")
 
 
 @final

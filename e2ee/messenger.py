@@ -17,8 +17,22 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import final
 
-from e2ee import healing, prekey_supply, receiving, reception, retention, rollback, sending, status, tending
+from e2ee import (
+    account_export,
+    account_reset,
+    healing,
+    history,
+    prekey_supply,
+    receiving,
+    reception,
+    retention,
+    rollback,
+    sending,
+    status,
+    tending,
+)
 from e2ee.account import Account
+from e2ee.account_reset import AccountReset
 from e2ee.contact_book import ContactBook
 from e2ee.errors import (
     AccountKeyChangedError,
@@ -29,24 +43,26 @@ from e2ee.errors import (
     SessionNotFoundError,
     TrustError,
 )
+from e2ee.history_book import HistoryBook
 from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
 from e2ee.linking import LinkedAccount
 from e2ee.notices import Notice, StoreRolledBack
 from e2ee.own_devices import OwnDevices
-from e2ee.ports import ReadTransaction, Store, Table
+from e2ee.ports import ReadTransaction, Store, Table, Transaction
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
 from e2ee.reception import DeliveryPosition, Outcome, Reception
+from e2ee.recovery import ExportFile, RecoveryCode, seal_export
 from e2ee.rollback import RelayStatement
 from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
 from e2ee.status import Status
-from e2ee.stores import healing_records, message_records, records, session_records, trust_records
+from e2ee.stores import healing_records, message_records, records, sent_records, session_records, trust_records
 from e2ee.stores.message_records import InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
-from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, sendable_contact
+from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, recipients, sendable_contact
 from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
 from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
@@ -62,6 +78,7 @@ DEFAULT_TTL = MAX_TTL_SECONDS
 _DEFAULT_CONVERSATION = ConversationId("")
 _ASSERTION_COUNTER = b"assertion"
 _REGISTERED = b"registered"
+_RECOVERING = b"recovering"
 
 Clock = Callable[[], int]
 """Returns Unix milliseconds."""
@@ -110,7 +127,8 @@ class Messenger:
             ValueError: the store holds an account already.
         """
         account = Account.generate(user_id, rng)
-        _begin(store, account, account.first_device_list(clock()))
+        with store.write() as tx:
+            _begin(tx, account, account.first_device_list(clock()))
         return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
@@ -130,7 +148,37 @@ class Messenger:
         Raises:
             ValueError: the store holds an account already.
         """
-        _begin(store, linked.account, linked.device_list)
+        with store.write() as tx:
+            _begin(tx, linked.account, linked.device_list)
+        return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
+
+    @classmethod
+    def recover(
+        cls,
+        store: Store,
+        export: bytes,
+        code: RecoveryCode,
+        *,
+        rng: Rng = system_rng,
+        clock: Clock = system_clock,
+        sent_log: bool = True,
+    ) -> "Messenger":
+        """Make a new device of an exported account, in an empty store. `sent_log`: see `open`.
+
+        It is in no list yet. Take in the lists of our own that the server has, then publish `own_devices.draft_alone`.
+
+        Raises:
+            WrongRecoveryCodeError: the code does not open the export.
+            MalformedMessageError, UnsupportedVersionError, InvalidSignatureError, InvalidPublicKeyError: it is none.
+            ValueError: the store holds an account already.
+        """
+        file = ExportFile.decode(export)
+        payload = file.open(code)
+        linked = account_export.new_device(file.user_id, payload, rng)
+        with store.write() as tx:
+            _begin(tx, linked.account, linked.device_list)
+            account_export.restore(tx, file.user_id, payload)
+            records.set_counter(tx, _RECOVERING, 1)
         return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
@@ -188,6 +236,7 @@ class Messenger:
         """Note that the key server has accepted this device and its list."""
         with self._store.write() as tx:
             records.set_counter(tx, _REGISTERED, 1)
+            records.set_counter(tx, _RECOVERING, 0)
 
     def due_prekeys(self, counts: ServerCounts, offered: Collection[PreKeyId] | None = None) -> PreKeyPublication:
         """Make the prekeys that are due and return all that the server has not confirmed.
@@ -205,6 +254,45 @@ class Messenger:
         """Note the server's confirmation of a publication."""
         with self._store.write() as tx:
             prekey_supply.mark_published(tx, tuple(prekey_ids))
+
+    def export_account(self, code: RecoveryCode) -> bytes:
+        """Return the account's key, contacts and decisions about them, sealed with a code (protocol.md section 16)."""
+        with self._store.read() as tx:
+            payload = account_export.collect(tx, self._account)
+        return seal_export(code, self._account.address.user_id, payload, self._rng).encode()
+
+    def is_recovering(self) -> bool:
+        """Whether this device was made from an export, and has not taken the place of the lost ones yet."""
+        with self._store.read() as tx:
+            return records.counter(tx, _RECOVERING) == 1
+
+    def draft_account_reset(self) -> AccountReset:
+        """Make a new account key because a device was lost or stolen, and the two lists that announce it.
+
+        The draft is stored; publish both lists together, then call `account_reset_accepted`. Calling this again, after
+        a crash or after a newer list of ours was learned, gives the same key.
+        """
+        with self._store.write() as tx:
+            return account_reset.draft(tx, self._account, self._clock(), self._rng)
+
+    def pending_account_reset(self) -> AccountReset | None:
+        """Return the draft that was made and not yet accepted, as far as is known."""
+        with self._store.read() as tx:
+            return account_reset.pending(tx)
+
+    def account_reset_accepted(self) -> list[OutboxEntry]:
+        """The server has accepted the draft: the account has the new key, all sessions end.
+
+        What waited in the outbox is encrypted anew once sessions can be started. What cannot be is returned, for an
+        event each.
+
+        Raises:
+            ValueError: there is no draft.
+        """
+        with self._store.write() as tx:
+            account, lost = account_reset.accepted(tx, self._clock())
+        self._account = account
+        return lost
 
     # --- contacts and sessions -------------------------------------------------------------------------------
 
@@ -239,6 +327,11 @@ class Messenger:
         """What a person sees of contacts, and decides about them."""
         return ContactBook(self._store, self._clock)
 
+    @property
+    def history(self) -> HistoryBook:
+        """Past messages, if the application has them kept (`HistoryBook.set_retention`)."""
+        return HistoryBook(self._store, self._clock)
+
     def waiting_for_trust(self) -> tuple[UserId, ...]:
         """Return the users of whom messages under a changed account key are kept."""
         with self._store.read() as tx:
@@ -270,7 +363,7 @@ class Messenger:
         """
         with self._store.read() as tx:
             now = self._clock()
-            addresses = sendable_contact(tx, user_id).device_list.content.addresses()
+            addresses = recipients(sendable_contact(tx, user_id), self.address)
             return tuple(address for address in addresses if session_records.sending_session(tx, address, now) is None)
 
     def start_session(self, bundle: PreKeyBundle) -> Session:
@@ -313,6 +406,15 @@ class Messenger:
         body = Receipt(kind, message_ids).encode()
         return self.queue(user_id, Draft(ContentKind.RECEIPT, body, _DEFAULT_CONVERSATION, Lane.RECEIPT, DEFAULT_TTL))
 
+    def mark_read(self, user_id: UserId, message_ids: Sequence[MessageId]) -> bool:
+        """Note that messages of a user were read: in the history, and on our other devices. The user is not told.
+
+        Returns whether one of our devices waits for a session: call `tend`.
+        """
+        with self._store.write() as tx:
+            history.mark_read(tx, user_id, message_ids, self._clock())
+            return sending.tell_read(tx, self._sender(), user_id, message_ids)
+
     def signal_call(self, user_id: UserId, signal: CallSignal) -> Queued:
         """Tell all devices of a user about a call. All but MISSED overtake chat, and expire after a minute.
 
@@ -336,6 +438,11 @@ class Messenger:
         """Return envelopes that the server has not accepted, oldest first. A retry sends the same bytes."""
         with self._store.read() as tx:
             return message_records.outbox(tx, limit)
+
+    def is_due_again(self, message_id: MessageId) -> bool:
+        """Whether a message waits to be encrypted anew for a device, which `tend` does once there is a session."""
+        with self._store.read() as tx:
+            return any(each.message_id == message_id for each in sent_records.due_resends(tx))
 
     def outbox_settled(self, envelope_ids: Iterable[EnvelopeId]) -> None:
         """Forget envelopes for which the server has taken responsibility, or which nobody wants any more."""
@@ -446,6 +553,7 @@ class Messenger:
         """
         with self._store.write() as tx:
             retention.forget_contents(tx, self._clock(), self._keeps_contents)
+            retention.forget_history(tx, self._clock())
             return retention.expire_outbox(tx, self._clock())
 
     def prune(self) -> None:
@@ -455,6 +563,7 @@ class Messenger:
         """
         with self._store.write() as tx:
             retention.forget_contents(tx, self._clock(), self._keeps_contents)
+            retention.forget_history(tx, self._clock())
             retention.prune(tx, self._clock())
 
     def status(self) -> Status:
@@ -465,14 +574,19 @@ class Messenger:
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> None:
-        try:
-            with self._store.write() as tx:
-                before, now = records.load_contact(tx, user_id), self._clock()
-                for signed in lists:
+        changed = False
+        with self._store.write() as tx:
+            before, now = records.load_contact(tx, user_id), self._clock()
+            for signed in lists:
+                try:
                     contact = learn_device_list(tx, user_id, signed, now)
-                    healing.note_new_devices(tx, before, contact, now)
-                    before = contact
-        except AccountKeyChangedError:
+                except AccountKeyChangedError:
+                    # What came before stays: it may be the list with which the old key said that it is the last.
+                    changed = True
+                    break
+                healing.note_new_devices(tx, before, contact, now)
+                before = contact
+        if changed:
             self._note_changed_key(user_id, lists[-1])
 
     def _note_changed_key(self, user_id: UserId, newest: SignedDeviceList) -> None:
@@ -518,9 +632,8 @@ def _marked(tx: ReadTransaction, message: InboundMessage) -> InboundMessage:
     return replace(message, from_removed_device=True) if removed else message
 
 
-def _begin(store: Store, account: Account, device_list: VerifiedDeviceList) -> None:
-    with store.write() as tx:
-        if tx.count(Table.ACCOUNT):
-            raise ValueError("the store holds an account already")
-        records.save_account(tx, account)
-        records.save_own_device_list(tx, device_list)
+def _begin(tx: Transaction, account: Account, device_list: VerifiedDeviceList) -> None:
+    if tx.count(Table.ACCOUNT):
+        raise ValueError("the store holds an account already")
+    records.save_account(tx, account)
+    records.save_own_device_list(tx, device_list)

@@ -92,6 +92,10 @@ class OwnDevices:
             raise UnlistedDeviceError(str(DeviceAddress(newest.user_id, device_id)))
         return self._next(newest, tuple(each for each in newest.devices if each.device_id != device_id))
 
+    def draft_alone(self) -> VerifiedDeviceList:
+        """Sign, but do not take in, the next list with this device alone: all others are lost."""
+        return self._next(self.newest_list().content, (self._account.listed,))
+
     def approve(self, commit: LinkCommit) -> Approval:
         """Begin to let a new device in, which has sent message 1 of a link.
 

@@ -38,6 +38,8 @@ class Table(Enum):
     DROPPED = ("dropped", 1)
     OWED_ANSWERS = ("owed_answers", 1)
     TRUST_DECISIONS = ("trust_decisions", 1)
+    HISTORY = ("history", 1)
+    CONVERSATIONS = ("conversations", 1)
 
     def __init__(self, label: str, version: int) -> None:
         self.label: Final = label
@@ -72,6 +74,25 @@ class ReadTransaction(Protocol):
         self, table: Table, group: bytes | None = None, *, limit: int | None = None, newest_first: bool = False
     ) -> Sequence[Record]:
         """Return the records of one group (None: of all groups) by `order`, then by key; at most `limit`.
+
+        Raises:
+            CorruptStateError: a stored record does not authenticate.
+        """
+        ...
+
+    def scan_range(
+        self,
+        table: Table,
+        group: bytes,
+        within: tuple[int, int],
+        *,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> Sequence[Record]:
+        """Return the records of one group whose order is `within` two bounds, both included, as `scan` does.
+
+        Takes time in proportion to what it returns and not to the group, so that a long history opens in pages. Records
+        of one order are read together: many of one order cost time even beyond `limit`.
 
         Raises:
             CorruptStateError: a stored record does not authenticate.

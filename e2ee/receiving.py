@@ -8,7 +8,7 @@ changed nothing.
 from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
-from e2ee import healing, session as sessions
+from e2ee import healing, history, session as sessions
 from e2ee.account import Account, OwnPreKey, PreKeyKind
 from e2ee.errors import (
     AuthenticationError,
@@ -51,12 +51,12 @@ from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
 from e2ee.wire.message import HandshakeHeader, PreKeyMessage, RatchetMessage, decode_body
+from e2ee.wire.sync import decode_sync
 
 _NOT_FOR_THE_APPLICATION = frozenset(
     {
         ContentKind.RETRY_REQUEST,
         ContentKind.DEVICE_LIST_UPDATE,
-        ContentKind.SYNC,
         ContentKind.LINK,
         ContentKind.EMPTY,
         ContentKind.SESSION_RESET,
@@ -147,7 +147,7 @@ def _open(tx: ReadTransaction, receiver: Receiver, envelope: Envelope, body_hash
     else:
         decrypted = _decrypt_established(tx, receiver, envelope.sender, body)
     content = Content.decode(decrypted.content)
-    _check_body(content, envelope.sender.user_id)
+    _check_body(content, envelope.sender.user_id, _is_own(receiver, decrypted.session))
     contact = _judge_sender(tx, receiver, content, decrypted.session, new is not None)
     return Opened(envelope, body_hash, decrypted, content, contact, new)
 
@@ -251,7 +251,13 @@ def _decrypt(
     return session.decrypt(message, arrival._replace(max_skip=allowance))
 
 
-def _check_body(content: Content, sender: UserId) -> None:
+def _is_own(receiver: Receiver, session: Session) -> bool:
+    """Whether a session is one with another device of our own account."""
+    own, peer = receiver.account.party, session.origin.peer
+    return peer.address.user_id == own.address.user_id and peer.account_key == own.account_key
+
+
+def _check_body(content: Content, sender: UserId, is_own: bool) -> None:
     """Decode the bodies that will be acted on, so that a malformed one is refused while nothing has changed.
 
     Raises:
@@ -270,8 +276,11 @@ def _check_body(content: Content, sender: UserId) -> None:
         case ContentKind.DEVICE_LIST_UPDATE:
             if any(each.unverified.user_id != sender for each in decode_device_lists(content.body)):
                 raise ForbiddenContentError(content.kind)
-        case ContentKind.SYNC | ContentKind.LINK:
-            # Only from devices of our own account, and there are none until linking exists.
+        case ContentKind.SYNC:
+            if not is_own:
+                raise ForbiddenContentError(content.kind)
+            decode_sync(content.body)
+        case ContentKind.LINK:
             raise ForbiddenContentError(content.kind)
         case _:
             pass
@@ -281,8 +290,10 @@ def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, ses
     """Judge who sent it: the session's device, against the pinned key and the newest list known (section 4.2)."""
     peer = session.origin.peer
     user_id = peer.address.user_id
-    if user_id == receiver.account.address.user_id:
-        # Own devices are judged by our own list, which holds this device alone until linking exists.
+    if peer.address == receiver.account.address:
+        raise UnlistedDeviceError(str(peer.address))
+    if user_id == receiver.account.address.user_id and not _is_own(receiver, session):
+        # Not a changed key for people to decide on: nobody but us says which key is ours.
         raise UnlistedDeviceError(str(peer.address))
     contact = records.load_contact(tx, user_id)
     if content.device_list is not None:
@@ -292,7 +303,10 @@ def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, ses
     if is_new:
         check_listed(contact.device_list, peer)
     elif contact.device_list.content.device(peer.address.device_id) is None:
-        # A removed device may still be read, but its word on the user's lists could only stop us from sending.
+        # A removed device may still be read, but its word on the user's lists could only stop us from sending, and one
+        # of ours may be lost: it must not write into our history what we never said.
+        if content.kind == ContentKind.SYNC:
+            raise ForbiddenContentError(content.kind)
         return contact
     return hear_of_list(contact, content.sender_list)
 
@@ -362,11 +376,14 @@ def _commit_content(
         return None, healing.honour(tx, opened.decrypted.session, opened.contact, envelope_ids, now), None
     if content.kind in _NOT_FOR_THE_APPLICATION:
         return None, [], None
+    if content.kind == ContentKind.SYNC and decode_sync(content.body) is None:
+        return None, [], None  # of a later release
     if content.kind == ContentKind.CALL:
         signal = CallSignal.decode(content.body)
         if signal.action is not CallAction.MISSED:
             # Of use now or not at all, so it must not wait behind what the application has not read yet.
             fresh = content.sent_at + CALL_TTL_SECONDS * SECOND_MS + CALL_CLOCK_SKEW_MS > now
             return None, [], signal if fresh else None
+    history.note_content(tx, receiver.account.address.user_id, sender, content, now)
     stored = replace(content, device_list=None).encode()
     return message_records.add_inbound(tx, sender, stored, now), [], None

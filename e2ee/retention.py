@@ -1,12 +1,13 @@
 """What is kept for how long, and what is forgotten then.
 
 Owns: the end of everything in the store that has one.
-Does not know about: when it is called (messenger.py), what the application keeps of its own.
+Does not know about: when it is called (messenger.py), how long messages are kept (history.py), what the application
+keeps of its own.
 """
 
 from typing import Final
 
-from e2ee import prekey_supply
+from e2ee import history, prekey_supply
 from e2ee.limits import (
     LATE_ENVELOPE_MS,
     MAX_TIMESTAMP,
@@ -16,7 +17,7 @@ from e2ee.limits import (
     SENT_CONTENT_MS,
 )
 from e2ee.ports import Table, Transaction
-from e2ee.stores import message_records, sent_records, session_records
+from e2ee.stores import history_records, message_records, sent_records, session_records
 from e2ee.stores.message_records import OutboxEntry
 from e2ee.wire.envelope import Envelope, Lane
 
@@ -42,6 +43,7 @@ def prune(tx: Transaction, now: int) -> None:
     session_records.delete_superseded(tx, now)
     session_records.evict_old_skipped(tx, now)
     session_records.forget_closed_chains(tx, now)
+    history_records.forget_early(tx, max(now - LATE_ENVELOPE_MS, 0))
     prekey_supply.retire(tx, now)
 
 
@@ -60,6 +62,11 @@ def forget_contents(tx: Transaction, now: int, kept: bool) -> None:
     Nothing that the server does or omits puts this off.
     """
     sent_records.forget_contents(tx, now - SENT_CONTENT_MS if kept else MAX_TIMESTAMP)
+
+
+def forget_history(tx: Transaction, now: int) -> None:
+    """Delete messages whose time in the history is over. As above, nothing that the server does puts this off."""
+    history.forget_old(tx, now)
 
 
 def _is_over(entry: OutboxEntry, now: int) -> bool:

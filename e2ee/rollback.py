@@ -66,10 +66,15 @@ def reset_if_due(tx: Transaction, now: int) -> bool:
     records.set_counter(tx, _RESET_AT, now)
     session_records.end_sending(tx)
     prekey_supply.replace_all(tx, now)
+    encrypt_outbox_anew(tx, now)
+    return True
+
+
+def encrypt_outbox_anew(tx: Transaction, now: int) -> None:
+    """Take out of the outbox what can be encrypted again, and ask for that; the rest stays."""
     for entry in message_records.outbox(tx):
         sent = sent_records.sent_envelope(tx, entry.envelope_id)
         if sent is None:
             continue
         if sent.original is None or sent_records.request_resend(tx, sent, entry.recipient, now):
             message_records.remove_outbox(tx, entry.envelope_id)
-    return True

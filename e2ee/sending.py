@@ -4,27 +4,35 @@ Owns: session start from bundles, fan-out, what every outgoing content carries, 
 Does not know about: the network, when the outbox is emptied.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, final
 
-from e2ee import session as sessions
+from e2ee import history, session as sessions
 from e2ee.account import Account
-from e2ee.errors import SessionNotFoundError, UnlistedDeviceError
+from e2ee.errors import (
+    DeviceListForkError,
+    DeviceListStaleError,
+    SessionNotFoundError,
+    UnlistedDeviceError,
+)
 from e2ee.healing import next_established_at, note_fresh_session
-from e2ee.limits import MAX_TIMESTAMP, MAX_TTL_SECONDS
+from e2ee.history import Arrived
+from e2ee.limits import MAX_RECEIPT_IDS, MAX_TIMESTAMP, MAX_TTL_SECONDS
 from e2ee.ports import Transaction
 from e2ee.primitives.rng import Rng
 from e2ee.session import Session
-from e2ee.stores.message_records import OutboxEntry, add_outbox, note_offline
-from e2ee.stores.records import own_device_list
-from e2ee.stores.sent_records import SentContent, SentEnvelope, log_envelope, trim
+from e2ee.stores.message_records import OutboxEntry, add_outbox, note_offline, send_counter
+from e2ee.stores.records import Contact, own_device_list
+from e2ee.stores.sent_records import SentContent, SentEnvelope, log_envelope, request_resend, trim
 from e2ee.stores.session_records import add_session, save_session, sending_session, sessions_with, settle_answer
-from e2ee.trust import sendable_contact
+from e2ee.trust import recipients, sendable_contact
 from e2ee.wire.content import Content, ContentKind
 from e2ee.wire.device_list import VerifiedDeviceList
 from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId
 from e2ee.wire.prekey_bundle import PreKeyBundle
+from e2ee.wire.sync import ReadMarks, SentCopy
 
 _NEVER_REPEATED = frozenset({ContentKind.RETRY_REQUEST, ContentKind.EMPTY, ContentKind.SESSION_RESET})
 
@@ -62,6 +70,10 @@ class Queued:
     entries: tuple[OutboxEntry, ...]
     without_session: tuple[DeviceAddress, ...]
     """Listed devices that were skipped because no session with them could be started."""
+    copies: tuple[OutboxEntry, ...] = ()
+    """For the other devices of our own user."""
+    tend: bool = False
+    """Whether a device of our own waits for a session, and gets its copy on it: call `Messenger.tend`."""
 
 
 class Sender(NamedTuple):
@@ -129,11 +141,87 @@ def queue(tx: Transaction, sender: Sender, user_id: UserId, draft: Draft) -> Que
         DeviceListStaleError, DeviceListForkError: see `trust.sendable_contact`.
         SessionNotFoundError: there is a session with none of the user's devices.
     """
-    contact, own_list = sendable_contact(tx, user_id), own_device_list(tx)
+    contact = sendable_contact(tx, user_id)
     message_id = MessageId(sender.rng(16))
+    whom = recipients(contact, sender.account.address)
+    entries, without_session = _fan_out(tx, sender, (contact, whom), draft, message_id)
+    if not entries:
+        raise SessionNotFoundError(user_id)
+    copies: tuple[OutboxEntry, ...] = ()
+    tend = False
+    if draft.kind == ContentKind.APPLICATION:
+        history.add(tx, _sent(sender, user_id, message_id, draft), sender.now)
+        if user_id != sender.account.address.user_id:
+            copies, tend = _copy(tx, sender, user_id, message_id, draft)
+    return Queued(message_id, entries, without_session, copies, tend)
+
+
+def tell_read(tx: Transaction, sender: Sender, author: UserId, message_ids: Sequence[MessageId]) -> bool:
+    """Tell our other devices that messages of a user were read; return whether one of them waits for a session."""
+    tend = False
+    for batch in batched(message_ids):
+        body = ReadMarks(author, batch).encode()
+        draft = Draft(ContentKind.SYNC, body, ConversationId(""), Lane.CHAT, MAX_TTL_SECONDS)
+        _, waits = _to_own_devices(tx, sender, MessageId(sender.rng(16)), draft)
+        tend = tend or waits
+    return tend
+
+
+def batched(message_ids: Sequence[MessageId]) -> Iterator[tuple[MessageId, ...]]:
+    """Yield ids in groups that one receipt or sync may name."""
+    for at in range(0, len(message_ids), MAX_RECEIPT_IDS):
+        yield tuple(message_ids[at : at + MAX_RECEIPT_IDS])
+
+
+def _copy(
+    tx: Transaction, sender: Sender, user_id: UserId, message_id: MessageId, draft: Draft
+) -> tuple[tuple[OutboxEntry, ...], bool]:
+    """Let our other devices have what was just sent, so that their histories hold both sides of it."""
+    body = SentCopy(user_id, draft.kind, draft.body).encode()
+    # What is urgent for its recipient is not for us, and lane 0 has no room for the names.
+    lane = Lane.CHAT if draft.lane is Lane.CONTROL else draft.lane
+    return _to_own_devices(tx, sender, message_id, replace(draft, kind=ContentKind.SYNC, body=body, lane=lane))
+
+
+def _to_own_devices(
+    tx: Transaction, sender: Sender, message_id: MessageId, draft: Draft
+) -> tuple[tuple[OutboxEntry, ...], bool]:
+    """Encrypt a draft to our other devices; return the envelopes, and whether a device waits for a session.
+
+    Nothing about our own devices holds up what others are to get.
+    """
+    own = sender.account.address
+    if len(own_device_list(tx).content.devices) == 1:
+        return (), False
+    try:
+        ourselves = sendable_contact(tx, own.user_id)
+    except (DeviceListStaleError, DeviceListForkError):
+        return (), False
+    entries, waiting = _fan_out(tx, sender, (ourselves, recipients(ourselves, own)), draft, message_id)
+    if not waiting or not sender.keeps_contents:
+        return entries, False
+    original = entries[0].envelope_id if entries else EnvelopeId(sender.rng(16))
+    sent = SentEnvelope(original, message_id, send_counter(tx), waiting[0], bytes(32), 0, original)
+    if not entries:
+        # An envelope that never was: the log keeps the content under its id until there are sessions.
+        log_envelope(tx, sent, _logged_content(_Logged(draft, sender.now, original)), sender.now)
+    for address in waiting:
+        request_resend(tx, sent, address, sender.now)
+    return entries, True
+
+
+def _fan_out(
+    tx: Transaction,
+    sender: Sender,
+    to: tuple[Contact, Sequence[DeviceAddress]],
+    draft: Draft,
+    message_id: MessageId,
+) -> tuple[tuple[OutboxEntry, ...], tuple[DeviceAddress, ...]]:
+    """Encrypt a draft to devices of a user; return the envelopes, and the devices without a session."""
+    (contact, addresses), own_list = to, own_device_list(tx)
     entries: list[OutboxEntry] = []
     without_session = []
-    for address in contact.device_list.content.addresses():
+    for address in addresses:
         session = sending_session(tx, address, sender.now)
         if session is None:
             without_session.append(address)
@@ -142,9 +230,23 @@ def queue(tx: Transaction, sender: Sender, user_id: UserId, draft: Draft) -> Que
         entry = _encrypt(tx, sender, session, _for_session(content, session, own_list), draft)
         entries.append(entry)
         _log(tx, sender, session, entry, _Logged(draft, sender.now, entries[0].envelope_id))
-    if not entries:
-        raise SessionNotFoundError(user_id)
-    return Queued(message_id, tuple(entries), tuple(without_session))
+    return tuple(entries), tuple(without_session)
+
+
+def _sent(sender: Sender, user_id: UserId, message_id: MessageId, draft: Draft) -> Arrived:
+    """Return what was just sent, for the history."""
+    own = sender.account.address
+    return Arrived(
+        message_id=message_id,
+        author=own.user_id,
+        device=own.device_id,
+        peer=user_id,
+        conversation=draft.conversation_id,
+        kind=draft.kind,
+        body=draft.body,
+        sent_at=sender.now,
+        ours=True,
+    )
 
 
 def heal(tx: Transaction, sender: Sender, user_id: UserId) -> Queued:
@@ -153,7 +255,7 @@ def heal(tx: Transaction, sender: Sender, user_id: UserId) -> Queued:
     Raises:
         See `queue`.
     """
-    for address in sendable_contact(tx, user_id).device_list.content.addresses():
+    for address in recipients(sendable_contact(tx, user_id), sender.account.address):
         session = sending_session(tx, address, sender.now)
         if session is not None:
             save_session(tx, session.ask_for_healing())
@@ -235,7 +337,7 @@ def _log(tx: Transaction, sender: Sender, session: Session, entry: OutboxEntry, 
         original = None
     content = None
     if original == entry.envelope_id and sender.keeps_contents:
-        content = SentContent(draft.kind, draft.conversation_id, draft.lane, draft.ttl, logged.sent_at, draft.body)
+        content = _logged_content(logged)
     sent = SentEnvelope(
         envelope_id=entry.envelope_id,
         message_id=entry.message_id,
@@ -247,3 +349,8 @@ def _log(tx: Transaction, sender: Sender, session: Session, entry: OutboxEntry, 
     )
     log_envelope(tx, sent, content, sender.now)
     trim(tx, entry.counter)
+
+
+def _logged_content(logged: _Logged) -> SentContent:
+    draft = logged.draft
+    return SentContent(draft.kind, draft.conversation_id, draft.lane, draft.ttl, logged.sent_at, draft.body)

@@ -90,7 +90,7 @@ def tend(tx: Transaction, sender: Sender) -> Tended:
 
 def _heal(tx: Transaction, sender: Sender, record: Healing, agenda: _Agenda) -> None:
     """Ask a device for what we could not read of it, or say that it takes a fresh session."""
-    reach = _reach(tx, record.peer, agenda)
+    reach = _reach(tx, sender.account.address.user_id, record.peer, agenda)
     if reach is _Reach.NEVER:
         healing.give_up(tx, record, sender.now)
     if reach is not _Reach.NOW:
@@ -111,7 +111,7 @@ def _heal(tx: Transaction, sender: Sender, record: Healing, agenda: _Agenda) -> 
 def _resend(tx: Transaction, sender: Sender, resend: Resend, agenda: _Agenda) -> None:
     """Encrypt a message anew for one device, on the session that both ends send on now."""
     content, device = sent_records.sent_content(tx, resend.original), resend.recipient
-    reach = _reach(tx, device, agenda)
+    reach = _reach(tx, sender.account.address.user_id, device, agenda)
     if content is None or reach is _Reach.NEVER:
         sent_records.settle_resend(tx, resend, sender.now)
         agenda.notices.append(MessageNotResent(resend.message_id, device))
@@ -140,7 +140,9 @@ def _answer(tx: Transaction, sender: Sender, owed: tuple[bytes, int], agenda: _A
         return
     session = session_records.load_session(tx, session_id)
     chosen = session_records.sending_session(tx, session.peer, sender.now) if session else None
-    reach = _reach(tx, chosen.peer, agenda) if chosen and chosen.session_id == session_id else _Reach.NEVER
+    reach = _Reach.NEVER
+    if chosen and chosen.session_id == session_id:
+        reach = _reach(tx, sender.account.address.user_id, chosen.peer, agenda)
     if reach is _Reach.NEVER:
         session_records.settle_answer(tx, session_id)
     elif reach is _Reach.NOW and chosen is not None:
@@ -159,7 +161,7 @@ class _Reach(Enum):
     """It has left its user's list."""
 
 
-def _reach(tx: Transaction, device: DeviceAddress, agenda: _Agenda) -> _Reach:
+def _reach(tx: Transaction, own: UserId, device: DeviceAddress, agenda: _Agenda) -> _Reach:
     try:
         contact = sendable_contact(tx, device.user_id)
     except DeviceListStaleError:
@@ -170,5 +172,7 @@ def _reach(tx: Transaction, device: DeviceAddress, agenda: _Agenda) -> _Reach:
     devices = contact.device_list.content.addresses()
     if device not in devices:
         return _Reach.NEVER
+    if device.user_id == own:
+        return _Reach.NOW
     # Whoever writes to us must not learn from what we do by ourselves that we are there.
     return _Reach.LATER if session_records.is_stranger(tx, devices) else _Reach.NOW

@@ -12,6 +12,7 @@ from e2ee.errors import (
     ContactNotVerifiedError,
     DeviceListForkError,
     DeviceListStaleError,
+    InvalidSignatureError,
     SafetyNumberMismatchError,
     UnlistedDeviceError,
 )
@@ -32,7 +33,7 @@ def learn_device_list(tx: Transaction, user_id: UserId, signed: SignedDeviceList
     An older list that the chain already passed changes nothing.
 
     Raises:
-        InvalidSignatureError: not this user's list, or a wrong signature.
+        InvalidSignatureError: not this user's list, a wrong signature, or an account key that was closed.
         AccountKeyChangedError: signed by another account key than the pinned one.
         DeviceListForkError: it contradicts the newest list known. The caller records it with `mark_forked`.
     """
@@ -41,6 +42,8 @@ def learn_device_list(tx: Transaction, user_id: UserId, signed: SignedDeviceList
     save_contact(tx, contact)
     if is_new:
         note_first_use(tx, contact, now)
+    if contact.device_list.content.closes and not trust_records.was_closed(tx, user_id, contact.account_key):
+        _record(tx, contact, Decision.KEY_CLOSED, now)
     return contact
 
 
@@ -60,6 +63,7 @@ def judge_device_list(tx: ReadTransaction, user_id: UserId, signed: SignedDevice
     if contact is None:
         return Contact(user_id, verified.content.account_key, verified, queried_at=now)
     if verified.content.account_key != contact.account_key:
+        _refuse_closed_key(tx, user_id, verified.content.account_key)
         raise AccountKeyChangedError(user_id)
     if verified.follows(contact.device_list):
         contact = contact.with_list(verified)
@@ -115,12 +119,15 @@ def note_changed_key(tx: Transaction, user_id: UserId, signed: SignedDeviceList,
     Raises:
         InvalidSignatureError: not this user's list, or a wrong signature.
         DeviceListForkError: its seq is not above the newest one known; seq never restarts for a user id.
-        AccountKeyChangedError: it is under the pinned key, so that some list before it cannot belong to the chain.
+        AccountKeyChangedError: it is under the pinned key, so that some list before it cannot belong to the chain; or
+            it is a list of our own user, about whose key nobody is asked.
     """
     contact, verified = _known(tx, user_id), signed.verify(user_id)
     new_key = verified.content.account_key
-    if new_key == contact.account_key:
+    # Our own key is in our store: whoever shows another one lies, or the account was reset on another device.
+    if new_key == contact.account_key or user_id == own_device_list(tx).content.user_id:
         raise AccountKeyChangedError(user_id)
+    _refuse_closed_key(tx, user_id, new_key)
     if verified.content.seq <= contact.device_list.content.seq:
         raise DeviceListForkError(user_id)
     if contact.changed is None or contact.changed.content.account_key != new_key:
@@ -187,6 +194,16 @@ def changed_key_error(tx: ReadTransaction, contact: Contact) -> AccountKeyChange
     return AccountKeyChangedError(contact.user_id, *numbers)
 
 
+def _refuse_closed_key(tx: ReadTransaction, user_id: UserId, account_key: AccountKey) -> None:
+    """Refuse an account key that has signed its last list: whoever stole a device may have it, too.
+
+    Raises:
+        InvalidSignatureError: it is such a key.
+    """
+    if trust_records.was_closed(tx, user_id, account_key):
+        raise InvalidSignatureError("device list: under an account key that was closed")
+
+
 def _known(tx: ReadTransaction, user_id: UserId) -> Contact:
     contact = load_contact(tx, user_id)
     if contact is None:
@@ -213,6 +230,6 @@ def check_listed(device_list: VerifiedDeviceList, party: Party) -> None:
         raise UnlistedDeviceError(str(party.address))
 
 
-def recipients(contact: Contact) -> tuple[DeviceAddress, ...]:
-    """Return the contact's devices."""
-    return contact.device_list.content.addresses()
+def recipients(contact: Contact, own: DeviceAddress) -> tuple[DeviceAddress, ...]:
+    """Return the devices of a contact, or of our own user, but for this one."""
+    return tuple(address for address in contact.device_list.content.addresses() if address != own)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from e2ee.errors import CorruptStateError, StoreUnavailableError
 from e2ee.ports import Record, Table
-from e2ee.stores.rules import Turn, check_limit, check_order, check_record
+from e2ee.stores.rules import Turn, check_limit, check_order, check_range, check_record
 
 State = dict[Table, dict[bytes, Record]]
 
@@ -93,6 +93,20 @@ class VaultTransaction:
         check_limit(limit)
         members = [record for record in self._table(table).values() if group in (None, record.group)]
         return sorted(members, key=lambda record: (record.order, record.key), reverse=newest_first)[:limit]
+
+    def scan_range(
+        self,
+        table: Table,
+        group: bytes,
+        within: tuple[int, int],
+        *,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> Sequence[Record]:
+        check_range(within)
+        check_limit(limit)
+        members = self.scan(table, group, newest_first=newest_first)
+        return [record for record in members if within[0] <= record.order <= within[1]][:limit]
 
     def count(self, table: Table, group: bytes | None = None) -> int:
         return len(self.scan(table, group))

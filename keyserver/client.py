@@ -195,6 +195,18 @@ class KeyServerClient:
         """
         await self._as_device("PUT", "/v1/device-lists", body={"device_list": to_base64url(signed.encode())})
 
+    async def reset_account(self, closing: SignedDeviceList | None, first: SignedDeviceList) -> None:
+        """Give this user a new account key, whose first list is `first`, after a last list of the old key.
+
+        Raises:
+            DeviceListConflictError: they do not follow the newest list.
+        """
+        body = {
+            "closing_list": None if closing is None else to_base64url(closing.encode()),
+            "device_list": to_base64url(first.encode()),
+        }
+        await self._as_user("POST", "/v1/account-resets", body=body)
+
     async def device_lists(self, user_id: UserId, *, from_seq: int = 1) -> tuple[SignedDeviceList, ...]:
         """Return a user's lists from a number on: consecutive, oldest first, the newest last; none if unknown."""
         lists: list[SignedDeviceList] = []

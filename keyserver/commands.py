@@ -4,18 +4,23 @@ Owns: what they do. Does not know about: how arguments are written (__main__.py)
 """
 
 import os
+from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from keyserver.app import system_clock
+from keyserver.carriers import broker_trust
 from keyserver.database import database_url, is_sqlite, sqlite_engine
 from keyserver.host_token import host_token_verifier
+from keyserver.loopback import is_loopback
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.push_services import make_providers
 from keyserver.settings import DEFAULT_DATABASE, Settings
 from keyserver.sole_process import SecondProcessError, check_alone
+from keyserver.tls import ServerTls
 
 
 def migrate(database: str | None) -> None:
@@ -54,8 +59,10 @@ def load_settings(**given: object) -> Settings:
         raise ValueError("\n".join(_sentence(each["loc"], each["msg"]) for each in error.errors())) from None
 
 
-def check_config() -> None:
-    """Check the settings that `keyserver serve` would use, and the key files they name.
+def check_config() -> list[str]:
+    """Check the settings that `keyserver serve` would use, and the files they name.
+
+    Returns what is allowed, and perhaps not meant.
 
     Raises:
         ValueError: what is wrong.
@@ -64,6 +71,23 @@ def check_config() -> None:
     settings = load_settings()
     host_token_verifier(settings, system_clock)
     make_providers(settings, system_clock)
+    broker_trust(settings)
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        ServerTls(settings.tls_certificate, settings.tls_key)
+    return list(_hints(settings))
+
+
+def _hints(settings: Settings) -> Iterator[str]:
+    if settings.proxy_is_unknown:
+        yield "E2EE_TRUSTED_PROXIES does not name the proxy: addresses are not limited, and nothing that it says counts"
+    if settings.host_jwt_audience is None:
+        yield "E2EE_HOST_JWT_AUDIENCE is not set: every token of the chat that names no audience counts here"
+    if settings.metrics_port is not None and not is_loopback(settings.metrics_host):
+        yield f"metrics are served in plaintext on {settings.metrics_host}: let nobody reach them but who watches"
+    for name, url in (("E2EE_BUS", settings.bus), ("E2EE_RATE_LIMITS", settings.rate_limits)):
+        parts = urlsplit(url)
+        if parts.scheme == "redis" and not is_loopback(parts.hostname or ""):
+            yield f"{name} is Redis without TLS: whoever is on the way reads who talks to whom, or changes it"
 
 
 def _prepare(url: URL, *, change: bool) -> None:

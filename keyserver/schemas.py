@@ -126,6 +126,13 @@ class DeviceListIn(Body):
     device_list: Base64Url
 
 
+class AccountResetIn(Body):
+    """A last, empty list of the old account key, unless that key is lost, and the first list of the new one."""
+
+    closing_list: Base64Url | None = None
+    device_list: Base64Url
+
+
 class ListPositionOut(Body):
     """Where in the chain of the user's lists."""
 

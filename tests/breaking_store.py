@@ -35,6 +35,7 @@ class _BreakingTransaction:
     def __init__(self, store: BreakingStore, inside: MemoryTransaction) -> None:
         self._store = store
         self.get, self.scan, self.count = inside.get, inside.scan, inside.count
+        self.scan_range = inside.scan_range
         self.delete, self.delete_group, self.delete_before = inside.delete, inside.delete_group, inside.delete_before
         self._put = inside.put
 

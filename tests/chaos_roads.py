@@ -10,41 +10,72 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from tests.chaos_proxy import Admission, ChaosProxy, Weather, running
+from tests.servers.prosody import COMPONENT, DOMAIN
 from transport_adapters.base import Cursor, EnvelopeTransport
 from transport_adapters.http_wire import HttpOptions
 from transport_adapters.link import LinkOptions, Receiver
 from transport_adapters.longpoll import LongPollTransport
 from transport_adapters.memory import MemoryChannel, MemoryRelay, MemoryTransport, RelayConnection
+from transport_adapters.mqtt import MqttOptions, MqttTransport
 from transport_adapters.socketio import SocketIoOptions, SocketIoTransport
 from transport_adapters.sse import SseTransport
 from transport_adapters.websocket import WebSocketOptions, WebSocketTransport
+from transport_adapters.xmpp import XmppOptions, XmppTransport
 
 TokenSource = Callable[[], Awaitable[str]]
 CursorSource = Callable[[], Awaitable[Cursor]]
-Client = Callable[[str, TokenSource, CursorSource, LinkOptions], EnvelopeTransport]
+Client = Callable[[str, str, TokenSource, CursorSource, LinkOptions], EnvelopeTransport]
+"""Makes a transport from the URL of the road, and that of the server to which the road leads in the end."""
 
 
-def _socketio(url: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
+def _socketio(
+    url: str, _server: str, token: TokenSource, cursor: CursorSource, options: LinkOptions
+) -> EnvelopeTransport:
     return SocketIoTransport(url, token=token, cursor=cursor, options=SocketIoOptions(link=options))
 
 
-def _websocket(url: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
+def _websocket(
+    url: str, _server: str, token: TokenSource, cursor: CursorSource, options: LinkOptions
+) -> EnvelopeTransport:
     return WebSocketTransport(url, token=token, cursor=cursor, options=WebSocketOptions(link=options))
 
 
-def _sse(url: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
+def _sse(url: str, _server: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
     return SseTransport(url, token=token, cursor=cursor, options=HttpOptions(link=options))
 
 
-def _longpoll(url: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
+def _longpoll(
+    url: str, _server: str, token: TokenSource, cursor: CursorSource, options: LinkOptions
+) -> EnvelopeTransport:
     return LongPollTransport(url, token=token, cursor=cursor, options=HttpOptions(link=options))
 
 
+def _mqtt(url: str, server: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
+    chosen = MqttOptions(broker=url.replace("http", "mqtt", 1), link=options)
+    return MqttTransport(server, token=token, cursor=cursor, options=chosen)
+
+
+async def _password() -> str:
+    return XMPP_PASSWORD
+
+
+def _xmpp(url: str, _server: str, token: TokenSource, cursor: CursorSource, options: LinkOptions) -> EnvelopeTransport:
+    chosen = XmppOptions(COMPONENT, "127.0.0.1", int(url.rpartition(":")[2]), link=options)
+    return XmppTransport(f"{XMPP_USER}@{DOMAIN}", _password, token=token, cursor=cursor, options=chosen)
+
+
+MQTT: Final = "mqtt"
+XMPP: Final = "xmpp"
+BROKERED: Final = (MQTT, XMPP)
+"""Those whose road leads to a server of others, to which the relay is connected, too."""
+XMPP_USER, XMPP_PASSWORD = "phone", "a password"
 NETWORKED: Final[dict[str, Client]] = {
     "socketio": _socketio,
     "websocket": _websocket,
     "sse": _sse,
     "longpoll": _longpoll,
+    MQTT: _mqtt,
+    XMPP: _xmpp,
 }
 """Transports over TCP. Add a line, and every test of faults has it."""
 MEMORY: Final = "memory"
@@ -85,8 +116,8 @@ class NetworkRoad(ChaosProxy):
         super().__init__(port, seed)
         self._client, self._options = NETWORKED[name], options
 
-    def transport(self, _server: str, *, token: TokenSource, cursor: CursorSource) -> EnvelopeTransport:
-        return self._client(self.url(), token, cursor, self._options)
+    def transport(self, server: str, *, token: TokenSource, cursor: CursorSource) -> EnvelopeTransport:
+        return self._client(self.url(), server, token, cursor, self._options)
 
 
 @dataclass(eq=False)
@@ -138,7 +169,7 @@ class Abyss:
 async def road(
     name: str, port: int, relay: MemoryRelay | None, options: LinkOptions, seed: object = 0
 ) -> AsyncIterator[Road]:
-    """Open a road to a server on a port; the one within this process leads to `relay`."""
+    """Open a road to a port, of a server or a broker; the one within this process leads to `relay`."""
     if name == MEMORY:
         assert relay is not None
         yield MemoryRoad(relay, options)

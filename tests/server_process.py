@@ -4,8 +4,11 @@ Owns: its life, its secrets, tokens of its host application.
 Does not know about: what a test does with it.
 """
 
+import asyncio
 import os
+import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -30,8 +33,12 @@ class ServerProcess:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
         self.port = self._port
-        self.url = f"http://127.0.0.1:{self._port}"
+        self._is_tls = "tls_certificate" in settings
+        self.url = f"{'https' if self._is_tls else 'http'}://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
+
+    def arguments(self) -> list[str]:
+        return ["serve", "--port", str(self._port)]
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -45,18 +52,11 @@ class ServerProcess:
             "E2EE_DATABASE": str(self.database),
             **self._settings,
         }
-        command = [
-            sys.executable,
-            "-m",
-            "keyserver",
-            "serve",
-            "--port",
-            str(self._port),
-        ]
         with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "keyserver", *self.arguments()]
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
+        while not self.answers():
             assert self._process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
@@ -66,6 +66,17 @@ class ServerProcess:
         assert self._process is not None
         self._process.terminate()
         return self._process.wait(60)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def logged(self, text: str) -> None:
+        """Wait until the log says so."""
+        async with asyncio.timeout(_START_SECONDS):
+            while text not in self.log.read_text():  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.02)
 
     def kill(self) -> None:
         """SIGKILL: no chance to tidy up."""
@@ -78,9 +89,30 @@ class ServerProcess:
         """A token of the host application, as its login gives out."""
         return host_token(user, time.time_ns() // 1_000_000)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5) as answer:
+            # The certificate is a test's own, and what is asked here holds nothing.
+            context = ssl._create_unverified_context() if self._is_tls else None
+            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5, context=context) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+class BridgeProcess(ServerProcess):
+    """`keyserver mqtt-bridge` beside a server. Settings are the server's."""
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        super().__init__(directory, **settings)
+        self.log = directory / "bridge.log"
+
+    def arguments(self) -> list[str]:
+        return ["mqtt-bridge"]
+
+    def start(self) -> None:
+        """Start it and wait until it says that it runs."""
+        self.log.write_bytes(b"")
+        super().start()
+
+    def answers(self) -> bool:
+        return "mqtt-bridge running" in self.log.read_text()

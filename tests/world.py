@@ -22,10 +22,12 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, NamedTuple
 
+from e2ee.limits import DEVICE_LIST_LIFETIME_MS
 from e2ee.messenger import Messenger, Outcome, Reception
 from e2ee.notices import Notice
 from e2ee.ports import Record, Store, Table
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
+from e2ee.private_keys import DeviceSigningKeyPair, IdentityKeyPair
 from e2ee.rollback import RelayStatement
 from e2ee.sending import Draft
 from e2ee.session import Session
@@ -34,9 +36,9 @@ from e2ee.stores.memory import MemoryStore
 from e2ee.stores.message_records import OutboxEntry
 from e2ee.tending import Tended
 from e2ee.wire.content import Content, ContentKind, decode_application, encode_application
-from e2ee.wire.device_list import SignedDeviceList
+from e2ee.wire.device_list import DeviceList, ListedDevice, SignedDeviceList, ordered
 from e2ee.wire.envelope import Envelope, Lane
-from e2ee.wire.identifiers import ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId, parse_user_id
+from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, EnvelopeId, MessageId, UserId, parse_user_id
 from e2ee.wire.prekey_bundle import KemPreKey, OneTimePreKey, PreKeyBundle, SignedPreKey
 
 START: Final = 1_800_000_000_000
@@ -81,6 +83,31 @@ class World:
         self.devices[device.address] = device
         if listed:
             self.directory.lists[device.user_id].append(messenger.own_device_list().signed)
+        return device
+
+    def further_device(self, first: "Device", *, store: Store | None = None, skew: int = 0) -> "Device":
+        """Add a device to the account of one that exists, and publish the list; other devices of the user learn it."""
+        store, random = store or MemoryStore(), self.random.randbytes
+
+        def clock() -> int:
+            return self.now + skew
+
+        account = replace(
+            first.messenger.account,
+            address=DeviceAddress(first.user_id, DeviceId(random(16))),
+            device_signing_key_pair=DeviceSigningKeyPair.generate(random),
+            identity_key_pair=IdentityKeyPair.generate(random),
+        )
+        party = account.party
+        entry = ListedDevice(account.address.device_id, party.device_signing_key, party.identity_key)
+        first.change_list(*first.messenger.own_device_list().content.devices, entry)
+        with store.write() as tx:
+            records.save_account(tx, account)
+            records.save_own_device_list(tx, first.messenger.own_device_list())
+        device = Device(self, store, Messenger.open(store, rng=random, clock=clock), one_time_prekeys=False)
+        device.clock = clock
+        device.connect()
+        self.devices[device.address] = device
         return device
 
     def clock(self) -> int:
@@ -211,6 +238,25 @@ class Device:
         if self.address not in self.world.directory.prekeys:
             self.publish()
         return self.world.directory.claim(self.address)
+
+    def change_list(self, *devices: ListedDevice) -> None:
+        """Sign the next list of this user, publish it, and let all devices of the user know it."""
+        last = self.messenger.own_device_list().content
+        changed = self.messenger.account.sign_device_list(
+            DeviceList(
+                user_id=last.user_id,
+                account_key=last.account_key,
+                seq=last.seq + 1,
+                previous_hash=last.hash(),
+                created_at=self.world.now,
+                expires_at=self.world.now + DEVICE_LIST_LIFETIME_MS,
+                devices=ordered(devices),
+            )
+        )
+        self.world.directory.lists[self.user_id].append(changed.signed)
+        for device in self.world.devices.values():
+            if device.user_id == self.user_id:
+                device.messenger.learn_device_lists(self.user_id, [changed.signed])
 
     def meet(self, peer: "Device") -> None:
         """Fetch the peer's device lists."""

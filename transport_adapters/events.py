@@ -40,7 +40,7 @@ class CaughtUp:
 @final
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The server has stored a message for one device of its recipient."""
+    """The server has stored a message for one device of its recipient, or its copy for another device of ours."""
 
     message_id: MessageId
     recipient: DeviceAddress
@@ -72,6 +72,15 @@ class Receipt:
 
     sender: UserId
     read: bool
+    message_ids: tuple[MessageId, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReadElsewhere:
+    """This user read messages of `author` on another device. Comes with the messages, while they are asked for."""
+
+    author: UserId
     message_ids: tuple[MessageId, ...]
 
 
@@ -201,6 +210,7 @@ Event = (
     | SendFailed
     | DeviceSkipped
     | Receipt
+    | ReadElsewhere
     | Unreadable
     | Expired
     | TrustNeeded

@@ -101,8 +101,8 @@ class Requests:
         except OSError:
             pass
 
-    async def take(self, response: httpx.Response) -> None:
-        """Read a reply and hand its frames over.
+    async def take(self, response: httpx.Response) -> dict[str, object]:
+        """Read a reply and hand its frames over; return all its members.
 
         Raises:
             OSError: it is none, or says that the request was refused.
@@ -124,6 +124,7 @@ class Requests:
             raise OSError(f"the server does not speak frames (status {response.status_code})") from None
         if response.status_code >= 400:
             raise OSError(f"the server refused the request: {response.status_code}")
+        return value
 
     async def close(self) -> None:
         """Break off what is under way."""

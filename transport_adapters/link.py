@@ -70,6 +70,7 @@ __all__ = [
     "Route",
     "TokenSource",
     "Wire",
+    "require_loopback",
     "require_secure",
 ]
 
@@ -87,14 +88,24 @@ def require_secure(url: str) -> None:
     host = parts.hostname
     if parts.scheme not in ("http", "https", "ws", "wss") or not host:
         raise ValueError("a URL begins with https:// or wss:// and names a host")
-    if parts.scheme in ("https", "wss") or host == "localhost":
+    if parts.scheme not in ("https", "wss"):
+        require_loopback(host, parts.scheme)
+
+
+def require_loopback(host: str, scheme: str) -> None:
+    """Refuse a host to which plaintext would leave this machine.
+
+    Raises:
+        InsecureUrlError: it is not loopback.
+    """
+    if host == "localhost":
         return
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         is_loopback = False
     if not is_loopback:
-        raise InsecureUrlError(parts.scheme)
+        raise InsecureUrlError(scheme)
 
 
 @runtime_checkable

@@ -19,7 +19,15 @@ WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
 
 _OUR_PACKAGES = ("e2ee", "keyserver", "transport_adapters")
-_EXTRAS: Final = {"segno": "qr", "zxingcpp": "qr", "PIL": "qr", "websockets": "websocket"}
+_TRANSPORTS: Final = ("socketio", "websocket", "sse", "longpoll", "mqtt", "xmpp")
+_EXTRAS: Final = {
+    "segno": "qr",
+    "zxingcpp": "qr",
+    "PIL": "qr",
+    "websockets": "websocket",
+    "paho": "mqtt",
+    "slixmpp": "xmpp",
+}
 """Which extra brings a package; "client" brings what is not named here."""
 _DESCRIPTION = "Private messages, end to end, over the chat server you already have."
 _EPILOG = """\
@@ -40,6 +48,12 @@ Results go to standard output, everything else to standard error.
 
 Start with:  e2ee init alice --server http://127.0.0.1:8440 --dev
 """
+
+
+_LOST: Final = (
+    "All other devices are out and must be linked anew; contacts are told, and have to accept the new key and compare "
+    "safety numbers again."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(add("verify", "compare safety numbers with a contact and record it; works offline", common))
     _add_link(add("link", "make this device a further one of an account, or let one in with --approve", online))
     _add_devices(add("devices", "list the devices of the account (works offline), or retire one", online))
+    _add_export(add("export", "write the account into a file that a code on paper opens; works offline", common))
+    _add_recover(add("recover", "all devices are lost: make this one the device of an exported account", online))
     add("status", "show this device and its counts; works offline", common)
     add_vectors_arguments(add("vectors", "check an implementation against the test vectors, or write them again"))
     _add_demo(add("demo", "see it work: a real server, three clients, and a look at its database"))
@@ -126,7 +142,7 @@ def _online() -> argparse.ArgumentParser:
     online = argparse.ArgumentParser(add_help=False)
     online.add_argument(
         "--transport",
-        choices=("socketio", "websocket", "sse", "longpoll"),
+        choices=_TRANSPORTS,
         default="socketio",
         help="how to reach the relay (default: %(default)s)",
     )
@@ -140,6 +156,19 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     token.add_argument("--dev", action="store_true", help="take tokens from a development server on this machine")
     token.add_argument("--token-command", metavar="CMD", help="command that prints the chat's JWT for this user")
     token.add_argument("--token-file", metavar="FILE", help="file that holds the chat's JWT for this user")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a new file: the account's key, and its contacts")
+    parser.add_argument(
+        "--code-file", metavar="FILE", help="file that holds the code (default: make one, and print it)"
+    )
+
+
+def _add_recover(parser: argparse.ArgumentParser) -> None:
+    _add_init(parser)
+    parser.add_argument("--file", required=True, metavar="FILE", help="the export")
+    parser.add_argument("--code-file", metavar="FILE", help="file that holds the code (default: ask)")
 
 
 def _add_link(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +198,9 @@ def _add_devices(parser: argparse.ArgumentParser) -> None:
         option.default = argparse.SUPPRESS  # else it would undo what stands before the action
     retire = actions.add_parser("retire", parents=again, help=purpose, description=f"{purpose.capitalize()}.")
     retire.add_argument("device", type=_device, metavar="DEVICE", help="its id, or how the id begins")
+    purpose = "a device was lost or stolen: give the account a new key, which this device alone holds"
+    lost = actions.add_parser("lost", parents=again, help=purpose, description=f"{purpose.capitalize()}. {_LOST}")
+    lost.add_argument("--yes", action="store_true", help="do it; without, say what it means and do nothing")
     parser.set_defaults(timeout=30.0)
 
 
@@ -216,6 +248,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interactive", action="store_true", help="leave the server running for a chat of your own")
+    parser.add_argument("--transport", choices=_TRANSPORTS, default="socketio", help="default: %(default)s")
     parser.add_argument("--keep", metavar="DIR", help="work in DIR (empty or new) and keep what was written there")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
 

@@ -18,6 +18,7 @@ from e2ee.cli.init import init
 from e2ee.cli.linking import approve, is_approval, link
 from e2ee.cli.online import LOCK_SECONDS, Call
 from e2ee.cli.output import Printer
+from e2ee.cli.recovering import export, recover
 from e2ee.cli.settings import Settings, home_directory, store_path
 from e2ee.cli.talking import chat, receive, send
 from e2ee.messenger import Messenger
@@ -37,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
             return init(arguments, printer)
         if arguments.command == "link" and not is_approval(arguments):
             return link(arguments, printer)
+        if arguments.command == "recover":
+            return recover(arguments, printer)
         home = home_directory(arguments.home)
         settings = Settings.load(home)
         secret = passphrase(arguments.passphrase_file, settings)
@@ -101,6 +104,7 @@ _COMMANDS: Final[dict[str, Callable[[Call], int]]] = {
     "verify": _verify,
     "link": approve,
     "devices": _devices,
+    "export": export,
 }
 
 

@@ -40,6 +40,23 @@ def passphrase(file: str | None, settings: Settings | None = None) -> str:
     return _non_empty(_text_of(path).partition("\n")[0].rstrip("\r"), f"the first line of {path}")
 
 
+def secret_of(file: str | None, prompt: str, option: str) -> str:
+    """Return a secret that is asked for each time: the first line of a file, or typed at a terminal.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if file is not None:
+        path = Path(file)
+        return _non_empty(_text_of(path).partition("\n")[0].rstrip("\r"), f"the first line of {path}")
+    if not _is_terminal():
+        raise UsageError(f"there is no terminal to ask at: use {option}")
+    try:
+        return _non_empty(getpass.getpass(prompt), "what was typed")
+    except EOFError:
+        raise UsageError("nothing was typed") from None
+
+
 def token_provider(settings: Settings) -> TokenProvider:
     """Return the source of the host application's JWT. It raises UsageError if a person must do something."""
 

@@ -1,4 +1,4 @@
-"""`e2ee devices`: which devices the account has (works offline), and `e2ee devices retire`.
+"""`e2ee devices`: which devices the account has (works offline); `e2ee devices retire` and `e2ee devices lost`.
 
 Owns: how a device is named on the command line.
 Does not know about: what a list may say (e2ee.own_devices).
@@ -18,9 +18,18 @@ from e2ee.wire.identifiers import DeviceId
 
 def devices(call: Call) -> int:
     """List the devices, or retire one."""
-    if call.arguments.action is None:
-        return _list(call)
-    return asyncio.run(_retire(call))
+    match call.arguments.action:
+        case "retire":
+            return asyncio.run(_retire(call))
+        case "lost":
+            if not call.arguments.yes:
+                raise UsageError(
+                    "this gives the account a new key: all other devices are out, and every contact has to accept it. "
+                    "If that is meant, add --yes"
+                )
+            return asyncio.run(_reset(call))
+        case _:
+            return _list(call)
 
 
 def _list(call: Call) -> int:
@@ -56,6 +65,26 @@ async def _retire(call: Call) -> int:
         f"{device_id} is retired: nothing is sent to it any more, and it cannot log in",
         retired=str(device_id),
         devices=[str(each) for each in left],
+    )
+    return DONE
+
+
+async def _reset(call: Call) -> int:
+    deadline = deadline_in(call.arguments.timeout)
+    async with online(call) as line:
+        await line.until(line.client.online(), deadline, "answer")
+        before = await line.client.devices.listed()
+        await line.until(line.client.devices.reset_account(), deadline, "take the new account key")
+        ours = line.client.address.device_id
+        key = line.client.messenger.account.party.account_key
+    gone = [str(each) for each in before if each != ours]
+    call.printer.result(
+        f"{call.settings.user} has a new account key, which only this device holds; {len(gone)} others are out. "
+        "Compare safety numbers with your contacts again",
+        user=call.settings.user,
+        account_key=key.raw.hex(),
+        removed=gone,
+        devices=[str(ours)],
     )
     return DONE
 

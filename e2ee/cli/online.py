@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
+from e2ee import notices
 from e2ee.cli.credentials import TokenProvider, token_provider
 from e2ee.cli.output import Printer
 from e2ee.cli.settings import Settings, UsageError, store_path
+from e2ee.recovery import RecoveryCode
 from e2ee.stores.sqlite import SqliteStore
 from e2ee.wire.identifiers import DeviceAddress, MessageId
 from keyserver.client import KeyServerError, KeyServerRefusedError, RateLimitedError
@@ -105,6 +107,21 @@ class Line:
         )
         return self._client
 
+    async def recover(self, store: Path, secret: str, export: bytes, code: RecoveryCode) -> SecureClient:
+        """Make a device of an exported account; see `SecureClient.recover`."""
+        self._client = await SecureClient.recover(
+            store=store,
+            passphrase=secret,
+            server=self._settings.server,
+            token_provider=token_provider(self._settings),
+            user=self._settings.user,
+            export=export,
+            code=code,
+            transport=self._transport,
+            on_event=self._note,
+        )
+        return self._client
+
     async def until(self, step: Coroutine[Any, Any, T], deadline: float | None, what: str = "") -> T:
         """Wait for a step until a moment of the loop's clock.
 
@@ -133,12 +150,16 @@ class Line:
         messenger = self.client.messenger
         while True:
             self._settled.clear()
+            # Asked first: what is due again goes into the outbox, and never out of it.
+            due_again = await asyncio.to_thread(messenger.is_due_again, message_id)
             queued = await asyncio.to_thread(messenger.outbox)
             waiting = {(each.message_id, each.recipient) for each in queued if each.message_id == message_id}
             lost = {each for each in self._lost if each[0] == message_id}
             # A message may have left the outbox a moment before its event comes: then neither says anything yet.
-            if not waiting and (lost or message_id in self._accepted):
-                return message_id in self._accepted
+            if not waiting and message_id in self._accepted:
+                return True
+            if not waiting and lost and not due_again:
+                return False  # else a device that took the place of the lost one is to get it
             if waiting and waiting <= lost:
                 await asyncio.sleep(_FORGETTING_SECONDS)
             else:
@@ -171,7 +192,10 @@ class Line:
             self._has_token, self._trouble = True, ""
             return got
 
-        return TRANSPORTS[self._carrier](server, token=watched, cursor=cursor)
+        try:
+            return TRANSPORTS[self._carrier](server, token=watched, cursor=cursor)
+        except ValueError as error:
+            raise UsageError(f"--transport {self._carrier}: {error}") from None
 
     def _note_failure(self, error: KeyServerError | TokenProviderError) -> None:
         """Tell what passes from what does not."""
@@ -188,11 +212,15 @@ class Line:
 
     def _note(self, event: events.Event) -> None:
         match event:
-            case events.Sent():
+            case events.Sent() if (
+                event.recipient.user_id != self._settings.user
+            ):  # a copy for our own devices is no arrival
                 self._accepted.add(event.message_id)
                 self._settled.set()
             case events.SendFailed():
                 self._lost.add((event.message_id, event.recipient))
+                self._settled.set()
+            case notices.MessageResent() | notices.MessageNotResent():
                 self._settled.set()
             case _:
                 pass

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, final
 
 from e2ee.ports import Record, Table
-from e2ee.stores.rules import Turn, check_limit, check_order, check_record
+from e2ee.stores.rules import Turn, check_limit, check_order, check_range, check_record
 
 
 @final
@@ -75,6 +75,20 @@ class MemoryReadTransaction:
     ) -> Sequence[Record]:
         check_limit(limit)
         return sorted(self._shelf(table).of_group(group), key=_by_order_then_key, reverse=newest_first)[:limit]
+
+    def scan_range(
+        self,
+        table: Table,
+        group: bytes,
+        within: tuple[int, int],
+        *,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> Sequence[Record]:
+        check_range(within)
+        check_limit(limit)
+        members = [each for each in self._shelf(table).of_group(group) if within[0] <= each.order <= within[1]]
+        return sorted(members, key=_by_order_then_key, reverse=newest_first)[:limit]
 
     def count(self, table: Table, group: bytes | None = None) -> int:
         return len(self._shelf(table).of_group(group))

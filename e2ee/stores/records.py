@@ -21,6 +21,8 @@ from e2ee.wire.identifiers import PreKeyId, UserId
 from e2ee.wire.public_keys import AccountKey
 
 _CONTACT_VERSION = 2
+_OWN_HEARD_SEQ = b"own list heard"
+_OWN_FORKED = b"own list forked"
 _ACCOUNT = b"account"
 
 
@@ -125,11 +127,19 @@ class Contact:
 
 
 def load_contact(tx: ReadTransaction, user_id: UserId) -> Contact | None:
+    """Return what is known of a user. Our own user is one, too: its other devices are judged by our own chain."""
     data = tx.get(Table.CONTACTS, user_id.encode())
-    return _decode_contact(user_id, data) if data is not None else None
+    if data is not None:
+        return _decode_contact(user_id, data)
+    own = _own_chain_end(tx)
+    return _own_contact(tx, own) if own is not None and own.content.user_id == user_id else None
 
 
 def save_contact(tx: Transaction, contact: Contact) -> None:
+    own = _own_chain_end(tx)
+    if own is not None and own.content.user_id == contact.user_id:
+        _save_own(tx, own, contact)
+        return
     writer = Writer().u8(_CONTACT_VERSION).raw(contact.account_key.raw).u8(contact.forked)
     writer.u64(contact.heard_seq).u64(contact.queried_at).u8(contact.verified)
     writer.bytes32(b"" if contact.changed is None else contact.changed.signed.encode())
@@ -148,10 +158,10 @@ def own_device_list(tx: ReadTransaction) -> VerifiedDeviceList:
     Raises:
         AccountNotFoundError: there is none.
     """
-    newest = tx.scan(Table.OWN_DEVICE_LISTS, limit=1, newest_first=True)
-    if not newest:
+    newest = _own_chain_end(tx)
+    if newest is None:
         raise AccountNotFoundError
-    return _restore_list(newest[0].value)
+    return newest
 
 
 def own_device_lists(tx: ReadTransaction) -> Iterator[VerifiedDeviceList]:
@@ -170,6 +180,31 @@ def save_own_device_list(tx: Transaction, device_list: VerifiedDeviceList) -> No
     """Append a link to our own chain; earlier ones stay, so that a restored server can be given them again."""
     seq = device_list.content.seq
     tx.put(Table.OWN_DEVICE_LISTS, seq.to_bytes(8, "big"), device_list.signed.encode(), order=seq)
+
+
+def forget_own_warnings(tx: Transaction) -> None:
+    """Forget what devices under the old account key said about our own chain."""
+    set_counter(tx, _OWN_HEARD_SEQ, 0)
+    set_counter(tx, _OWN_FORKED, 0)
+
+
+def _own_chain_end(tx: ReadTransaction) -> VerifiedDeviceList | None:
+    newest = tx.scan(Table.OWN_DEVICE_LISTS, limit=1, newest_first=True)
+    return _restore_list(newest[0].value) if newest else None
+
+
+def _own_contact(tx: ReadTransaction, own: VerifiedDeviceList) -> Contact:
+    heard_seq, forked = counter(tx, _OWN_HEARD_SEQ), counter(tx, _OWN_FORKED) > 0
+    return Contact(own.content.user_id, own.content.account_key, own, heard_seq, forked, verified=True)
+
+
+def _save_own(tx: Transaction, own: VerifiedDeviceList, contact: Contact) -> None:
+    """Take over what another device of ours said of our chain. A link is appended if none lacks before it."""
+    learnt = contact.device_list
+    if learnt.content.seq == own.content.seq + 1:
+        save_own_device_list(tx, learnt)
+    set_counter(tx, _OWN_HEARD_SEQ, max(contact.heard_seq, learnt.content.seq))
+    set_counter(tx, _OWN_FORKED, int(contact.forked))
 
 
 def _decode_contact(user_id: UserId, data: bytes) -> Contact:

@@ -58,6 +58,12 @@ def check_order(order: int) -> None:
         raise ValueError("order is an integer of 63 bits and sign")
 
 
+def check_range(within: tuple[int, int]) -> None:
+    """Refuse bounds that are no orders, with ValueError. An empty range is no mistake."""
+    for bound in within:
+        check_order(bound)
+
+
 def check_limit(limit: int | None) -> None:
     """Refuse negative limits, which SQL would read as no limit, with ValueError."""
     if limit is not None and limit < 0:

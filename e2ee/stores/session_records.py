@@ -114,6 +114,12 @@ def delete_sessions_of_user(tx: Transaction, user_id: UserId) -> None:
             delete_session(tx, session)
 
 
+def delete_all_sessions(tx: Transaction) -> None:
+    """Delete the sessions with everybody."""
+    for record in tx.scan(Table.SESSIONS):
+        delete_session(tx, persist.decode_session(record.value))
+
+
 def delete_superseded(tx: Transaction, now: int) -> None:
     """Delete sessions that have only been receiving for 45 days, because a higher one took over before that."""
     for record in tx.scan(Table.SESSIONS):

@@ -63,6 +63,9 @@ class Statements(NamedTuple):
     scan_group: str
     scan_group_oldest: str
     scan_group_newest: str
+    scan_range: str
+    scan_range_oldest: str
+    scan_range_newest: str
 
 
 _ROWS = "SELECT id, grp, ord, sealed FROM {label}"
@@ -73,6 +76,8 @@ _NEWEST = (
 )
 _ALL = {"scope": "", "offset": "?1"}
 _GROUP = {"scope": "WHERE grp = ?1", "offset": "?2"}
+_IN_RANGE = "grp = ?1 AND ord BETWEEN ?2 AND ?3"
+_RANGE = {"scope": f"WHERE {_IN_RANGE}", "offset": "?4"}
 
 _TEMPLATES: Final = Statements(
     get=f"{_ROWS} WHERE id = ?",
@@ -99,6 +104,9 @@ _TEMPLATES: Final = Statements(
     scan_group=f"{_ROWS} WHERE grp = ?1",
     scan_group_oldest=f"{_ROWS} WHERE grp = ?1 AND {_OLDEST.format(label='{label}', **_GROUP)}",
     scan_group_newest=f"{_ROWS} WHERE grp = ?1 AND {_NEWEST.format(label='{label}', **_GROUP)}",
+    scan_range=f"{_ROWS} WHERE {_IN_RANGE}",
+    scan_range_oldest=f"{_ROWS} WHERE {_IN_RANGE} AND {_OLDEST.format(label='{label}', **_RANGE)}",
+    scan_range_newest=f"{_ROWS} WHERE {_IN_RANGE} AND {_NEWEST.format(label='{label}', **_RANGE)}",
 )
 
 STATEMENTS: Final = {
@@ -108,10 +116,11 @@ STATEMENTS: Final = {
 
 _TABLES_OF_VERSION_2: Final = ("sent", "resends", "healing", "dropped", "owed_answers")
 _TABLES_OF_VERSION_3: Final = ("trust_decisions",)
+_TABLES_OF_VERSION_4: Final = ("history", "conversations")
 
 
 def _to_version_1(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
-    later = _TABLES_OF_VERSION_2 + _TABLES_OF_VERSION_3
+    later = _TABLES_OF_VERSION_2 + _TABLES_OF_VERSION_3 + _TABLES_OF_VERSION_4
     _create(connection, [table.label for table in Table if table.label not in later])
 
 
@@ -123,13 +132,17 @@ def _to_version_3(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
     _create(connection, _TABLES_OF_VERSION_3)
 
 
+def _to_version_4(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
+    _create(connection, _TABLES_OF_VERSION_4)
+
+
 def _create(connection: "sqlite3.Connection", labels: Sequence[str]) -> None:
     for statement in (_TABLE, _INDEX):
         for label in labels:
             connection.execute(statement.format(label=label))
 
 
-MIGRATIONS: "tuple[Migration, ...]" = (_to_version_1, _to_version_2, _to_version_3)
+MIGRATIONS: "tuple[Migration, ...]" = (_to_version_1, _to_version_2, _to_version_3, _to_version_4)
 """The step at position n leads from version n to n + 1. A released step never changes."""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, final
 
 from e2ee.errors import CorruptStateError
 from e2ee.ports import Record, Table
-from e2ee.stores.rules import check_limit, check_order, check_record
+from e2ee.stores.rules import check_limit, check_order, check_range, check_record
 from e2ee.stores.sqlite_schema import Statements
 from e2ee.stores.sqlite_sealing import TableCipher
 
@@ -72,10 +72,29 @@ class SqliteReadTransaction:
             else:
                 limited = sql.scan_group_newest if newest_first else sql.scan_group_oldest
             rows = self._database.rows(limited, (*scope, limit - 1))
-        records = [cipher.open(row) for row in rows]
-        if group is not None and any(record.group != group for record in records):
-            raise CorruptStateError("a record lies under the group of others")
-        return sorted(records, key=_by_order_then_key, reverse=newest_first)[:limit]
+        return _opened(cipher, rows, group, newest_first)[:limit]
+
+    def scan_range(
+        self,
+        table: Table,
+        group: bytes,
+        within: tuple[int, int],
+        *,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> Sequence[Record]:
+        check_range(within)
+        check_limit(limit)
+        if limit == 0:
+            return []
+        sql, cipher = self._shelf(table)
+        scope = cipher.row_group(group), *within
+        if limit is None:
+            rows = self._database.rows(sql.scan_range, scope)
+        else:
+            limited = sql.scan_range_newest if newest_first else sql.scan_range_oldest
+            rows = self._database.rows(limited, (*scope, limit - 1))
+        return _opened(cipher, rows, group, newest_first)[:limit]
 
     def count(self, table: Table, group: bytes | None = None) -> int:
         sql, cipher = self._shelf(table)
@@ -130,6 +149,16 @@ class SqliteTransaction(SqliteReadTransaction):
         check_limit(limit)
         sql, _ = self._shelf(table)
         return self._database.change(sql.delete_before, (order, -1 if limit is None else limit))
+
+
+def _opened(
+    cipher: TableCipher, rows: Sequence[tuple[object, ...]], group: bytes | None, newest_first: bool
+) -> list[Record]:
+    """Return the records of some rows, which must be of one group unless it is None."""
+    records = [cipher.open(row) for row in rows]
+    if group is not None and any(record.group != group for record in records):
+        raise CorruptStateError("a record lies under the group of others")
+    return sorted(records, key=_by_order_then_key, reverse=newest_first)
 
 
 def _by_order_then_key(record: Record) -> tuple[int, bytes]:

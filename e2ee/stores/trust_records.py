@@ -45,6 +45,8 @@ class Decision(IntEnum):
     CHANGE_DECLINED = 4
     VERIFIED = 5
     VERIFICATION_WITHDRAWN = 6
+    KEY_CLOSED = 7
+    """The key itself signed a list without devices: it is used no more."""
 
 
 @final
@@ -82,6 +84,11 @@ def decisions(tx: ReadTransaction, user_id: UserId | None = None) -> list[TrustD
     """Return the history, of one user or of all, oldest first."""
     group = None if user_id is None else user_id.encode()
     return [_decode(each) for each in tx.scan(Table.TRUST_DECISIONS, group)]
+
+
+def was_closed(tx: ReadTransaction, user_id: UserId, key: AccountKey) -> bool:
+    """Say whether a user's account key has signed a list without devices, its last."""
+    return any(each.key == key and each.decision is Decision.KEY_CLOSED for each in decisions(tx, user_id))
 
 
 def keep_envelope(tx: Transaction, envelope: Envelope, now: int) -> bool:

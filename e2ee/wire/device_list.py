@@ -134,6 +134,11 @@ class DeviceList:
         """Return the entry of a device, or None if it is not listed."""
         return next((device for device in self.devices if device.device_id == device_id), None)
 
+    @property
+    def closes(self) -> bool:
+        """Whether this is the last list of its account key: it holds no device."""
+        return not self.devices
+
     def addresses(self) -> tuple[DeviceAddress, ...]:
         """Return the addresses of all listed devices, by device id."""
         return tuple(DeviceAddress(self.user_id, device.device_id) for device in self.devices)
@@ -221,7 +226,7 @@ class VerifiedDeviceList:
 
         Raises:
             DeviceListForkError: same seq with another hash, neighbours of which the later names another predecessor,
-                or a device id with other keys.
+                a device id with other keys, or one after the last list of its account key.
         """
         ours, theirs = known.content, self.content
         if theirs.user_id != ours.user_id:
@@ -230,6 +235,8 @@ class VerifiedDeviceList:
             raise DeviceListForkError(theirs.user_id)
         earlier, later = sorted((ours, theirs), key=lambda each: each.seq)
         if later.seq == earlier.seq + 1 and later.previous_hash != earlier.hash():
+            raise DeviceListForkError(theirs.user_id)
+        if earlier.closes and earlier.seq < later.seq and earlier.account_key == later.account_key:
             raise DeviceListForkError(theirs.user_id)
         if any(ours.device(each.device_id) not in (None, each) for each in theirs.devices):
             # A device id keeps its keys for ever; one that changed them would be silently encrypted to.

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Query
 from e2ee.wire.codec import from_base64url, to_base64url
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import parse_user_id
-from keyserver.deps import CallerDep, ContextDep
+from keyserver.deps import CallerDep, ContextDep, HostDep
 from keyserver.routes.guarded import problem_responses
-from keyserver.schemas import DeviceListIn, DeviceListsOut, ListPositionOut, Seq, UserIdText
+from keyserver.schemas import AccountResetIn, DeviceListIn, DeviceListsOut, ListPositionOut, Seq, UserIdText
 
 
 def add_routes(router: APIRouter) -> None:
@@ -26,12 +26,27 @@ def add_routes(router: APIRouter) -> None:
         responses={**problem_responses(401, 403, 409, 422, 429)},
     )
     router.add_api_route(
+        "/v1/account-resets",
+        reset_account,
+        methods=["POST"],
+        operation_id="resetAccount",
+        responses={**problem_responses(401, 409, 422, 429)},
+    )
+    router.add_api_route(
         "/v1/device-lists",
         read_device_lists,
         methods=["GET"],
         operation_id="readDeviceLists",
         responses={**problem_responses(401, 422)},
     )
+
+
+async def reset_account(body: AccountResetIn, caller: HostDep, context: ContextDep) -> ListPositionOut:
+    """Give the token's user a new account key. All devices but those in its first list leave."""
+    closing = None if body.closing_list is None else SignedDeviceList.decode(from_base64url(body.closing_list))
+    first = SignedDeviceList.decode(from_base64url(body.device_list))
+    position = await context.device_lists.reset(caller.user_id, closing, first)
+    return ListPositionOut(seq=position.seq, hash=str(position.hash))
 
 
 async def publish_device_list(body: DeviceListIn, caller: CallerDep, context: ContextDep) -> ListPositionOut:

@@ -22,6 +22,7 @@ from keyserver.problems import (
     FirstListProblem,
     ListedKeysProblem,
     RateLimitedProblem,
+    ResetListsProblem,
 )
 from keyserver.repository import device_lists, devices, rate_limits
 from keyserver.repository.devices import UserRow
@@ -71,6 +72,25 @@ class DeviceListService:
             self.on_retired([DeviceAddress(content.user_id, device_id) for device_id in retired])
         return content.position
 
+    async def reset(self, caller: UserId, closing: SignedDeviceList | None, first: SignedDeviceList) -> ListPosition:
+        """Give the caller's account a new key: `first` is its first list, after a last, empty one of the old key.
+
+        Without `closing`, whose key may be lost, `first` follows the newest list. All other devices leave.
+
+        Raises:
+            InvalidSignatureError: not the caller's lists, or wrong signatures.
+            ResetListsProblem: the lists are not of this form, or the key is not a new one.
+            DeviceListConflictProblem: they do not follow.
+            ListedKeysProblem, DeviceRetiredProblem, RateLimitedProblem: see `publish`.
+        """
+        for signed in (first, closing):
+            if signed is not None:
+                signed.verify(caller)
+        retired = await self.database.write(lambda connection: self._reset(connection, caller, closing, first))
+        if retired:
+            self.on_retired([DeviceAddress(caller, device_id) for device_id in retired])
+        return first.unverified.position
+
     async def history(self, caller: UserId, user_id: UserId, from_seq: int) -> History:
         """Return a page of the user's lists from `from_seq` on. An unknown user, or one out of reach, has none."""
         allowed = await self.policy.may_contact(caller, user_id)
@@ -103,6 +123,35 @@ class DeviceListService:
         if not devices.advance_list(connection, content.user_id, content.account_key, current, content.position):
             raise DeviceListConflictProblem(current.seq, current.hash.raw)
         device_lists.add(connection, signed, now)
+        return self._apply(connection, content, now)
+
+    def _reset(
+        self, connection: Connection, caller: UserId, closing: SignedDeviceList | None, first: SignedDeviceList
+    ) -> Sequence[DeviceId]:
+        content, now = first.unverified, self.now()
+        user = devices.find_user(connection, caller, lock=True)
+        if user is None or user.account_key is None:
+            raise ResetListsProblem
+        if _accepted_before(connection, user, content):
+            return ()
+        closes = closing is None or (
+            closing.unverified.account_key == user.account_key and not closing.unverified.devices
+        )
+        if not closes or content.account_key == user.account_key or not content.devices:
+            raise ResetListsProblem
+        current = ListPosition(user.list_seq, user.list_hash)
+        position = current
+        for signed in (first,) if closing is None else (closing, first):
+            if signed.unverified.seq != position.seq + 1 or signed.unverified.previous_hash != position.hash:
+                raise DeviceListConflictProblem(current.seq, current.hash.raw)
+            position = signed.unverified.position
+        wait = rate_limits.take(connection, f"list {caller}", self.limit, now)
+        if wait:
+            raise RateLimitedProblem(wait)
+        if not devices.advance_list(connection, caller, content.account_key, current, position):
+            raise DeviceListConflictProblem(current.seq, current.hash.raw)
+        for signed in (first,) if closing is None else (closing, first):
+            device_lists.add(connection, signed, now)
         return self._apply(connection, content, now)
 
     def _apply(self, connection: Connection, content: DeviceList, now: int) -> Sequence[DeviceId]:

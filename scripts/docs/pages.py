@@ -40,6 +40,9 @@ PAGES: Final = (
             Selection("e2ee.status", "Status"),
             Selection("e2ee.sending", "Draft Queued"),
             Selection("e2ee.prekey_supply", "ServerCounts PreKeyPublication"),
+            Selection("e2ee.history_book", "HistoryBook"),
+            Selection("e2ee.history", "Conversation"),
+            Selection("e2ee.stores.history_records", "HistoryEntry EntryState FOREVER"),
             Selection("e2ee.stores.message_records", "OutboxEntry InboundMessage"),
             Selection("e2ee.stores.records", "Contact"),
             Selection(
@@ -58,6 +61,7 @@ PAGES: Final = (
             Selection("e2ee.wire.envelope"),
             Selection("e2ee.wire.content"),
             Selection("e2ee.wire.call_signal"),
+            Selection("e2ee.wire.sync"),
             Selection("e2ee.wire.device_list", omit="encode_into"),
             Selection("e2ee.wire.prekey_bundle", omit="prekey_signed_bytes kem_prekey_label"),
             Selection("e2ee.wire.public_keys"),
@@ -84,7 +88,9 @@ PAGES: Final = (
         "What carries envelopes. An application uses [`SecureClient`](#secureclient); a server mounts "
         "[`attach`](#attach) and [`guard`](#guard); a new transport is made of [`Link`](#link) and [`Relay`](#relay).",
         (
-            Selection("transport_adapters.secure_client.client", "Message SecureClient"),
+            Selection("transport_adapters.secure_client.client", "SecureClient"),
+            Selection("transport_adapters.secure_client.messages", "Message Received"),
+            Selection("transport_adapters.secure_client.history", "History"),
             Selection("transport_adapters.secure_client.opening", "TransportFactory socketio_transport"),
             Selection("transport_adapters.secure_client.parts", "TokenProvider TokenProviderError OnEvent Pace"),
             Selection("transport_adapters.secure_client.directory", "UserUnreachableError"),

@@ -82,6 +82,20 @@ class StoreContract:
                 assert keys(tx.scan(SESSIONS, group, limit=limit)) == whole[:limit]
                 assert keys(tx.scan(SESSIONS, group, limit=limit, newest_first=True)) == reverse[:limit]
 
+    def test_a_range_is_read_from_both_ends_with_its_bounds_and_without_its_neighbours(self, store: Store) -> None:
+        with store.write() as tx:
+            for letter in b"fabcedghi":
+                tx.put(SESSIONS, bytes((letter,)), b"", group=b"group", order=letter // 3)
+                tx.put(SESSIONS, bytes((letter, 0)), b"", group=b"other", order=letter // 3)
+            for within in ((33, 34), (-LARGEST_ORDER, 33), (34, LARGEST_ORDER), (34, 33)):
+                members = tx.scan(SESSIONS, b"group")
+                inside = keys([record for record in members if within[0] <= record.order <= within[1]])
+                assert keys(tx.scan_range(SESSIONS, b"group", within)) == inside
+                for limit in range(8):
+                    oldest = tx.scan_range(SESSIONS, b"group", within, limit=limit)
+                    newest = tx.scan_range(SESSIONS, b"group", within, limit=limit, newest_first=True)
+                    assert (keys(oldest), keys(newest)) == (inside[:limit], inside[::-1][:limit])
+
     def test_a_group_is_read_counted_and_deleted_alone(self, store: Store) -> None:
         with store.write() as tx:
             for number in range(6):
@@ -127,6 +141,10 @@ class StoreContract:
                 tx.delete_before(SESSIONS, 0, limit=-1)
             with pytest.raises(ValueError):
                 tx.scan(SESSIONS, limit=-1)
+            with pytest.raises(ValueError):
+                tx.scan_range(SESSIONS, b"", (0, LARGEST_ORDER + 1))
+            with pytest.raises(ValueError):
+                tx.scan_range(SESSIONS, b"", (0, 1), limit=-1)
         assert len(snapshot(store)[SESSIONS]) == 1
 
     @pytest.mark.parametrize("error", [Abandoned, KeyboardInterrupt])
@@ -175,6 +193,7 @@ class StoreContract:
         calls: tuple[Callable[[], object], ...] = (
             lambda: ended.get(SESSIONS, b"key"),
             lambda: ended.scan(SESSIONS),
+            lambda: ended.scan_range(SESSIONS, b"", (0, 1)),
             lambda: ended.count(SESSIONS),
             lambda: ended.put(SESSIONS, b"late", b""),
             lambda: ended.delete(SESSIONS, b"key"),

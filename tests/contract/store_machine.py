@@ -116,6 +116,12 @@ class StoreMachine(RuleBasedStateMachine):
                 assert list(view.scan(table, group, limit=2)) == expected[:2]
                 assert list(view.scan(table, group, limit=2, newest_first=True)) == expected[::-1][:2]
                 assert view.count(table, group) == len(expected)
+                if group is not None:
+                    within = [record for record in expected if -1 <= record.order <= 1]
+                    assert list(view.scan_range(table, group, (-1, 1))) == within
+                    assert list(view.scan_range(table, group, (-1, 1), limit=2)) == within[:2]
+                    newest = list(view.scan_range(table, group, (-1, 1), limit=2, newest_first=True))
+                    assert newest == within[::-1][:2]
             for record in self.expected(table, None):
                 assert view.get(table, record.key) == record.value
 

@@ -11,9 +11,10 @@ from typing import Final
 from e2ee import persist
 from e2ee.errors import CorruptStateError, E2EEError, MalformedMessageError
 from e2ee.ports import Table
+from e2ee.recovery import ExportFile
 from e2ee.stores import message_records, records
 from e2ee.stores.memory import MemoryStore
-from e2ee.transfer import LinkPayload
+from e2ee.transfer import ExportPayload, LinkPayload
 from e2ee.wire.codec import from_base64url, to_base64url
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, parse_user_id
 from e2ee.wire.login_assertion import parse_origin
@@ -127,6 +128,8 @@ DECODERS: Final[dict[str, Target]] = {
     **{wire.name.replace(" ", "_"): canonical(wire.decode, wire.encode) for wire in WIRE_TYPES},
     "padding": canonical(unpad, pad),
     "link_payload": canonical(LinkPayload.decode, LinkPayload.encode),
+    "export_payload": canonical(ExportPayload.decode, ExportPayload.encode),
+    "export_file": canonical(ExportFile.decode, ExportFile.encode),
     "text": text,
     "frames": frames,
     "stored_account": persisted(persist.decode_account, persist.encode_account),

@@ -59,6 +59,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         ("socketio", "socketio", "client"),
         ("aiohttp", "socketio", "client"),
         ("websockets", "websocket", "websocket"),
+        ("paho", "mqtt", "mqtt"),
+        ("slixmpp", "xmpp", "xmpp"),
     ],
 )
 def test_client_without_its_extra(tmp_path: Path, desk: Desk, missing: str, transport: str, extra: str) -> None:

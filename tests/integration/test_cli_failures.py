@@ -61,6 +61,27 @@ def test_wrong_arguments_are_explained(desk: Desk, arguments: tuple[str, ...]) -
     assert not (desk.directory / "unused").exists()
 
 
+@pytest.mark.parametrize(
+    ("variables", "remark"),
+    [
+        ({}, "--transport xmpp: E2EE_XMPP_ACCOUNT is not set"),
+        (
+            {
+                "E2EE_XMPP_ACCOUNT": "alice@chat.example",
+                "E2EE_XMPP_PASSWORD": "a password",
+                "E2EE_XMPP_RELAY": "relay.chat.example",
+                "E2EE_XMPP_ADDRESS": "chat.example",
+            },
+            "--transport xmpp: E2EE_XMPP_ADDRESS is not host:port",
+        ),
+    ],
+)
+def test_xmpp_without_its_account(desk: Desk, variables: dict[str, str], remark: str) -> None:
+    ended = desk.call("receive", "--home", "alice", "--transport", "xmpp", env=variables)
+
+    assert (ended.code, ended.out, ended.remark) == (2, "", remark)
+
+
 def test_no_device_yet(desk: Desk) -> None:
     ended = desk.call("send", "bob", "hi", "--home", "nowhere")
 

@@ -114,6 +114,20 @@ def test_a_second_device_is_linked_listed_written_to_and_retired(desk: Desk, sta
     assert received(desk, "alice") == ["to one"]
 
 
+def test_a_lost_device_is_out_and_contacts_are_told_to_look(desk: Desk, start: Any) -> None:
+    desk.init("carol")
+    assert desk.call("send", "carol", "hello", "--home", "bob").code == 0
+    assert received(desk, "carol") == ["hello"]
+    refused = desk.call("devices", "lost", "--home", "carol")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.remark.endswith("If that is meant, add --yes")
+    done = desk.call("devices", "lost", "--yes", "--json", "--home", "carol")
+    assert (done.code, json.loads(done.out)["removed"]) == (0, [])
+    assert desk.call("send", "bob", "new key", "--home", "carol").code == 0
+    told = desk.call("receive", "--home", "bob")
+    assert "the account key of carol has changed: see 'e2ee verify carol'" in told.err
+
+
 @pytest.mark.parametrize("answer", ["no\n", "yes, I think\n"])
 def test_anything_but_yes_ends_it_and_nothing_is_taken_over(desk: Desk, start: Any, answer: str) -> None:
     home = f"declined {answer.strip()}"

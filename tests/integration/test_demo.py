@@ -90,6 +90,17 @@ def test_demo_holds_and_the_chat_that_it_offers_works(desk: Desk) -> None:
     assert processes_of(desk.directory) == []
 
 
+@pytest.mark.parametrize("transport", ["mqtt", "xmpp"])
+def test_demo_holds_over_a_broker_of_its_own(desk: Desk, transport: str) -> None:
+    ended = desk.run("demo", "--json", "--transport", transport, env={"TMPDIR": str(desk.directory / "tmp")})
+
+    report = json.loads(ended.out)
+    assert [check["what"] for check in report["checks"] if not check["held"]] == []
+    assert (ended.code, ended.err) == (0, "")
+    assert left_in(desk) == []
+    assert processes_of(desk.directory) == []
+
+
 def test_demo_without_encryption_fails_and_says_where_the_plaintext_is(desk: Desk) -> None:
     (desk.directory / "sitecustomize.py").write_text(_NO_ENCRYPTION)
     kept = desk.directory / "kept"
@@ -149,5 +160,6 @@ def test_demo_does_not_write_into_a_directory_with_something_in_it(desk: Desk) -
 def test_make_demo_is_this_command() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
 
-    assert re.search(r"^demo: .*\n\t@\$\(BIN\)/e2ee demo \$\(if \$\(INTERACTIVE\),--interactive\)$", makefile, re.M)
+    assert re.search(r"^demo: .*\n\t@\$\(BIN\)/e2ee demo \$\(if \$\(INTERACTIVE\),--interactive\) ", makefile, re.M)
+    assert "$(if $(TRANSPORT),--transport $(TRANSPORT))" in makefile
     assert Path(sys.executable).with_name("e2ee").exists() or "PYTHONPATH" in os.environ

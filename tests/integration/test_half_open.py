@@ -1,7 +1,7 @@
 """A connection on which nothing comes any more is given up in bounded time, on every transport; an idle one is not."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,8 @@ from starlette.applications import Starlette
 
 from e2ee.wire.identifiers import DeviceAddress
 from tests.chaos_proxy import Admission, Weather
-from tests.chaos_roads import NETWORKED, NetworkRoad, Road, road
+from tests.chaos_roads import BROKERED, MQTT, NETWORKED, XMPP_PASSWORD, XMPP_USER, NetworkRoad, Road, road
+from tests.contract.mqtt_site import bridge_settings
 from tests.contract.relay_world import (
     EAGER_LINK,
     PATIENT,
@@ -24,10 +25,15 @@ from tests.contract.relay_world import (
     within,
 )
 from tests.contract.socketio_server import served
+from tests.servers.mosquitto import Mosquitto
+from tests.servers.prosody import COMPONENT, DOMAIN, SECRET, Prosody
 from transport_adapters.base import TransportUnavailableError
 from transport_adapters.server.guard import guard
 from transport_adapters.server.mount import endpoints
+from transport_adapters.server.mqtt_accounts import BUCKETS
+from transport_adapters.server.mqtt_bridge import MqttBridge
 from transport_adapters.server.socketio import attach
+from transport_adapters.server.xmpp import XmppComponent, XmppSettings
 
 HEARTBEAT = 0.05
 PATIENCE = replace(EAGER_LINK, silence_timeout=0.5, connect_timeout=0.5, hello_timeout=0.5)
@@ -42,21 +48,35 @@ class Scene:
     peer: Peer
 
 
+@pytest.fixture(scope="module")
+def brokers() -> Iterator[tuple[Mosquitto, Prosody]]:
+    with Mosquitto(tls=False) as mosquitto, Prosody() as prosody:
+        prosody.register(XMPP_USER, XMPP_PASSWORD)
+        yield mosquitto, prosody
+
+
 @pytest.fixture(params=NETWORKED)
 async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with opened(tmp_path, request.param) as made:
+    brokers = request.getfixturevalue("brokers") if request.param in BROKERED else None
+    async with opened(tmp_path, request.param, brokers) as made:
         yield made
 
 
+Brokers = tuple[Mosquitto, Prosody] | None
+
+
 @asynccontextmanager
-async def opened(directory: Path, name: str) -> AsyncIterator[Scene]:
+async def opened(directory: Path, name: str, brokers: Brokers) -> AsyncIterator[Scene]:
     settings = replace(PATIENT, ping_interval=HEARTBEAT)
-    async with relay_world(directory, settings) as world:
+    async with relay_world(directory, settings) as world, joined(name, brokers, world) as (bridge, port):
         alice, bob = await world.device("alice"), await world.device("bob")
         sio = socketio.AsyncServer(async_mode="asgi", ping_interval=HEARTBEAT, ping_timeout=5)
         attach(sio, world.relay)
-        app = guard(socketio.ASGIApp(sio, Starlette(routes=endpoints(world.relay))), world.relay)
-        async with served(app) as (url, _), road(name, int(url.rpartition(":")[2]), None, PATIENCE) as way:
+        app = guard(socketio.ASGIApp(sio, Starlette(routes=endpoints(world.relay, mqtt=bridge))), world.relay)
+        async with (
+            served(app) as (url, _),
+            road(name, port or int(url.rpartition(":")[2]), None, PATIENCE) as way,
+        ):
 
             async def token() -> str:
                 return world.tokens.issue(alice)
@@ -68,6 +88,26 @@ async def opened(directory: Path, name: str) -> AsyncIterator[Scene]:
             await peer.close()
             await world.relay.close()
         await sio.shutdown()
+
+
+@asynccontextmanager
+async def joined(name: str, brokers: Brokers, world: RelayWorld) -> AsyncIterator[tuple[MqttBridge | None, int | None]]:
+    """Connect the relay to the transport's broker; return the bridge to MQTT, and the broker's port for clients."""
+    if brokers is None:
+        yield None, None
+    elif name == MQTT:
+        bridge = MqttBridge(world.relay, bridge_settings(brokers[0], brokers[0].port))
+        await bridge.start()
+        await eventually(lambda: len(bridge.buckets) == BUCKETS)
+        yield bridge, brokers[0].port
+        await bridge.close()
+    else:
+        settings = XmppSettings(COMPONENT, SECRET, frozenset({DOMAIN}), port=brokers[1].component_port)
+        component = XmppComponent(world.relay, settings)
+        component.start()
+        await within(component.online.wait())
+        yield None, brokers[1].port
+        await component.close()
 
 
 async def test_a_half_open_connection_is_given_up_and_made_anew(scene: Scene) -> None:

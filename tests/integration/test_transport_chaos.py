@@ -1,4 +1,4 @@
-"""Every transport, and every ordered pair with the one as fallback of the other, on a bad network with random kills.
+"""Every transport, and ordered pairs with the one as fallback of the other, on a bad network with random kills.
 
 Two people write to each other all the while. Afterwards each message is in the other one's store exactly once and in
 order, every acknowledgement is durable, and nothing went wrong in silence. What the network does follows from a seed.
@@ -9,41 +9,37 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from e2ee.stores.sqlite import SqliteStore
-from e2ee.wire.identifiers import MessageId
+from tests.chaos_people import HURRIED, MISHAPS, Person
 from tests.chaos_proxy import Admission, Weather
-from tests.chaos_roads import NETWORKED, Road, road
-from tests.client_world import QUICK
+from tests.chaos_roads import BROKERED, MQTT, NETWORKED, XMPP, XMPP_PASSWORD, XMPP_USER, Road, road
 from tests.server_process import ServerProcess
-from tests.store_files import KEY
-from transport_adapters import events
-from transport_adapters.failover import FailoverOptions
-from transport_adapters.link import LinkOptions
-from transport_adapters.secure_client.client import SecureClient, TransportFactory, failover_transport
+from tests.servers.mosquitto import Mosquitto
+from tests.servers.prosody import Prosody
 from transport_adapters.server.tables import ACKED
 
-PAIRS = [(primary, fallback) for primary in NETWORKED for fallback in NETWORKED]
 SOAK = int(os.environ.get("E2EE_SOAK", "0"))
+SHORT_RUN = [
+    (MQTT, MQTT),
+    (MQTT, "longpoll"),
+    ("websocket", MQTT),
+    (XMPP, XMPP),
+    (XMPP, "sse"),
+    ("socketio", XMPP),
+    (MQTT, XMPP),
+]
+"""Of the pairs with a broker, those of a short run: a fallback does not know what it is the fallback of."""
+PAIRS = [pair for pair in product(NETWORKED, repeat=2) if SOAK or pair in SHORT_RUN or not set(BROKERED) & set(pair)]
+Broker = Mosquitto | Prosody
 STEPS, MESSAGES = (60, 400) if SOAK else (12, 60)
-HURRIED = LinkOptions(
-    first_backoff=0.01,
-    max_backoff=0.1,
-    connect_timeout=2.0,
-    hello_timeout=2.0,
-    answer_timeout=2.0,
-    silence_timeout=2.0,
-    credit_messages=16,
-)
-FICKLE = FailoverOptions(max_failures=2, stable_after=0.2, first_probe=0.1, max_probe=0.4)
-MISHAPS = (events.Unreadable, events.SendFailed, events.Expired, events.Ended)
 ROUGH = (
     Weather(delay=0.01, jitter=0.02),
     Weather(bandwidth=100_000),
@@ -52,88 +48,9 @@ ROUGH = (
 
 
 @dataclass
-class Person:
-    """One user's client, its two roads to the server, and what it was told."""
-
-    name: str
-    server: ServerProcess
-    file: Path
-    roads: list[Road]
-    client: SecureClient | None = None
-    read: list[str] = field(default_factory=list)
-    seen: set[MessageId] = field(default_factory=set)
-    told: list[events.Event] = field(default_factory=list)
-    reading: "asyncio.Task[None] | None" = None
-    progress: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def open(self) -> None:
-        store = SqliteStore.open(self.file, key=KEY) if self.file.exists() else SqliteStore.create(self.file, key=KEY)
-
-        async def token() -> str:
-            return self.server.token(self.name)
-
-        self.client = await SecureClient.open(
-            store=store,
-            server=self.server.url,
-            token_provider=token,
-            transport=self.transport(),
-            user=self.name,
-            on_event=self.told.append,
-            pace=QUICK,
-        )
-        self.reading = asyncio.create_task(self.take())
-
-    def transport(self) -> TransportFactory:
-        primary, *fallback = self.roads
-        return failover_transport(primary.transport, fallback[0].transport, FICKLE) if fallback else primary.transport
-
-    async def take(self) -> None:
-        assert self.client is not None
-        async for message in self.client:
-            # A client that died before `done` is shown the same one again, under the same id.
-            if message.message_id not in self.seen:
-                self.seen.add(message.message_id)
-                self.read.append(str(message.data))
-            await message.done()
-            self.progress.set()
-
-    async def until(self, texts: list[str]) -> None:
-        """Wait until as much was read as these; whether it is the same, the test asks afterwards."""
-        while len(self.read) < len(texts):
-            self.progress.clear()
-            await self.progress.wait()
-
-    async def die(self) -> None:
-        """End as a killed program does: without a word to the server, without the last acknowledgements."""
-        assert self.client is not None
-        assert self.reading is not None
-        self.reading.cancel()
-        for each in self.roads:
-            each.reset()
-        for task in self.client._tasks:
-            task.cancel()
-        await asyncio.gather(self.reading, *self.client._tasks, return_exceptions=True)
-        await self.client.aclose()
-
-    async def close(self) -> None:
-        if self.reading is not None:
-            self.reading.cancel()
-        if self.client is not None:
-            await self.client.aclose()
-
-    async def say(self, text: str, recipient: str) -> None:
-        """Say it to whichever client there is; one that is being opened again is waited for."""
-        while True:
-            with contextlib.suppress(RuntimeError):  # the client is closed
-                if self.client is not None:
-                    await self.client.send(recipient, text)
-                    return
-            await asyncio.sleep(0.01)
-
-
-@dataclass
 class Stage:
     server: ServerProcess
+    brokers: dict[str, Broker]
     people: list[Person]
 
     def unacknowledged(self) -> int:
@@ -142,27 +59,37 @@ class Stage:
         return int(count)
 
 
+@pytest.fixture(scope="module")
+def brokers() -> Iterator[dict[str, Broker]]:
+    with Mosquitto(tls=False) as mosquitto, Prosody() as prosody:
+        prosody.register(XMPP_USER, XMPP_PASSWORD)
+        yield {MQTT: mosquitto, XMPP: prosody}
+
+
 @asynccontextmanager
-async def stage(directory: Path, primary: str, fallback: str, seed: str) -> AsyncIterator[Stage]:
-    server = ServerProcess(directory)
+async def stage(directory: Path, names: list[str], brokers: dict[str, Broker], seed: str) -> AsyncIterator[Stage]:
+    settings = [broker.settings for broker in brokers.values()]
+    server = ServerProcess(directory, **{name: value for each in settings for name, value in each.items()})
     await asyncio.to_thread(server.start)
-    names = [primary] if primary == fallback else [primary, fallback]
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(server.kill)
         people = []
         for user in ("alice", "bob"):
-            ways = [road(name, server.port, None, HURRIED, f"{seed} {user} {name}") for name in names]
+            ways = [
+                road(name, brokers.get(name, server).port, None, HURRIED, f"{seed} {user} {name}") for name in names
+            ]
             roads = [await stack.enter_async_context(way) for way in ways]
             people.append(Person(user, server, directory / f"{user}.db", roads))
         for person in people:
             stack.push_async_callback(person.close)
             await person.open()
-        yield Stage(server, people)
+        yield Stage(server, brokers, people)
 
 
 async def disturb(there: Stage, random: Random) -> None:
-    """Do what a bad day does: one kill of the server and one of a client among other faults, each at some step."""
-    kills = dict(zip(random.sample(range(STEPS), 2), ("server", "client"), strict=True))
+    """Do what a bad day does: one kill of each of server, client and broker among other faults, each at some step."""
+    killed = "server", "client", *there.brokers
+    kills = dict(zip(random.sample(range(STEPS), len(killed)), killed, strict=True))
     for step in range(STEPS):
         person = random.choice(there.people)
         way = random.choice(person.roads)
@@ -173,7 +100,10 @@ async def disturb(there: Stage, random: Random) -> None:
             case "client":
                 await person.die()
                 await person.open()
-            case _:
+            case str(name):
+                there.brokers[name].kill()
+                there.brokers[name].start()  # by this thread: it dies with the one that started it
+            case None:
                 fault(way, random)
         await asyncio.sleep(random.uniform(0.02, 0.12))
     for person in there.people:
@@ -202,9 +132,14 @@ def fault(way: Road, random: Random) -> None:
 
 @pytest.mark.parametrize(("primary", "fallback"), PAIRS, ids=lambda name: name)
 @pytest.mark.parametrize("turn", range(max(1, SOAK)))
-async def test_everything_arrives_once_and_in_order(tmp_path: Path, primary: str, fallback: str, turn: int) -> None:
+async def test_everything_arrives_once_and_in_order(
+    tmp_path: Path, request: pytest.FixtureRequest, primary: str, fallback: str, turn: int
+) -> None:
     seed = f"{primary} {fallback} {turn}"
-    async with stage(tmp_path, primary, fallback, seed) as there:
+    names = [primary] if primary == fallback else [primary, fallback]
+    started = request.getfixturevalue("brokers") if set(BROKERED) & set(names) else {}
+    used = {name: started[name] for name in names if name in started}
+    async with stage(tmp_path, names, used, seed) as there:
         alice, bob = there.people
         # The first contact needs the server; what follows does not wait for it.
         for sender, recipient in ((alice, bob), (bob, alice)):

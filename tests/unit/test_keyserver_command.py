@@ -66,6 +66,15 @@ def test_plaintext_beyond_this_machine_needs_a_declared_proxy(keyserver: Run) ->
     assert_refused(keyserver("serve", "--host", "0.0.0.0", **COMPLETE), "--behind-tls-proxy")
 
 
+def test_with_a_certificate_of_its_own_it_may_be_reached_from_anywhere(keyserver: Run, tmp_path: Path) -> None:
+    # No such files: that is what it stops at, and not at the address.
+    files = ("--tls-certificate", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
+    result = keyserver("serve", "--host", "0.0.0.0", "--port", "0", *files, **COMPLETE)
+    assert_refused(result, "cert.pem", "cannot be used", "No such file")
+    alone = keyserver("serve", "--host", "0.0.0.0", "--port", "0", *files[:2], **COMPLETE)
+    assert_refused(alone, "go together")
+
+
 def test_a_name_is_not_taken_for_loopback(keyserver: Run) -> None:
     assert_refused(keyserver("serve", "--dev", "--host", "localhost.example"), "loopback only")
 
@@ -119,8 +128,21 @@ def test_check_config_accepts_complete_settings_and_names_what_is_wrong(keyserve
         assert "secret of the tests" not in keyserver("check-config", **same).errors, value
 
 
+def test_a_bridge_without_a_broker_says_what_is_missing(keyserver: Run) -> None:
+    assert_refused(keyserver("mqtt-bridge", **COMPLETE), "E2EE_MQTT_BROKER", "mqtts://")
+
+
+def test_check_config_reads_the_brokers_certificates(keyserver: Run, tmp_path: Path) -> None:
+    (tmp_path / "text.pem").write_text("no certificate")
+    broker = {"E2EE_MQTT_BROKER": "mqtts://broker.example", "E2EE_MQTT_PASSWORD": "geheim"}
+    for name in ("nowhere.pem", "text.pem"):
+        result = keyserver("check-config", **COMPLETE, **broker, E2EE_MQTT_CA_FILE=str(tmp_path / name))
+        assert_refused(result, "E2EE_MQTT_CA_FILE")
+        assert "geheim" not in result.errors
+
+
 def test_help_names_every_command(keyserver: Run) -> None:
     result = keyserver("--help")
     assert result.code == 0
-    assert all(command in result.output for command in ("serve", "migrate", "check-config"))
+    assert all(command in result.output for command in ("serve", "mqtt-bridge", "migrate", "check-config"))
     assert keyserver().code == 2

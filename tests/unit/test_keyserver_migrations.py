@@ -69,9 +69,10 @@ def test_migrating_twice_changes_nothing(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("revision", "gone"),
     [
-        ("0001", {"presence", "push_subscriptions", "link_messages"}),
-        ("0002", {"push_subscriptions", "link_messages"}),
-        ("0003", {"link_messages"}),
+        ("0001", {"presence", "push_subscriptions", "link_messages", "leases"}),
+        ("0002", {"push_subscriptions", "link_messages", "leases"}),
+        ("0003", {"link_messages", "leases"}),
+        ("0004", {"leases"}),
     ],
 )
 def test_later_tables_go_and_come_back_and_the_rest_stays(engine: Engine, revision: str, gone: set[str]) -> None:
@@ -86,6 +87,22 @@ def test_later_tables_go_and_come_back_and_the_rest_stays(engine: Engine, revisi
         upgrade(connection)
         assert set(inspect(connection).get_table_names()) == before
         assert is_current(connection)
+    engine.dispose()
+
+
+def test_undoing_the_revocation_column_deletes_no_user_and_no_device(engine: Engine) -> None:
+    with engine.begin() as connection:
+        upgrade(connection)
+        connection.execute(text("INSERT INTO e2ee_users VALUES ('bob', NULL, 0, :hash, 1, 5)"), {"hash": bytes(32)})
+        values = {"device": bytes(16), "key": bytes(32)}
+        statement = "INSERT INTO e2ee_devices VALUES ('bob', :device, :key, :key, 0, 0, -1, 1, NULL)"
+        connection.execute(text(statement), values)
+    with engine.begin() as connection:
+        downgrade(connection, "0005")
+    with engine.begin() as connection:
+        upgrade(connection)
+        assert connection.execute(text("SELECT count(*) FROM e2ee_devices")).scalar_one() == 1
+        assert connection.execute(text("SELECT revoked_at FROM e2ee_users")).all() == [(None,)]
     engine.dispose()
 
 

@@ -8,7 +8,6 @@ from e2ee.errors import (
     MalformedMessageError,
     SessionNotFoundError,
     StoreUnavailableError,
-    UnlistedDeviceError,
     UnsupportedVersionError,
     WrongRecipientError,
 )
@@ -103,16 +102,6 @@ def test_our_own_envelopes_reflected_at_us_are_refused() -> None:
         reflected = changed(envelope, sender=bob.address, recipient=alice.address)
         with unchanged(alice, Table.UNREADABLE):
             refused(alice.receive(reflected), AuthenticationError)
-
-
-def test_a_message_that_claims_to_be_from_ourselves_is_refused() -> None:
-    """Own devices are judged by our own list, which names this device alone."""
-    world = World("own devices")
-    alice, bob = world.device("alice", one_time_prekeys=False), world.device("alice", one_time_prekeys=False)
-    alice.messenger.learn_device_lists(bob.user_id, [bob.messenger.own_device_list().signed])
-    alice.messenger.start_session(bob.bundle())
-    with unchanged(bob, Table.UNREADABLE):
-        refused(bob.receive(alice.seal(bob, content_from(alice, bob).encode())), UnlistedDeviceError)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Final
 
-from tests.vectors import second_backend as second, second_linking
+from tests.vectors import second_backend as second, second_linking, second_recovery
 from tests.vectors.second_pq_ratchet import pq_conversation, pq_ratchet
 from tests.vectors.second_ratchets import Json, double_ratchet, raw
 
@@ -280,6 +280,11 @@ ANSWERS: Final[dict[str, dict[str, Callable[[Json], Json]]]] = {
     "aead": {"MessageSeal": seal, "MessageOpen": opened},
     "padding": {"PaddedLength": padded_length, "Pad": pad, "Unpad": unpad},
     "safety_number": {"SafetyNumber": safety_number},
+    "recovery": {
+        "RecoveryCodeWrite": second_recovery.code_write,
+        "RecoveryCodeRead": second_recovery.code_read,
+        "ExportSeal": second_recovery.export_seal,
+    },
     "linking": {
         "LinkOffer": second_linking.offer,
         "LinkCompare": second_linking.compare,

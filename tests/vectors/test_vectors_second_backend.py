@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.vectors import second_backend as second
+from tests.vectors import second_backend as second, second_recovery
 from tests.vectors.second_answers import ANSWERS, PREFIX, initiate
 from tests.vectors.second_ratchets import DoubleRatchet, Json, raw
 
@@ -44,6 +44,12 @@ def test_signatures_of_decoded_and_judged_objects_verify_with_the_second_backend
         for each in map(bytes.fromhex, lists):
             account_key = each[1 + each[0] : 33 + each[0]]
             assert second.verifies(account_key, second.labelled("E2EE/1 device list", each[:-64]), each[-64:])
+
+
+def test_exports_that_open_are_what_the_second_backend_seals() -> None:
+    cases = [test for kind, test in valid_cases("recovery") if kind == "ExportOpen"]
+    assert cases != []
+    assert all(second_recovery.opens_to(test["input"], test["output"]) for test in cases)
 
 
 def test_invalid_plain_signatures_are_refused_by_the_second_backend_too() -> None:

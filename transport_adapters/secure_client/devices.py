@@ -39,6 +39,18 @@ class Devices:
         """
         return await approve(self._parts, self._directory, code, confirm, pace)
 
+    async def reset_account(self) -> None:
+        """A device was lost or stolen: give the account a new key, which only this device holds; all others leave.
+
+        Contacts are told that the key has changed, and have to accept it; safety numbers have to be compared anew. What
+        they send under the old key is not read. Other devices that are still ours are linked again, in empty stores.
+
+        Raises:
+            KeyServerError, TokenProviderError: the server was not reached, or refused. If it may have accepted the new
+                key all the same, opening the client finishes it.
+        """
+        await self._directory.reset_account()
+
     async def retire(self, device_id: DeviceId) -> None:
         """Take another device out of the list: it was wiped, or is not used any more.
 

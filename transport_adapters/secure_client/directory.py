@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, final
 
-from e2ee.errors import DeviceListStaleError, ProtocolError, SessionNotFoundError, TrustError
+from e2ee.errors import AccountKeyChangedError, DeviceListStaleError, ProtocolError, SessionNotFoundError, TrustError
 from e2ee.prekey_supply import ServerCounts
 from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
@@ -55,6 +55,8 @@ class Directory:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._contacting: dict[UserId, asyncio.Lock] = {}
+        self.on_lists: Callable[[], None] = _nobody_waits
+        """Called when lists were taken in: a device that is new in one gets what waits for its user."""
 
     async def register(self) -> None:
         """Make this device known: its keys, its list, its prekeys. Each step may be repeated.
@@ -72,6 +74,8 @@ class Directory:
         newest = await self._parts.call(messenger.own_devices.newest_list)
         await key_server.publish_device_list(newest.signed)
         await self.sync_own_lists()
+        if await self._parts.call(messenger.is_recovering):
+            await self.change_own_list(messenger.own_devices.draft_alone)
         await self._supply()
         if not await self._parts.call(messenger.own_devices.is_listed):
             raise DeviceNotListedError(messenger.address)
@@ -84,7 +88,7 @@ class Directory:
             await self._parts.online.wait()
             self._parts.restarted.clear()
             try:
-                await self.sync_own_lists()
+                await self._bring_own_lists_up_to_date()
                 await self._supply()
                 failures, pause = 0, pace.prekey_check
             except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
@@ -193,6 +197,38 @@ class Directory:
                 await self.take_in([drafted.signed])
                 return
 
+    async def reset_account(self) -> None:
+        """Publish a new account key, and take it over once the server accepted it. A draft of before is finished.
+
+        Raises:
+            See `sync_own_lists`.
+        """
+        messenger = self._parts.messenger
+        before = await self._parts.call(messenger.own_devices.newest_list)
+        reset = await self._parts.call(messenger.pending_account_reset)
+        for attempts_left in reversed(range(_DRAFTS)):
+            if reset is None:
+                await self.sync_own_lists()
+                reset = await self._parts.commit(messenger.draft_account_reset)
+            try:
+                await self._parts.key_server.reset_account(reset.closing.signed, reset.first.signed)
+            except DeviceListConflictError:
+                if not attempts_left:
+                    raise
+                reset = None
+            else:
+                break
+        for lost in await self._parts.commit(messenger.account_reset_accepted):
+            self._parts.emit(events.SendFailed(lost.message_id, lost.recipient, "account_reset"))
+        after = await self._parts.call(messenger.own_devices.newest_list)
+        self._tell(before, after)
+
+    async def _bring_own_lists_up_to_date(self) -> None:
+        if await self._parts.call(self._parts.messenger.pending_account_reset) is None:
+            await self.sync_own_lists()
+        else:
+            await self.reset_account()
+
     async def take_in(self, lists: Sequence[SignedDeviceList]) -> None:
         """Take in links of our own chain that the server has, and tell the application what they change.
 
@@ -201,7 +237,9 @@ class Directory:
         """
         own = self._parts.messenger.own_devices
         before = await self._parts.call(own.newest_list)
-        after = await self._parts.commit(own.learn, lists)
+        self._tell(before, await self._parts.commit(own.learn, lists))
+
+    def _tell(self, before: VerifiedDeviceList, after: VerifiedDeviceList) -> None:
         then, now = ({device.device_id for device in each.content.devices} for each in (before, after))
         if then != now:
             self._parts.emit(events.OwnDevicesChanged(tuple(sorted(now - then)), tuple(sorted(then - now))))
@@ -218,6 +256,8 @@ class Directory:
         known = contact.device_list.content.seq if contact else 0
         lists = await self._parts.key_server.device_lists(user_id, from_seq=known + 1)
         await self._parts.commit(messenger.learn_device_lists, user_id, lists)
+        if lists:
+            self.on_lists()
 
     async def _missing(self, user_id: UserId) -> Sequence[DeviceAddress] | None:
         """Return the devices that lack a session; None if the user is no contact yet."""
@@ -237,7 +277,11 @@ class Directory:
         claim = await self._parts.key_server.claim(user_id, secrets.token_bytes(16), device_ids)
         if claim.device_list is None:
             raise UserUnreachableError(user_id)
-        await self._parts.call(messenger.learn_device_lists, user_id, [claim.device_list])
+        try:
+            await self._parts.call(messenger.learn_device_lists, user_id, [claim.device_list])
+        except AccountKeyChangedError:
+            await self.fetch_lists(user_id)  # with the list in between, in which the old key may have closed itself
+            raise
         for bundle in claim.bundles:
             try:
                 await self._parts.call(messenger.start_session, bundle)
@@ -257,3 +301,7 @@ class Directory:
             PreKeyUpload(due.signed_prekey, due.one_time_prekeys, due.last_resort, due.one_time_kem_prekeys)
         )
         await self._parts.commit(messenger.prekeys_published, due.prekey_ids)
+
+
+def _nobody_waits() -> None:
+    pass

@@ -15,6 +15,7 @@ from e2ee.wire.identifiers import UserId
 from transport_adapters import events
 from transport_adapters.base import Connected, Delivery, PresenceSeen, SeqRange, TransportError, TypingSeen
 from transport_adapters.secure_client.calls import Calls
+from transport_adapters.secure_client.history import History
 from transport_adapters.secure_client.outbound import Outbound
 from transport_adapters.secure_client.parts import Parts
 from transport_adapters.secure_client.presence import PresenceView
@@ -22,10 +23,11 @@ from transport_adapters.secure_client.tending import Tending
 
 
 class Live(NamedTuple):
-    """Whom that is handed to which is of use only now."""
+    """Whoever is told of what comes in at once, beside the application that asks for messages."""
 
     presence: PresenceView
     calls: Calls
+    history: History
 
 
 @final
@@ -122,6 +124,7 @@ class Inbound:
             self._live.calls.take(reception.call, reception.sender)
         if reception.outcome is Outcome.STORED:
             self.changed.set()
+            self._live.history.note_change()
         elif reception.outcome is Outcome.WAITING_FOR_TRUST and reception.sender is not None:
             self.kept.add(reception.sender.user_id)
             self.kept_changed.set()

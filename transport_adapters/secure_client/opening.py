@@ -4,6 +4,7 @@ Owns: which store is opened or made, whose it must be, the default transport.
 Does not know about: what the client does then.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol, final
@@ -12,7 +13,7 @@ from e2ee.errors import AccountNotFoundError, MalformedMessageError
 from e2ee.messenger import Messenger
 from e2ee.ports import Store
 from e2ee.stores.sqlite import SqliteStore
-from e2ee.wire.identifiers import UserId, parse_user_id
+from e2ee.wire.identifiers import ConversationId, UserId, parse_conversation_id, parse_user_id
 from keyserver.client import KeyServerClient
 from transport_adapters.base import Cursor, EnvelopeTransport
 from transport_adapters.failover import DEFAULT_FAILOVER, FailoverOptions, FailoverTransport
@@ -66,6 +67,24 @@ def longpoll_transport(
     return LongPollTransport(server, token=token, cursor=cursor)
 
 
+def mqtt_transport(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
+    """Make a transport over the MQTT broker that the server names, if it has one."""
+    from transport_adapters.mqtt import MqttTransport
+
+    return MqttTransport(server, token=token, cursor=cursor)
+
+
+def xmpp_transport(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
+    """Make a transport over XMPP from environment variables: see `transport_adapters.xmpp.from_environment`.
+
+    Raises:
+        ValueError: a variable is missing or wrong; the text names it.
+    """
+    from transport_adapters.xmpp import from_environment
+
+    return from_environment(os.environ)(server, token=token, cursor=cursor)
+
+
 def failover_transport(
     primary: TransportFactory, fallback: TransportFactory, options: FailoverOptions = DEFAULT_FAILOVER
 ) -> TransportFactory:
@@ -88,6 +107,8 @@ TRANSPORTS: Final[Mapping[str, TransportFactory]] = {
     "websocket": websocket_transport,
     "sse": sse_transport,
     "longpoll": longpoll_transport,
+    "mqtt": mqtt_transport,
+    "xmpp": xmpp_transport,
 }
 """By the names that configurations use."""
 
@@ -161,6 +182,14 @@ def refuse_account(store: Store) -> None:
     except AccountNotFoundError:
         return
     raise ValueError(f"the store holds a device of {messenger.address.user_id} already")
+
+
+def application_conversation(text: str | None) -> ConversationId:
+    """Parse a conversation id given by the application; None is the default conversation."""
+    try:
+        return parse_conversation_id(text or "")
+    except MalformedMessageError as error:
+        raise ValueError(error.args[0]) from None  # without the remedy, which is for hostile input
 
 
 def application_user(text: str) -> UserId:

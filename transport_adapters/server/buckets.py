@@ -5,9 +5,9 @@ Does not know about: what is being sent.
 """
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Final, NamedTuple, final
 
-from e2ee.wire.identifiers import DeviceAddress
 from transport_adapters.server.settings import Rate
 
 MAX_BUCKETS: Final = 100_000
@@ -21,13 +21,13 @@ class _Level(NamedTuple):
 
 @final
 class Buckets:
-    """One bucket per device, kept apart from its connection: reconnecting refills nothing."""
+    """One bucket per sender (a device, say), kept apart from its connection: reconnecting refills nothing."""
 
     def __init__(self, rate: Rate) -> None:
         self._rate = rate
-        self._levels: OrderedDict[DeviceAddress, _Level] = OrderedDict()
+        self._levels: OrderedDict[Hashable, _Level] = OrderedDict()
 
-    def take(self, sender: DeviceAddress, now: int) -> float:
+    def take(self, sender: Hashable, now: int) -> float:
         """Take one token. Return 0, or the seconds until there is one (then none was taken)."""
         level = self._levels.pop(sender, _Level(self._rate.burst, now))
         passed = max(0, now - level.at) / 1000

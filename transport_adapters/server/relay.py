@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, assert_never, final
+from typing import Any, Final, NamedTuple, assert_never, final
 
 import sqlalchemy
 
@@ -22,13 +22,23 @@ from transport_adapters.server.channel import DEFAULT_CARRIAGE, Carriage, Channe
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.intake import Intake, Ports
 from transport_adapters.server.mailbox import Mailbox
-from transport_adapters.server.ports import ContactPolicy, Database, DeviceDirectory, TokenVerifier, Waker
+from transport_adapters.server.ports import (
+    ContactPolicy,
+    Database,
+    DeviceDirectory,
+    Meter,
+    NoMeter,
+    TokenVerifier,
+    Waker,
+)
 from transport_adapters.server.presence import PresenceService, Surroundings
 from transport_adapters.server.retention import BATCH, expire, purge
 from transport_adapters.server.settings import DEFAULT_MAILBOX, DEFAULT_RELAY, MailboxSettings, RelaySettings
 from transport_adapters.server.tables import MailboxTables
 
 _logger = logging.getLogger(__name__)
+
+NO_METER: Final = NoMeter()
 
 
 class _Live(NamedTuple):
@@ -37,6 +47,10 @@ class _Live(NamedTuple):
     number: int
     at: int
     """When it said `hello`, Unix milliseconds."""
+
+
+def _anyone(_address: DeviceAddress) -> bool:
+    return True
 
 
 @final
@@ -55,11 +69,14 @@ class Relay:
     mailbox_settings: MailboxSettings = DEFAULT_MAILBOX
     bus: Bus = field(default_factory=LocalBus)
     waker: Waker | None = None
+    meter: Meter = NO_METER
     mailbox: Mailbox = field(init=False)
     intake: Intake = field(init=False)
     presence: PresenceService = field(init=False)
     cuts: int = field(default=0, init=False)
     """How often `cut` was called: what was verified before may have changed."""
+    cut_listeners: list[Callable[[DeviceAddress | UserId, ErrorCode], None]] = field(default_factory=list, init=False)
+    """Called with what is cut, on this node or another, before its connections end here."""
 
     def __post_init__(self) -> None:
         self.mailbox = Mailbox(self.tables, self.mailbox_settings)
@@ -103,9 +120,11 @@ class Relay:
             self._housekeeping = None
         await self.bus.close()
 
-    def connect(self, channel: Channel, carriage: Carriage = DEFAULT_CARRIAGE) -> Connection:
-        """Take in a new connection of an endpoint; it has to send `hello` soon."""
-        connection = Connection(self, channel, carriage)
+    def connect(
+        self, channel: Channel, carriage: Carriage = DEFAULT_CARRIAGE, may_be: Callable[[DeviceAddress], bool] = _anyone
+    ) -> Connection:
+        """Take in a new connection of an endpoint; it has to send `hello` soon, as a device that it `may_be`."""
+        connection = Connection(self, channel, carriage, may_be)
         self._connections.add(connection)
         if self._draining:
             connection.end(ErrorCode.DRAINING, CloseCode.DRAINING, "the server is going down; reconnect")
@@ -122,6 +141,8 @@ class Relay:
     def _cut(self, target: DeviceAddress | UserId, code: ErrorCode) -> None:
         close_code = CloseCode.REVOKED if code is ErrorCode.DEVICE_REVOKED else CloseCode.TOKEN_EXPIRED
         self.cuts += 1
+        for listener in self.cut_listeners:
+            listener(target, code)
         for address, live in list(self._live.items()):
             if target in (address, address.user_id):
                 live.connection.end(code, close_code, "access was withdrawn")
@@ -133,6 +154,11 @@ class Relay:
     def _stored(self, address: DeviceAddress, lane: Lane) -> None:
         if self.waker is not None:
             self.waker.stored(address, lane)
+
+    @property
+    def live_connections(self) -> int:
+        """Devices that have a connection here which said `hello`."""
+        return len(self._live)
 
     def is_live(self, address: DeviceAddress) -> bool:
         """Say whether the device has a connection here that said `hello`."""

@@ -44,6 +44,7 @@ class MailboxTables:
     envelopes: Table
     counters: Table
     presence: Table
+    leases: Table
 
 
 def define_tables(metadata: MetaData) -> MailboxTables:
@@ -54,6 +55,7 @@ def define_tables(metadata: MetaData) -> MailboxTables:
         envelopes=_envelopes(metadata),
         counters=_counters(metadata),
         presence=_presence(metadata),
+        leases=_leases(metadata),
     )
 
 
@@ -145,4 +147,17 @@ def _presence(metadata: MetaData) -> Table:
     )
     Index("ix_e2ee_presence_connection_id", table.c.connection_id, unique=True)
     Index("ix_e2ee_presence_expires_at", table.c.expires_at)
+    return table
+
+
+def _leases(metadata: MetaData) -> Table:
+    """What only one process may do at a time, who does it, and until when it may. A random `owner` names a process."""
+    table = Table(
+        "e2ee_leases",
+        metadata,
+        Column("name", String(64), primary_key=True),
+        Column("owner", LargeBinary(16), nullable=False),
+        Column("expires_at", BigInteger, nullable=False),
+    )
+    Index("ix_e2ee_leases_owner", table.c.owner)
     return table

@@ -29,7 +29,8 @@ from transport_adapters.base import (
     SeqRange,
     Signal,
 )
-from transport_adapters.secure_client.client import Message, SecureClient, socketio_transport
+from transport_adapters.secure_client.client import Message, SecureClient
+from transport_adapters.secure_client.opening import TRANSPORTS
 
 _OVERTAKERS: Final = 2
 """How many later envelopes of the same sender overtake the one that is held back."""
@@ -69,12 +70,12 @@ class Detaining:
         await self._inner.aclose()
 
 
-async def play(home: Path, hold_from: str) -> None:
-    """Run one device until told to stop."""
+async def play(home: Path, transport: str, hold_from: str) -> None:
+    """Run one device over a transport, until told to stop."""
     settings = Settings.load(home)
 
     def detaining(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
-        return Detaining(socketio_transport(server, token=token, cursor=cursor), hold_from)
+        return Detaining(TRANSPORTS[transport](server, token=token, cursor=cursor), hold_from)
 
     client = await SecureClient.open(
         store=store_path(home),
@@ -127,4 +128,4 @@ def _sender(delivery: Delivery) -> str | None:
 
 
 if __name__ == "__main__":
-    asyncio.run(play(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(play(Path(sys.argv[1]), *sys.argv[2:]))

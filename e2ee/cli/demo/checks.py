@@ -16,7 +16,7 @@ from typing import Final
 from e2ee.cli.demo.evidence import Evidence, bodies, sizes
 from e2ee.cli.demo.report import Check, Report
 from e2ee.cli.demo.search import is_database, search, spellings
-from e2ee.cli.demo.tap import payloads
+from e2ee.cli.demo.tap import envelopes
 
 CANARY: Final = "This canary must be found, or the search is blind."
 _PUBLIC: Final = (
@@ -96,10 +96,10 @@ def _nothing_went_wrong(evidence: Evidence) -> Check:
 
 def _wire_was_recorded(evidence: Evidence) -> Check:
     """What is searched must be what passed: the envelopes in the database are in it, in both directions."""
-    up = b"".join(payloads(bytes(each.to_server)) for each in evidence.recordings)
-    down = b"".join(payloads(bytes(each.to_client)) for each in evidence.recordings)
-    envelopes = bodies(evidence.snapshot)
-    held = bool(envelopes) and all(each in up and each in down for each in envelopes)
+    up = b"".join(envelopes(bytes(each.to_server)) for each in evidence.recordings)
+    down = b"".join(envelopes(bytes(each.to_client)) for each in evidence.recordings)
+    stored = bodies(evidence.snapshot)
+    held = bool(stored) and all(each in up and each in down for each in stored)
     size = sum(len(each.to_server) + len(each.to_client) for each in evidence.recordings)
     detail = f"{len(evidence.recordings)} connections, {size // 1024} KiB, envelopes both ways"
     return Check("the network was recorded", held, detail if held else "envelopes of the database are not in it")

@@ -55,7 +55,7 @@ async def _perform(directory: Path, printer: Printer, arguments: argparse.Namesp
     for number in (signal.SIGTERM, signal.SIGHUP):
         # As Ctrl-C does, so that no process is left behind.
         asyncio.get_running_loop().add_signal_handler(number, task.cancel if task else int)
-    async with Story(directory, printer) as story:
+    async with Story(directory, printer, arguments.transport) as story:
         evidence = await story.play()
         report = inspect(evidence)
         printer.result(render(report), **fields(report))

@@ -14,7 +14,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -40,7 +40,9 @@ class DemoError(Exception):
 class Server:
     """A real key server and relay in a process of its own. Clients reach it through the tap."""
 
-    def __init__(self, directory: Path, tap: Tap) -> None:
+    def __init__(self, directory: Path, tap: Tap, settings: Mapping[str, str]) -> None:
+        """`settings` are environment variables besides, read when it is started."""
+        self._settings = settings
         self.database, self.log = directory / "server.db", directory / "server.log"
         self._tap = tap
         self._login_secret = secrets.token_urlsafe(32)
@@ -90,7 +92,7 @@ class Server:
 
     async def kill(self) -> None:
         """End it at once."""
-        await _kill(self._process)
+        await end(self._process)
 
     def imported(self) -> set[str]:
         """Return the names of all modules that the server process imported in its life."""
@@ -103,6 +105,7 @@ class Server:
             "E2EE_TOKEN_SECRET": self._token_secret,
             "E2EE_HOST_JWT_ALGORITHM": "HS256",
             "E2EE_HOST_JWT_SECRET": self._login_secret,
+            **self._settings,
         }
 
     async def _answers(self, begin: int) -> bool:
@@ -125,8 +128,19 @@ class Server:
 class Actor:
     """One client process."""
 
-    def __init__(self, name: str, directory: Path, server: Server, passphrase_file: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        transport: str,
+        directory: Path,
+        server: Server,
+        passphrase_file: Path,
+        environment: Mapping[str, str],
+    ) -> None:
+        """`environment` are variables that its transport reads."""
         self.name, self.home = name, directory / name
+        self._environment = environment
+        self._transport = transport
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._heard = asyncio.Event()
@@ -162,11 +176,12 @@ class Actor:
                 "-m",
                 "e2ee.cli.demo.actor",
                 str(self.home),
+                self._transport,
                 hold_from,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=hermetic_environment(),
+                env=hermetic_environment() | dict(self._environment),
                 start_new_session=True,
             )
         self._reader = asyncio.create_task(self._read(self._process))
@@ -204,7 +219,7 @@ class Actor:
 
     async def kill(self) -> int | None:
         """SIGKILL: no chance to tidy up. Return how the process ended, as the system tells it."""
-        await _kill(self._process)
+        await end(self._process)
         if self._reader is not None:
             await self._reader
         return self._process.returncode if self._process is not None else None
@@ -228,10 +243,21 @@ def hermetic_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("E2EE_")}
 
 
-async def _kill(process: asyncio.subprocess.Process | None) -> None:
+async def end(process: asyncio.subprocess.Process | None) -> None:
+    """End a process at once, if there is one."""
     if process is not None and process.returncode is None:
         process.kill()
         await process.wait()
+
+
+async def answers(port: int) -> bool:
+    """Say whether something listens on a port of loopback."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def _is_healthy(port: int) -> bool:

@@ -14,11 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
+from e2ee.cli.demo.broker import Broker
 from e2ee.cli.demo.evidence import Evidence, Kill, Said, Shown, bodies, copy_database
 from e2ee.cli.demo.processes import Actor, DemoError, Server
 from e2ee.cli.demo.tap import Tap, save
+from e2ee.cli.demo.xmpp_server import XmppServer
 from e2ee.cli.output import Printer
 
+DEFAULT_TRANSPORT: Final = "socketio"
+_BROKERS: Final[dict[str, type[Broker] | type[XmppServer]]] = {"mqtt": Broker, "xmpp": XmppServer}
+_PEOPLE: Final = ["alice", "bob", "carol"]
 _PASSPHRASE: Final = "correct horse battery staple"  # noqa: S105 - opens the demo's own stores, which it deletes
 _MISHAPS: Final = frozenset({"Unreadable", "SendFailed", "DeviceSkipped", "Expired", "TrustNeeded", "Ended"})
 _EMPTY_SECONDS: Final = 30
@@ -32,22 +37,31 @@ _SEEN: Final = 5
 class Story:
     """One performance, in one directory. A context manager that leaves no process behind."""
 
-    def __init__(self, directory: Path, printer: Printer) -> None:
-        self._directory, self._printer = directory, printer
+    def __init__(self, directory: Path, printer: Printer, transport: str) -> None:
+        self._directory, self._printer, self._transport = directory, printer, transport
         self._passphrase_file = directory / "passphrase"
         self._tap = Tap()
-        self._server = Server(directory, self._tap)
+        self._taps = [self._tap]
+        self._settings: dict[str, str] = {}
+        self._broker: Broker | XmppServer | None = None
+        if transport in _BROKERS:
+            self._taps.append(Tap())
+            self._broker = _BROKERS[transport](directory, self._taps[-1])
+        self._server = Server(directory, self._tap, self._settings)
         self._actors: dict[str, Actor] = {}
         self._sent: dict[str, list[Said]] = {}
         """By recipient."""
         self._started_at = time.monotonic()
 
     async def __aenter__(self) -> Self:
-        await self._tap.start()
+        for tap in self._taps:
+            await tap.start()
         self._passphrase_file.touch(mode=0o600)
         self._passphrase_file.write_text(_PASSPHRASE + "\n")
-        for name in ("alice", "bob", "carol"):
-            self._actors[name] = Actor(name, self._directory, self._server, self._passphrase_file)
+        for name in _PEOPLE:
+            around = {} if self._broker is None else self._broker.environment(name)
+            opening = self._passphrase_file, around
+            self._actors[name] = Actor(name, self._transport, self._directory, self._server, *opening)
             self._sent[name] = []
         return self
 
@@ -57,7 +71,10 @@ class Story:
         for actor in self._actors.values():
             await actor.kill()
         await self._server.kill()
-        await self._tap.stop()
+        if self._broker is not None:
+            await self._broker.kill()
+        for tap in self._taps:
+            await tap.stop()
 
     async def play(self) -> Evidence:
         """Play all acts; return what there is to be checked."""
@@ -72,18 +89,27 @@ class Story:
 
     async def stay(self) -> None:
         """Leave the server running, and say how to chat, until cancelled."""
-        self._tap.recording = False
+        for tap in self._taps:
+            tap.recording = False
         await self._server.start()
         lines = ["", "The server is running. In two other terminals, in this directory:", ""]
         for name, peer in (("alice", "bob"), ("bob", "alice")):
             home = self._actors[name].home
             chat = ["chat", peer, "--home", str(home), "--passphrase-file", str(self._passphrase_file)]
-            lines.append("  " + shlex.join([*_ourselves(), *chat]))
+            chat += [] if self._transport == DEFAULT_TRANSPORT else ["--transport", self._transport]
+            around = {} if self._broker is None else self._broker.environment(name)
+            variables = [f"{variable}={shlex.quote(value)}" for variable, value in around.items()]
+            lines.append("  " + " ".join([*variables, shlex.join([*_ourselves(), *chat])]))
         self._printer.result("\n".join([*lines, "", "Ctrl-C here ends it and deletes everything."]))
         await asyncio.Event().wait()
 
     async def _start(self) -> None:
-        self._tell("starting a server process (key server, mailbox, Socket.IO) with an empty database")
+        if self._broker is not None:
+            self._tell(f"starting {self._broker.title}")
+            await self._broker.start(_PEOPLE)
+            self._settings |= self._broker.settings
+        way = "Socket.IO" if self._transport == DEFAULT_TRANSPORT else self._transport
+        self._tell(f"starting a server process (key server, mailbox, {way}) with an empty database")
         await self._server.start()
         self._tell("starting three client processes, each with an encrypted store of its own")
         # Waits for all of them, also when one fails or it is interrupted: none may start after everything was ended.
@@ -151,9 +177,10 @@ class Story:
         await self._server.stop()
 
     def _evidence(self, snapshot: Path, kill: Kill) -> Evidence:
-        recordings = list(self._tap.recordings)
+        recordings = [recording for tap in self._taps for recording in tap.recordings]
         places = [snapshot, *sorted(self._directory.glob("server.*")), *save(recordings, self._directory / "network")]
         places += [path for actor in self._actors.values() for path in actor.files]
+        places += [] if self._broker is None else self._broker.files
         scratch = self._directory / "scratch"
         scratch.mkdir()
         ideas = [said.text for said in self._sent["bob"] if said.text.startswith("Present idea")]

@@ -1,11 +1,13 @@
 """Stands between the clients and the server, and writes down every byte that passes, both ways.
 
-Owns: passing on, recording, taking the mask off WebSocket frames.
+Owns: passing on, recording, taking the mask off WebSocket frames and the spelling off envelopes.
 Does not know about: what the bytes mean. They are recorded outside of both ends' processes.
 """
 
 import asyncio
+import base64
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -14,6 +16,8 @@ from typing import Final, final
 
 _CHUNK: Final = 64 * 1024
 _UPGRADE: Final = b"upgrade: websocket"
+_AS_TEXT: Final = re.compile(rb'envelope(?:"|&quot;):(?:"|&quot;)([A-Za-z0-9_-]+)')
+"""An XMPP server may write quotation marks as XML spells them."""
 
 
 @final
@@ -93,6 +97,16 @@ def save(recordings: list[Recording], directory: Path) -> list[Path]:
                 path.write_bytes(content)
                 files.append(path)
     return files
+
+
+def envelopes(stream: bytes) -> bytes:
+    """Return the envelopes that a connection carried, one after the other.
+
+    Socket.IO carries them as they are, in frames. Where frames are text they are base64url, in an object's field.
+    """
+    passed = payloads(stream)
+    found = _AS_TEXT.findall(passed or stream)
+    return passed + b"".join(base64.urlsafe_b64decode(each + b"=" * (-len(each) % 4)) for each in found)
 
 
 def payloads(stream: bytes) -> bytes:

@@ -46,6 +46,7 @@ FLAGS: Final[dict[str, tuple[str, str]]] = {
         "AUTH_BYPASS",
         "Two lists, both signed, that fit into no chain, or give a device other keys.",
     ),
+    "ClosedKey": ("AUTH_BYPASS", "A list under an account key that has signed its last, empty list."),
     "AccountKeyChanged": ("AUTH_BYPASS", "A list under another account key than the one seen first: a human decides."),
     "Expired": ("AUTH_BYPASS", "A prekey at or after its time of expiry."),
     "UnlistedDevice": ("AUTH_BYPASS", "A device that its user's signed list does not hold, or holds with other keys."),

@@ -26,6 +26,7 @@ from e2ee.cli.vectors.cases import (
     prekey,
     primitives,
     reception,
+    recovery,
     safety_number,
     sessions,
 )
@@ -50,6 +51,7 @@ GROUPS: Final[dict[str, Callable[[], Iterator[CaseGroup]]]] = {
     "envelope": envelope.groups,
     "safety_number": safety_number.groups,
     "linking": linking.groups,
+    "recovery": recovery.groups,
     "conversation": conversation.groups,
     "sessions": sessions.groups,
     "reception": reception.groups,

@@ -29,6 +29,7 @@ _LAYERS: Final[dict[type[E2EEError], Layer]] = {
     errors.SessionNotFoundError: "authentication",
     errors.WrongRecipientError: "authentication",
     errors.LinkMismatchError: "authentication",
+    errors.WrongRecoveryCodeError: "authentication",
     errors.DuplicateMessageError: "replay",
     errors.ReplayedHandshakeError: "replay",
     errors.TooManySkippedError: "limit",

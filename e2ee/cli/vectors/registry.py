@@ -21,6 +21,7 @@ from e2ee.cli.vectors.operations import (
     pqxdh,
     prekey,
     primitives,
+    recovery,
     safety_number,
     scripts,
 )
@@ -40,6 +41,7 @@ FILES: Final[tuple[VectorFile, ...]] = (
     envelope.FILE,
     safety_number.FILE,
     linking.FILE,
+    recovery.FILE,
     scripts.CONVERSATION_FILE,
     scripts.SESSIONS_FILE,
     scripts.RECEPTION_FILE,

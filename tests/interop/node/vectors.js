@@ -21,6 +21,7 @@ import { pqChainStep } from './src/pqkeys.js';
 import * as prekeys from './src/prekeys.js';
 import * as p from './src/primitives.js';
 import { chainStep } from './src/ratchet.js';
+import * as recovery from './src/recovery.js';
 import { safetyHalf, safetyNumber } from './src/safetynumber.js';
 import { openMessage, sealMessage } from './src/session.js';
 import { loginBytes, verify } from './src/signatures.js';
@@ -44,6 +45,27 @@ function signPrekey(i) {
   const encoded = i.kind ? prekeys.encodeKem(signed) : prekeys.encodeSigned(signed);
   return { device_signing_key: p.signingKey(seed), signed_bytes: bytes, encoded };
 }
+
+const payloadOf = (i) => ({
+  seed: unhex(i.account_seed), list: unhex(i.device_list), policy: i.policy,
+  contacts: i.contacts.map((c) => ({
+    user: c.user_id, account: unhex(c.account_key), verified: c.verified === 1, forked: c.forked === 1,
+    list: unhex(c.device_list),
+  })),
+  decisions: i.decisions.map((d) => ({
+    user: d.user_id, decision: d.decision, account: unhex(d.account_key), at: BigInt(d.at),
+  })),
+  sections: i.sections.map((s) => ({ kind: s.kind, bytes: unhex(s.bytes) })),
+});
+
+const namePayload = (i) => ({
+  user_id: i.user, account_seed: i.seed, device_list: i.list, policy: i.policy,
+  contacts: i.contacts.map((c) => ({
+    user_id: c.user, account_key: c.account, verified: Number(c.verified), forked: Number(c.forked), device_list: c.list,
+  })),
+  decisions: i.decisions.map((d) => ({ user_id: d.user, decision: d.decision, account_key: d.account, at: d.at })),
+  sections: i.sections,
+});
 
 const keysOf = (i, index) => ({
   message: chainStep(unhex(i.chain_key))[1], pqMessage: pqChainStep(unhex(i.pq_chain_key), index)[1],
@@ -76,6 +98,11 @@ const answers = {
     const [a, b] = both.map(({ user, account }) => safetyHalf(user, account));
     return { half_of_one: a, half_of_other: b, number: safetyNumber(...both) };
   },
+
+  RecoveryCodeWrite: (i) => ({ text: recovery.writeCode(unhex(i.secret)) }),
+  RecoveryCodeRead: (i) => ({ secret: recovery.readCode(i.text) }),
+  ExportSeal: (i) => recovery.sealExport(unhex(i.secret), i.user_id, unhex(i.nonce), payloadOf(i.payload)),
+  ExportOpen: (i) => namePayload(recovery.openExport(unhex(i.secret), unhex(i.export))),
 
   LinkOffer: (i) => link.offer(link.newDevice(i)),
   LinkCode: (i) => ({ link_id: link.parseCode(i.text) }),
@@ -209,6 +236,12 @@ const answers = {
   CallSignal(i) {
     const { call, action, device, data } = contents.decodeCall(unhex(i.body));
     return { call_id: call, action, ...(device && { device_id: device }), data };
+  },
+  Sync(i) {
+    const sync = contents.decodeSync(unhex(i.body));
+    if (sync === null) return { unknown: i.body };
+    const { type, user, kind, body, ids } = sync;
+    return type === 1 ? { type, recipient: user, kind, body } : { type, author: user, message_ids: ids };
   },
   DeviceListUpdate: (i) => ({ device_lists: contents.decodeListUpdate(unhex(i.body)) }),
   EnvelopeEncode: (i) => ({ encoded: encodeEnvelope({

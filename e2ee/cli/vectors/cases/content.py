@@ -23,6 +23,7 @@ def groups() -> Iterator[CaseGroup]:
     yield CaseGroup(content.RETRY_REQUEST, "bodies of retry requests", tuple(_retry_requests()))
     yield CaseGroup(content.DEVICE_LISTS, "bodies of device list updates", tuple(_device_lists()))
     yield CaseGroup(content.CALL_SIGNAL, "bodies of call signals", tuple(_call_signals()))
+    yield CaseGroup(content.SYNC, "bodies of syncs", tuple(_syncs()))
 
 
 def _fields(**changes: object) -> JsonObject:
@@ -180,5 +181,35 @@ def _call_signals() -> Iterator[Case]:
         ("cut in the device whose answer counts", call_id + b"\5" + device_id[:-1], "Truncated"),
         ("one byte too many of data", call_id + b"\1" + most + b"\0", "BeyondLimit"),
         ("one byte too many of data behind a device", call_id + b"\5" + device_id + most + b"\0", "BeyondLimit"),
+    ):
+        yield invalid(comment, "decode", {"body": body.hex()}, flag)
+
+
+def _syncs() -> Iterator[Case]:
+    one, two = drawn("sync: 1", 16), drawn("sync: 2", 16)
+    copy, marks = b"\1\3bob\1", b"\2\3bob"
+    most = copy + b"\0" + drawn("sync: longest", 65_536)
+    for comment, body, flag in (
+        ("the copy of a text", copy + b"\1hello", "Normal"),
+        ("the copy of bytes", copy + b"\0" + one, "Normal"),
+        ("the copy of the longest message to the longest name", b"\1\x80" + b"b" * 128 + most[5:], "Boundary"),
+        ("one message was read", marks + b"\0\1" + one, "Normal"),
+        ("256 messages were read", marks + b"\1\0" + drawn("sync: most", 256 * 16), "Boundary"),
+        ("a type that means nothing", b"\3" + one, "UnknownKind"),
+        ("type 0", b"\0", "UnknownKind"),
+    ):
+        yield valid(comment, {"body": body.hex()}, flag)
+    for comment, body, flag in (
+        ("no type", b"", "Truncated"),
+        ("the copy of a receipt", b"\1\3bob\2\1\0\1" + one, "MalformedContent"),
+        ("a copy without a body", copy, "Truncated"),
+        ("the copy of text that is no UTF-8", copy + b"\1\x80", "MalformedContent"),
+        ("a copy with one byte too many", most + b"\0", "BeyondLimit"),
+        ("a copy for nobody", b"\1\0\1\1hello", "MalformedContent"),
+        ("no messages", marks + b"\0\0", "BeyondLimit"),
+        ("257 messages", marks + b"\1\1" + drawn("sync: too many", 257 * 16), "BeyondLimit"),
+        ("cut in the second id", marks + b"\0\2" + one + two[:-1], "Truncated"),
+        ("one id too many", marks + b"\0\1" + one + two, "TrailingBytes"),
+        ("a name that is no user id", b"\2\3b b\0\1" + one, "MalformedContent"),
     ):
         yield invalid(comment, "decode", {"body": body.hex()}, flag)

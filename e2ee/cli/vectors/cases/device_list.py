@@ -28,6 +28,7 @@ def groups() -> Iterator[CaseGroup]:
     yield CaseGroup(device_list.VERIFY, "whose list is it", tuple(_verify()))
     yield CaseGroup(device_list.JUDGE, "one list after another", tuple(_chains()))
     yield CaseGroup(device_list.JUDGE, "a list below the newest one known", tuple(_older()))
+    yield CaseGroup(device_list.JUDGE, "the last list of an account key holds no device", tuple(_closed()))
     yield CaseGroup(device_list.JUDGE, "a device id keeps its keys for ever", tuple(_kept_keys()))
 
 
@@ -221,6 +222,20 @@ def _older() -> Iterator[Case]:
     yield invalid("begins with a later list, which names another predecessor", "signature", before, "ListFork")
     again = _seen(third, second, other_second)
     yield invalid("after the right predecessor comes a false one", "signature", again, "ListFork")
+
+
+def _closed() -> Iterator[Case]:
+    """Rule 8: nothing follows under the same key. That a list was the last shows only by what comes after it."""
+    first = list_of(ALICE, [ALICE.listed])
+    closing = list_of(ALICE, [], 2, first.hash())
+    yield valid("a last list", _seen(first, closing))
+    yield valid("what came before it, seen afterwards", _seen(closing, first), "Replay")
+    after = list_of(ALICE, [ALICE.listed], 3, closing.hash())
+    yield invalid("a list that follows the last one", "signature", _seen(first, closing, after), "ClosedKey")
+    later = list_of(ALICE, [ALICE.listed], 7, DeviceListHash(drawn("closed: hash of the sixth", 32)))
+    yield invalid("a list that follows it over a gap", "signature", _seen(first, closing, later), "ClosedKey")
+    yield invalid("a second empty list", "signature", _seen(closing, replace(after, devices=())), "ClosedKey")
+    yield invalid("an empty list below the newest one", "signature", _seen(after, closing), "ClosedKey")
 
 
 def _kept_keys() -> Iterator[Case]:

@@ -21,6 +21,7 @@ from e2ee.wire.content import (
 )
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import MessageId, parse_conversation_id
+from e2ee.wire.sync import ReadMarks, SentCopy, decode_sync
 
 _CONTENT: Final[dict[str, Schema]] = {
     "message_id": hex_bytes(16),
@@ -95,6 +96,16 @@ def _call_signal(fields: Fields) -> JsonObject:
     return {"call_id": str(signal.call_id), "action": int(signal.action), **device, "data": signal.data.hex()}
 
 
+def _sync(fields: Fields) -> JsonObject:
+    match decode_sync(fields.hex("body")):
+        case SentCopy(recipient, kind, body):
+            return {"type": 1, "recipient": recipient, "kind": kind, "body": body.hex()}
+        case ReadMarks(author, message_ids):
+            return {"type": 2, "author": author, "message_ids": [str(each) for each in message_ids]}
+        case None:
+            return {"unknown": fields.hex("body").hex()}
+
+
 _BODY = record(body=hex_bytes())
 
 ENCODE = Operation(
@@ -143,8 +154,25 @@ CALL_SIGNAL = Operation(
     _call_signal,
 )
 
+SYNC = Operation(
+    "Sync",
+    "A body of kind 5; `unknown` is the body of a type that means nothing",
+    _BODY,
+    record(
+        ("type", "recipient", "kind", "body", "author", "message_ids", "unknown"),
+        type=one_of(1, 2),
+        recipient=text(),
+        kind=integer(255),
+        body=hex_bytes(),
+        author=text(),
+        message_ids=array(hex_bytes(16), 1),
+        unknown=hex_bytes(),
+    ),
+    _sync,
+)
+
 FILE = VectorFile(
     "content",
     ("Content, the plaintext of messages, and its bodies (protocol.md section 9).",),
-    (ENCODE, DECODE, APPLICATION, RECEIPT, RETRY_REQUEST, DEVICE_LISTS, CALL_SIGNAL),
+    (ENCODE, DECODE, APPLICATION, RECEIPT, RETRY_REQUEST, DEVICE_LISTS, CALL_SIGNAL, SYNC),
 )

@@ -2,7 +2,7 @@
 import { bytes32, concat, decodeAll, flag, u16, u64, u8 } from './bytes.js';
 import { decodeList, encodePosition, readPosition } from './devicelist.js';
 import { malformed } from './errors.js';
-import { ascii8, conversationId, readConversationId } from './identifiers.js';
+import { ascii8, conversationId, readConversationId, readUserId } from './identifiers.js';
 
 /**
  * @typedef {{messageId: Uint8Array, kind: number, conversation: string, sentAt: bigint,
@@ -92,6 +92,20 @@ export const decodeCall = (bytes) => decodeAll(bytes, (r) => {
   const data = r.rest();
   if (data.length > CALL_DATA_LIMIT) malformed('data of a call signal');
   return { call, action, device, data };
+});
+
+/** Section 9.9. @returns {?{type: number, user: string, kind?: number, body?: Uint8Array, ids?: Uint8Array[]}} */
+export const decodeSync = (bytes) => decodeAll(bytes, (r) => {
+  const type = r.u8();
+  if (type === 1) {
+    const copy = { type, user: readUserId(r), kind: r.u8(), body: r.rest() };
+    if (copy.kind !== APPLICATION) malformed('copy of another kind');
+    decodeApplication(copy.body);
+    return copy;
+  }
+  if (type === 2) return { type, user: readUserId(r), ids: readIds(r) };
+  r.rest();
+  return null;
 });
 
 /** Decodes the body where release 0.1 acts on the kind, and says what becomes of the message. @param {Content} c */

@@ -66,7 +66,7 @@ export const isStale = (contact) => contact.heard > newestList(contact).seq;
 export const entryOf = (list, device) => list.devices.find((d) => equal(d.device, device));
 
 /**
- * Section 4.2, rules 1 to 8. A `device_list_fork` made here has the user in `forked`: the mark is stored nevertheless.
+ * Section 4.2, rules 1 to 9. A `device_list_fork` made here has the user in `forked`: the mark is stored nevertheless.
  * @param {Contact | undefined} contact @param {Uint8Array} bytes a SignedDeviceList @returns {Contact}
  */
 export function judgeList(contact, bytes, user) {
@@ -76,7 +76,9 @@ export function judgeList(contact, bytes, user) {
   if (!equal(list.account, contact.pinned)) refuse('account_key_changed', 'another account key than the pinned one');
   const newest = newestList(contact);
   const next = list.seq === newest.seq + 1n && !equal(list.previous, listHash(newest));
-  if (next || contradicts(newest, positionOf(list)) || list.devices.some((d) => hasOtherKeys(newest, d))) {
+  const [earlier, later] = list.seq < newest.seq ? [list, newest] : [newest, list];
+  const closed = earlier.seq < later.seq && earlier.devices.length === 0;
+  if (next || closed || contradicts(newest, positionOf(list)) || list.devices.some((d) => hasOtherKeys(newest, d))) {
     throw Object.assign(new Refusal('device_list_fork', 'two lists contradict each other'), { forked: user });
   }
   if (list.seq <= newest.seq) return contact;

@@ -1,0 +1,117 @@
+"""A new account key for a user whose device was lost or stolen (protocol.md section 4.2).
+
+Every device holds the account's private key, so a device that somebody else may have read is not got rid of by taking
+it out of the list: it could sign itself in again. The old key signs a last, empty list; the new key's first list
+follows it, and holds this device alone.
+
+Owns: the draft, which is stored before it is published so that no crash loses the key that the server accepted; what
+ends here once it was accepted.
+Does not know about: the network, how contacts decide.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, final
+
+from e2ee import persist, rollback
+from e2ee.account import Account
+from e2ee.errors import CorruptStateError, ProtocolError
+from e2ee.limits import DEVICE_LIST_LIFETIME_MS, MAX_ENVELOPE
+from e2ee.ports import ReadTransaction, Table, Transaction
+from e2ee.primitives.rng import Rng
+from e2ee.private_keys import AccountKeyPair
+from e2ee.stores import message_records, records, session_records
+from e2ee.stores.message_records import OutboxEntry
+from e2ee.wire.codec import Reader, Writer
+from e2ee.wire.device_list import DeviceList, SignedDeviceList, VerifiedDeviceList
+
+_DRAFT: Final = b"account reset"
+_VERSION: Final = 1
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AccountReset:
+    """A draft: the account as it will be, and the two lists to publish together."""
+
+    account: Account
+    closing: VerifiedDeviceList
+    """Empty, and the last one under the old key."""
+    first: VerifiedDeviceList
+    """Of the new key: this device alone."""
+
+
+def pending(tx: ReadTransaction) -> AccountReset | None:
+    """Return the draft that was stored and not yet accepted, as far as this device knows."""
+    data = tx.get(Table.ACCOUNT, _DRAFT)
+    return None if data is None else _decode(data)
+
+
+def draft(tx: Transaction, account: Account, now: int, rng: Rng) -> AccountReset:
+    """Return a draft that follows our newest list, and store it. One of before keeps its key."""
+    newest, known = records.own_device_list(tx), pending(tx)
+    if known is not None and known.closing.content.previous_hash == newest.content.hash():
+        return known
+    pair = AccountKeyPair.generate(rng) if known is None else known.account.account_key_pair
+    fresh = replace(account, account_key_pair=pair)
+    closing = account.sign_device_list(_following(newest.content, account, now, with_device=False))
+    first = fresh.sign_device_list(_following(closing.content, fresh, now, with_device=True))
+    drafted = AccountReset(fresh, closing, first)
+    tx.put(Table.ACCOUNT, _DRAFT, _encode(drafted))
+    return drafted
+
+
+def accepted(tx: Transaction, now: int) -> tuple[Account, list[OutboxEntry]]:
+    """Take the draft over, which the server accepted: the new key, both lists. All sessions end.
+
+    What waits in the outbox was encrypted under the old key: it is encrypted anew where its content is known. Return
+    the account, and what is lost of the outbox.
+
+    Raises:
+        ValueError: there is no draft.
+    """
+    reset = pending(tx)
+    if reset is None:
+        raise ValueError("there is no draft of a new account key")
+    records.save_account(tx, reset.account)
+    for each in (reset.closing, reset.first):
+        records.save_own_device_list(tx, each)
+    records.forget_own_warnings(tx)
+    session_records.delete_all_sessions(tx)
+    rollback.encrypt_outbox_anew(tx, now)
+    lost = message_records.outbox(tx)
+    for entry in lost:
+        message_records.remove_outbox(tx, entry.envelope_id)
+    tx.delete(Table.ACCOUNT, _DRAFT)
+    return reset.account, lost
+
+
+def _following(newest: DeviceList, account: Account, now: int, *, with_device: bool) -> DeviceList:
+    return DeviceList(
+        user_id=newest.user_id,
+        account_key=account.party.account_key,
+        seq=newest.seq + 1,
+        previous_hash=newest.hash(),
+        created_at=now,
+        expires_at=now + DEVICE_LIST_LIFETIME_MS,
+        devices=(account.listed,) if with_device else (),
+    )
+
+
+def _encode(reset: AccountReset) -> bytes:
+    writer = Writer().u8(_VERSION).bytes16(persist.encode_account(reset.account))
+    return writer.bytes32(reset.closing.signed.encode()).bytes32(reset.first.signed.encode()).finish()
+
+
+def _decode(data: bytes) -> AccountReset:
+    reader = Reader(data)
+    try:
+        version, account = reader.u8(), persist.decode_account(reader.bytes16())
+        if version != _VERSION:
+            raise CorruptStateError(f"account reset has layout version {version}")
+        lists = [SignedDeviceList.decode(reader.bytes32(MAX_ENVELOPE)) for _ in range(2)]
+        reader.finish()
+    except ProtocolError:
+        raise CorruptStateError("account reset does not decode") from None
+    # Not verified again: this device signed them, and the store authenticates what it returns.
+    closing, first = (VerifiedDeviceList(each.unverified, each) for each in lists)
+    return AccountReset(account, closing, first)

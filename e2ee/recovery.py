@@ -1,0 +1,149 @@
+"""An account that survives the loss of all its devices: a code on paper, and a file that it opens.
+
+Protocol.md section 16:
+
+    key    = HKDF-SHA-512(salt = 64 zero bytes, IKM = the code's 20 bytes, info = "E2EE/1 export", 32)
+    sealed = header || nonce 12 || AES-256-GCM(key, nonce, payload, associated data = header)
+
+Owns: the code as people write it down, sealing and opening.
+Does not know about: where the file is kept, what a device does with it then (messenger.py).
+
+The code is drawn, never chosen, so that no guessing helps; whoever has both has the account. A file holds the account's
+key, contacts and what was decided about them, never sessions: live ratchets must not exist twice.
+"""
+
+import hmac
+from base64 import b32decode, b32encode
+from binascii import Error as BadBase32
+from dataclasses import dataclass
+from typing import ClassVar, Final, final
+
+from e2ee.errors import (
+    AuthenticationError,
+    InvalidSignatureError,
+    MalformedMessageError,
+    UnsupportedVersionError,
+    WrongRecoveryCodeError,
+)
+from e2ee.primitives import aead, kdf
+from e2ee.primitives.rng import Rng
+from e2ee.private_keys import SecretBytes
+from e2ee.transfer import ExportPayload
+from e2ee.wire.codec import Reader, Writer
+from e2ee.wire.identifiers import UserId, decode_ascii, parse_user_id
+from e2ee.wire.public_keys import AccountKey
+
+EXPORT_INFO: Final = b"E2EE/1 export"
+CHECK_LABEL: Final = b"E2EE/1 recovery check"
+
+_VERSION: Final = 1
+_CHECK: Final = 5
+_GROUP: Final = 5
+_CHARACTERS: Final = 40
+
+
+@final
+class RecoveryCode(SecretBytes):
+    """160 random bits. `text` is for the person, and for nothing else."""
+
+    __slots__ = ()
+    LENGTH: ClassVar[int] = 20
+
+    @classmethod
+    def generate(cls, rng: Rng) -> "RecoveryCode":
+        """Draw a fresh code."""
+        return cls(rng(cls.LENGTH))
+
+    def text(self) -> str:
+        """Return the code as it is written down: eight groups of five characters of base32."""
+        raw = self.expose()
+        code = b32encode(raw + _check(raw)).decode()
+        return "-".join(code[at : at + _GROUP] for at in range(0, _CHARACTERS, _GROUP))
+
+    @classmethod
+    def parse(cls, text: str) -> "RecoveryCode":
+        """Read a code as people type it: in either case, with spaces or hyphens anywhere.
+
+        Raises:
+            MalformedMessageError: it is none, or was mistyped.
+        """
+        code = "".join(text.split()).replace("-", "").upper()
+        try:
+            raw = b32decode(code.encode("ascii")) if len(code) == _CHARACTERS else b""
+        except (BadBase32, UnicodeEncodeError):
+            raw = b""
+        secret, check = raw[: cls.LENGTH], raw[cls.LENGTH :]
+        if not raw or not hmac.compare_digest(check, _check(secret)):
+            raise MalformedMessageError("a recovery code has 40 letters and digits; this one was mistyped")
+        return cls(secret)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ExportFile:
+    """An export before it is opened. The header is plain: it says whose it is."""
+
+    user_id: UserId
+    account_key: AccountKey
+    nonce: bytes
+    sealed: bytes
+
+    def encode(self) -> bytes:
+        """`0x01 | user id u8 length | account key 32 | nonce 12 | ciphertext and tag`."""
+        return self._header() + self.nonce + self.sealed
+
+    @classmethod
+    def decode(cls, data: bytes) -> "ExportFile":
+        """Parse an export.
+
+        Raises:
+            MalformedMessageError, UnsupportedVersionError: it is none.
+        """
+        reader = Reader(data)
+        version = reader.u8()
+        if version != _VERSION:
+            raise UnsupportedVersionError("export", version)
+        user_id, account_key = parse_user_id(decode_ascii(reader.bytes8())), AccountKey.decode(reader)
+        nonce = reader.fixed(aead.NONCE_LENGTH)
+        if len(data) - reader.position() < aead.TAG_LENGTH:
+            raise MalformedMessageError("an export ends with a tag of 16 bytes")
+        return cls(user_id, account_key, nonce, data[reader.position() :])
+
+    def open(self, code: RecoveryCode) -> ExportPayload:
+        """Open with a code, and check that it holds the account of the header.
+
+        Raises:
+            WrongRecoveryCodeError: another code, or a file that was changed.
+            InvalidSignatureError: the account's key, its list, or a contact's list does not fit.
+            MalformedMessageError, UnsupportedVersionError, InvalidPublicKeyError: the contents do not decode.
+        """
+        try:
+            payload = ExportPayload.decode(aead.unseal(_key(code), self.nonce, self.sealed, self._header()))
+        except AuthenticationError:
+            raise WrongRecoveryCodeError from None
+        if payload.account_key_pair.public != self.account_key:
+            raise InvalidSignatureError("export: the private key is another account's")
+        verified = payload.device_list.verify(self.user_id)
+        if verified.content.account_key != self.account_key:
+            raise InvalidSignatureError("export: the device list is another account's")
+        for contact in payload.contacts:
+            contact.verify(self.user_id)
+        return payload
+
+    def _header(self) -> bytes:
+        return Writer().u8(_VERSION).ascii8(self.user_id).raw(self.account_key.raw).finish()
+
+
+def seal_export(code: RecoveryCode, user_id: UserId, payload: ExportPayload, rng: Rng) -> ExportFile:
+    """Seal a payload. The nonce is random: one code may seal many exports."""
+    account_key, nonce = payload.account_key_pair.public, rng(aead.NONCE_LENGTH)
+    header = ExportFile(user_id, account_key, nonce, b"")._header()
+    return ExportFile(user_id, account_key, nonce, aead.seal(_key(code), nonce, payload.encode(), header))
+
+
+def _key(code: RecoveryCode) -> bytes:
+    return kdf.hkdf_sha512(b"", code.expose(), EXPORT_INFO, aead.KEY_LENGTH)
+
+
+def _check(secret: bytes) -> bytes:
+    return kdf.sha256(Writer().bytes8(CHECK_LABEL).raw(secret).finish())[:_CHECK]

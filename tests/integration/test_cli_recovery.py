@@ -1,0 +1,86 @@
+"""`e2ee export` and `e2ee recover`: a home is lost, and its account comes back in another."""
+
+import json
+import shutil
+import stat
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli_processes import Desk, Ended, serving
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    directory = tmp_path_factory.mktemp("desk")
+    with serving(directory) as url:
+        desk = Desk(directory, url)
+        for user in ("alice", "bob"):
+            desk.init(user)
+        assert desk.call("send", "alice", "hello", "--home", "bob").code == 0
+        assert desk.call("receive", "--home", "alice").code == 0
+        yield desk
+
+
+def recover(desk: Desk, home: str, *more: str) -> Ended:
+    return desk.call("recover", "alice", "--server", desk.server, "--dev", "--home", home, *more)
+
+
+def test_an_account_comes_back_and_is_written_to_as_before(desk: Desk) -> None:
+    exported = desk.call("export", "alice.export", "--json", "--home", "alice")
+    assert (exported.code, exported.err) == (0, "")
+    code = json.loads(exported.out)["code"]
+    assert stat.S_IMODE((desk.directory / "alice.export").stat().st_mode) == 0o600
+    (desk.directory / "code").write_text(code.lower() + "\n")
+    shutil.rmtree(desk.directory / "alice")
+
+    done = recover(desk, "again", "--file", "alice.export", "--code-file", "code", "--json")
+    assert (done.code, json.loads(done.out)["contacts"]) == (0, 1)
+    assert desk.call("send", "alice", "welcome back", "--home", "bob").code == 0
+    received = desk.call("receive", "--json", "--home", "again")
+    assert [json.loads(line)["text"] for line in received.out.splitlines()] == ["welcome back"]
+    told = desk.call("receive", "--home", "bob")
+    assert "has changed" not in told.err
+
+    again = desk.call("export", "second.export", "--code-file", "code", "--home", "again")
+    assert (again.code, again.out) == (0, "second.export opens with the code in code\n")
+    assert desk.call("devices", "lost", "--yes", "--home", "again").code == 0
+    late = recover(desk, "late", "--file", "second.export", "--code-file", "code")
+    assert late.code == 2
+    assert late.remark.endswith("since this export was made: it is worth nothing any more")
+
+
+def test_a_code_is_shown_once_in_groups(desk: Desk) -> None:
+    shown = desk.call("export", "shown.export", "--home", "bob")
+    assert shown.code == 0
+    assert len(shown.out.splitlines()[-1].strip().split("-")) == 8
+
+
+def test_a_wrong_code_or_file_writes_nothing(desk: Desk) -> None:
+    exported = desk.call("export", "bob.export", "--json", "--home", "bob")
+    (desk.directory / "right").write_text(json.loads(exported.out)["code"])
+    (desk.directory / "wrong").write_text("AAAAA-AAAAA-AAAAA-AAAAA-AAAAA-AAAAA-AAAAA-AAAAA")
+    other = json.loads(desk.call("export", "other.export", "--json", "--home", "bob").out)["code"]
+    (desk.directory / "other").write_text(other)
+    (desk.directory / "junk").write_bytes(b"junk")
+    bob = ("recover", "bob", "--server", desk.server, "--dev", "--home", "unused")
+    for arguments, exit_code, remark in (
+        ((*bob, "--file", "bob.export", "--code-file", "wrong"), 2, "that is no recovery code"),
+        ((*bob, "--file", "bob.export", "--code-file", "other"), 2, "The recovery code does not open the export"),
+        ((*bob, "--file", "bob.export"), 2, "there is no terminal to ask at: use --code-file"),
+        ((*bob, "--file", "nowhere", "--code-file", "right"), 2, "nowhere cannot be read"),
+        ((*bob, "--file", "junk", "--code-file", "right"), 1, "Unsupported export: 106"),
+    ):
+        ended = desk.run(*arguments)
+        assert (ended.code, ended.out) == (exit_code, ""), ended.err
+        assert ended.remark.startswith(remark)
+    refused = recover(desk, "unused", "--file", "bob.export", "--code-file", "right")
+    assert (refused.code, refused.remark) == (2, "bob.export is an export of bob, not of alice")
+    assert not (desk.directory / "unused").exists()
+
+
+def test_no_file_is_written_over(desk: Desk) -> None:
+    (desk.directory / "kept").write_text("mine")
+    ended = desk.call("export", "kept", "--home", "bob")
+    assert (ended.code, ended.remark) == (2, "kept exists already: name another file")
+    assert (desk.directory / "kept").read_text() == "mine"
