@@ -34,6 +34,12 @@ def collect(tx: ReadTransaction, account: Account) -> ExportPayload:
     )
 
 
+def collect_account(tx: ReadTransaction, account: Account) -> ExportPayload:
+    """Return what the key server may keep: the account alone, and nobody whom it knows."""
+    device_list = records.own_device_list(tx).signed
+    return ExportPayload(account.account_key_pair, device_list, TrustPolicy.FIRST_USE, (), ())
+
+
 def new_device(user_id: UserId, payload: ExportPayload, rng: Rng) -> LinkedAccount:
     """Make the keys of a new device of the exported account. The export was verified (`ExportFile.open`)."""
     address = DeviceAddress(user_id, DeviceId(rng(DeviceId.LENGTH)))

@@ -53,7 +53,7 @@ from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
 from e2ee.reception import DeliveryPosition, Outcome, Reception
-from e2ee.recovery import ExportFile, RecoveryCode, seal_export
+from e2ee.recovery import ExportFile, Purpose, RecoveryCode, seal_export
 from e2ee.rollback import RelayStatement
 from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
@@ -153,12 +153,13 @@ class Messenger:
         return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
-    def recover(
+    def recover(  # noqa: PLR0913 - keywords but for what it is about; each has a default
         cls,
         store: Store,
         export: bytes,
         code: RecoveryCode,
         *,
+        purpose: Purpose = Purpose.EXPORT,
         rng: Rng = system_rng,
         clock: Clock = system_clock,
         sent_log: bool = True,
@@ -173,7 +174,7 @@ class Messenger:
             ValueError: the store holds an account already.
         """
         file = ExportFile.decode(export)
-        payload = file.open(code)
+        payload = file.open(code, purpose)
         linked = account_export.new_device(file.user_id, payload, rng)
         with store.write() as tx:
             _begin(tx, linked.account, linked.device_list)
@@ -260,6 +261,12 @@ class Messenger:
         with self._store.read() as tx:
             payload = account_export.collect(tx, self._account)
         return seal_export(code, self._account.address.user_id, payload, self._rng).encode()
+
+    def recovery_blob(self, code: RecoveryCode) -> bytes:
+        """Return the account's key and list, sealed with a code, for the key server to keep (section 16)."""
+        with self._store.read() as tx:
+            payload = account_export.collect_account(tx, self._account)
+        return seal_export(code, self._account.address.user_id, payload, self._rng, Purpose.RECOVERY).encode()
 
     def is_recovering(self) -> bool:
         """Whether this device was made from an export, and has not taken the place of the lost ones yet."""
@@ -574,6 +581,9 @@ class Messenger:
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> None:
+        if user_id == self.address.user_id:
+            self.own_devices.learn(lists)
+            return
         changed = False
         with self._store.write() as tx:
             before, now = records.load_contact(tx, user_id), self._clock()

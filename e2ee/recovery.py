@@ -2,7 +2,7 @@
 
 Protocol.md section 16:
 
-    key    = HKDF-SHA-512(salt = 64 zero bytes, IKM = the code's 20 bytes, info = "E2EE/1 export", 32)
+    key    = HKDF-SHA-512(salt = 64 zero bytes, IKM = the code's 20 bytes, info = the purpose, 32)
     sealed = header || nonce 12 || AES-256-GCM(key, nonce, payload, associated data = header)
 
 Owns: the code as people write it down, sealing and opening.
@@ -16,6 +16,7 @@ import hmac
 from base64 import b32decode, b32encode
 from binascii import Error as BadBase32
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar, Final, final
 
 from e2ee.errors import (
@@ -33,13 +34,22 @@ from e2ee.wire.codec import Reader, Writer
 from e2ee.wire.identifiers import UserId, decode_ascii, parse_user_id
 from e2ee.wire.public_keys import AccountKey
 
-EXPORT_INFO: Final = b"E2EE/1 export"
 CHECK_LABEL: Final = b"E2EE/1 recovery check"
 
 _VERSION: Final = 1
 _CHECK: Final = 5
 _GROUP: Final = 5
 _CHARACTERS: Final = 40
+
+
+@final
+class Purpose(Enum):
+    """What is sealed: each purpose has a key of its own, so that one is never taken for the other."""
+
+    EXPORT = b"E2EE/1 export"
+    """A file that the person keeps."""
+    RECOVERY = b"E2EE/1 recovery"
+    """What the key server keeps: the account's key and list, nobody else."""
 
 
 @final
@@ -109,8 +119,8 @@ class ExportFile:
             raise MalformedMessageError("an export ends with a tag of 16 bytes")
         return cls(user_id, account_key, nonce, data[reader.position() :])
 
-    def open(self, code: RecoveryCode) -> ExportPayload:
-        """Open with a code, and check that it holds the account of the header.
+    def open(self, code: RecoveryCode, purpose: Purpose = Purpose.EXPORT) -> ExportPayload:
+        """Open with a code what was sealed for this purpose, and check that it holds the account of the header.
 
         Raises:
             WrongRecoveryCodeError: another code, or a file that was changed.
@@ -118,7 +128,7 @@ class ExportFile:
             MalformedMessageError, UnsupportedVersionError, InvalidPublicKeyError: the contents do not decode.
         """
         try:
-            payload = ExportPayload.decode(aead.unseal(_key(code), self.nonce, self.sealed, self._header()))
+            payload = ExportPayload.decode(aead.unseal(_key(code, purpose), self.nonce, self.sealed, self._header()))
         except AuthenticationError:
             raise WrongRecoveryCodeError from None
         if payload.account_key_pair.public != self.account_key:
@@ -134,15 +144,17 @@ class ExportFile:
         return Writer().u8(_VERSION).ascii8(self.user_id).raw(self.account_key.raw).finish()
 
 
-def seal_export(code: RecoveryCode, user_id: UserId, payload: ExportPayload, rng: Rng) -> ExportFile:
+def seal_export(
+    code: RecoveryCode, user_id: UserId, payload: ExportPayload, rng: Rng, purpose: Purpose = Purpose.EXPORT
+) -> ExportFile:
     """Seal a payload. The nonce is random: one code may seal many exports."""
     account_key, nonce = payload.account_key_pair.public, rng(aead.NONCE_LENGTH)
     header = ExportFile(user_id, account_key, nonce, b"")._header()
-    return ExportFile(user_id, account_key, nonce, aead.seal(_key(code), nonce, payload.encode(), header))
+    return ExportFile(user_id, account_key, nonce, aead.seal(_key(code, purpose), nonce, payload.encode(), header))
 
 
-def _key(code: RecoveryCode) -> bytes:
-    return kdf.hkdf_sha512(b"", code.expose(), EXPORT_INFO, aead.KEY_LENGTH)
+def _key(code: RecoveryCode, purpose: Purpose) -> bytes:
+    return kdf.hkdf_sha512(b"", code.expose(), purpose.value, aead.KEY_LENGTH)
 
 
 def _check(secret: bytes) -> bytes:

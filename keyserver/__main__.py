@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check_config)
 
-    admin = commands.add_parser("admin", help="users, devices, revoking, after a restore (exit code 1: no such)")
+    admin = commands.add_parser(
+        "admin", help="look at users and devices, revoke them; finish a restore (exit code 1: no such)"
+    )
     admin_command.add_commands(admin)
     return parser
 

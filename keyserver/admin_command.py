@@ -8,7 +8,6 @@ Exit codes: 0 done, 1 there is no such user or device, 2 wrong use, or the datab
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Any
 
 from e2ee.errors import MalformedMessageError
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId, parse_user_id
-from keyserver.after_restore_command import add_command as add_after_restore
+from keyserver.secret_files import database_setting
 
 Result = Mapping[str, Any]
 
@@ -43,7 +42,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     revoke.add_argument("user", type=_user)
     revoke.add_argument("--device", type=_device, metavar="ID", help="retire this device; its id never returns")
 
-    add_after_restore(commands)
+    about = "make a database that came from a backup fit to be served; run it before the first process starts"
+    _command(commands, "after-restore", _after_restore, about)
 
 
 def _command(
@@ -105,10 +105,14 @@ def _revoke(options: argparse.Namespace) -> Result:
     return admin.revoke_device(_database(options), DeviceAddress(options.user, options.device))
 
 
-def _database(options: argparse.Namespace) -> str:
-    from keyserver.settings import DEFAULT_DATABASE
+def _after_restore(options: argparse.Namespace) -> Result:
+    from keyserver.after_restore import restore_database
 
-    return str(options.database or os.environ.get("E2EE_DATABASE") or DEFAULT_DATABASE)
+    return restore_database(_database(options))._asdict()
+
+
+def _database(options: argparse.Namespace) -> str:
+    return database_setting(options.database)
 
 
 def _user(text: str) -> UserId:

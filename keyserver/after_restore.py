@@ -1,7 +1,7 @@
 """What must be done to a database that came from a backup, before it is served again.
 
 Owns: what that is.
-Does not know about: arguments (after_restore_command.py); how a backup is made and put back (docs/operations.md).
+Does not know about: arguments (admin_command.py); how a backup is made and put back (docs/operations.md).
 
 The database has forgotten what happened since the backup. What hurts of that is answered:
 

@@ -49,6 +49,7 @@ from keyserver.service.logins import LoginService
 from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobody
 from keyserver.service.prekeys import PreKeyService
 from keyserver.service.push import PushService
+from keyserver.service.recovery import RecoveryService
 from keyserver.settings import Settings
 from keyserver.sole_process import sole_process
 from keyserver.tables import metadata
@@ -69,11 +70,6 @@ if TYPE_CHECKING:
 MAILBOX_TABLES: Final = define_tables(metadata)
 
 
-def restart_mailboxes(connection: Connection, now: int) -> int:
-    """Give every mailbox a new epoch, after the database was restored from a backup; return how many there are."""
-    return Mailbox(MAILBOX_TABLES).restart(connection, now)
-
-
 def remove_inboxes(connection: Connection, leaving: Collection[DeviceAddress]) -> None:
     """Delete the mailboxes of devices that leave, with what waits in them."""
     Mailbox(MAILBOX_TABLES, DEFAULT_MAILBOX).remove_inboxes(connection, leaving)
@@ -84,6 +80,11 @@ def survey(connection: Connection) -> Numbers:
     sizes = inbox_sizes(connection, MAILBOX_TABLES, DEFAULT_MAILBOX)._asdict()
     named = {name if name == "inboxes" else f"inbox_{name}": value for name, value in sizes.items()}
     return surveys.survey(connection)._asdict() | named
+
+
+def restart_mailboxes(connection: Connection, now: int) -> int:
+    """Give every mailbox a new epoch, after the database was restored from a backup; return how many there are."""
+    return Mailbox(MAILBOX_TABLES).restart(connection, now)
 
 
 def system_clock() -> int:
@@ -187,6 +188,7 @@ def build_services(
         prekeys=PreKeyService(database, now, settings.uploads),
         claims=ClaimService(database, now, policy, settings.claims),
         links=LinkService(database, now, settings.links),
+        recovery=RecoveryService(database, now, settings.links),
         push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
         allowances=allowances,
         peers=Peers(settings.trusted_proxies, hidden=settings.proxy_is_unknown),

@@ -168,6 +168,16 @@ class KeyServerClient:
         answer = await self._as_user("GET", "/v1/devices")
         return tuple(_own_device(each) for each in answer.records("devices"))
 
+    async def store_recovery_blob(self, blob: bytes | None) -> None:
+        """Leave what only our recovery code opens with the server, in the place of the one before; None deletes it."""
+        body = {"blob": None if blob is None else to_base64url(blob)}
+        await self._as_device("PUT", "/v1/recovery-blob", body=body)
+
+    async def recovery_blob(self) -> bytes | None:
+        """Return what was left with the server to recover this user's account."""
+        text = (await self._as_user("GET", "/v1/recovery-blob")).optional_text("blob")
+        return None if text is None else _parsed(bytes, text)
+
     async def put_link_message(self, link_id: LinkId, slot: LinkSlot, message: bytes) -> None:
         """Write one of the four messages of a link. The same bytes again change nothing.
 

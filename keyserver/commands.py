@@ -3,7 +3,6 @@
 Owns: what they do. Does not know about: how arguments are written (__main__.py).
 """
 
-import os
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -18,7 +17,8 @@ from keyserver.host_token import host_token_verifier
 from keyserver.loopback import is_loopback
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.push_services import make_providers
-from keyserver.settings import DEFAULT_DATABASE, Settings
+from keyserver.secret_files import database_setting, secrets_directory
+from keyserver.settings import Settings
 from keyserver.sole_process import SecondProcessError, check_alone
 from keyserver.tls import ServerTls
 
@@ -29,7 +29,7 @@ def migrate(database: str | None) -> None:
     Raises:
         ValueError: no such database, or it refuses.
     """
-    _prepare(database_url(database or os.environ.get("E2EE_DATABASE") or DEFAULT_DATABASE), change=True)
+    _prepare(database_url(database_setting(database)), change=True)
 
 
 def prepare(settings: Settings) -> None:
@@ -48,11 +48,14 @@ def prepare(settings: Settings) -> None:
 
 
 def load_settings(**given: object) -> Settings:
-    """Read the settings from the environment; `given` goes first.
+    """Read the settings from the environment and from secret files; `given` goes first.
 
     Raises:
         ValueError: what is wrong, by the names of the environment variables and without their values.
     """
+    directory = secrets_directory()
+    if directory is not None:
+        given["_secrets_dir"] = directory
     try:
         return Settings(**given)  # type: ignore[arg-type]  # checked by pydantic
     except ValidationError as error:

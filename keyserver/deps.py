@@ -26,6 +26,7 @@ from keyserver.service.links import LinkService
 from keyserver.service.logins import LoginService
 from keyserver.service.prekeys import PreKeyService
 from keyserver.service.push import PushService
+from keyserver.service.recovery import RecoveryService
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Context:
     prekeys: PreKeyService
     claims: ClaimService
     links: LinkService
+    recovery: RecoveryService
     push: PushService
     allowances: Allowances
     peers: Peers

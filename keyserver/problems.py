@@ -223,6 +223,11 @@ class ResetListsProblem(Problem):
     detail = "A reset is an empty list of the present account key, and a list with devices of a new one."
 
 
+@final
+class DeviceNotListedProblem(Problem):
+    status, code, detail = 409, "device_not_listed", "The device is in no device list of its user yet."
+
+
 # --- Links ---------------------------------------------------------------------------------------------------
 
 

@@ -75,6 +75,18 @@ class OwnDevicesOut(Body):
     devices: list[OwnDeviceOut]
 
 
+class RecoveryBlobIn(Body):
+    """What only the user's recovery code opens; null deletes it."""
+
+    blob: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=MAX_WIRE_TEXT, description="base64url")] | None
+
+
+class RecoveryBlobOut(Body):
+    """What only the user's recovery code opens; null if there is none."""
+
+    blob: str | None
+
+
 class LinkMessageIn(Body):
     """One message of a link, at most 8 KiB; the two devices alone know what it says."""
 

@@ -99,8 +99,9 @@ def serve(options: ServeOptions) -> None:
         server = uvicorn.Server(config)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)  # uvicorn passes the signal on to this when it has shut down
-        if tls is not None and hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda _number, _frame: tls.reload())
+        if not options.dev and hasattr(signal, "SIGHUP"):
+            # Also without a certificate: `systemctl reload` must not end what has nothing to reload.
+            signal.signal(signal.SIGHUP, lambda _number, _frame: None if tls is None else tls.reload())
         try:
             server.run(sockets=[listener])
         finally:

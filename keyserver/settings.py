@@ -20,9 +20,8 @@ from keyserver.database import database_url, is_sqlite
 from keyserver.key_set_fetch import check_key_set_url
 from keyserver.loopback import is_loopback
 from keyserver.repository.rate_limits import RateLimit, RequestLimits
+from keyserver.secret_files import DEFAULT_DATABASE
 from keyserver.service.claims import ClaimLimits
-
-DEFAULT_DATABASE = "keyserver.db"
 
 LOCAL_BUS = "local"
 POSTGRESQL_BUS = "postgresql"

@@ -197,6 +197,14 @@ logins: Final = Table(
     Index(None, "user_id", "device_id"),
 )
 
+recovery_blobs: Final = Table(
+    "e2ee_recovery_blobs",
+    metadata,
+    Column("user_id", String(MAX_USER_ID), ForeignKey("e2ee_users.user_id", ondelete="CASCADE"), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+)
+
 link_messages: Final = Table(
     "e2ee_link_messages",
     metadata,

@@ -36,6 +36,11 @@ class ServerProcess:
         self._is_tls = "tls_certificate" in settings
         self.url = f"{'https' if self._is_tls else 'http'}://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._forgotten: set[str] = set()
+
+    def forget(self, *names: str) -> None:
+        """Leave variables (without their E2EE_) out of the environment."""
+        self._forgotten |= {f"E2EE_{name}" for name in names}
 
     def arguments(self) -> list[str]:
         return ["serve", "--port", str(self._port)]
@@ -52,6 +57,7 @@ class ServerProcess:
             "E2EE_DATABASE": str(self.database),
             **self._settings,
         }
+        environment = {name: value for name, value in environment.items() if name not in self._forgotten}
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "keyserver", *self.arguments()]
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

@@ -107,7 +107,7 @@ class Line:
         )
         return self._client
 
-    async def recover(self, store: Path, secret: str, export: bytes, code: RecoveryCode) -> SecureClient:
+    async def recover(self, store: Path, secret: str, export: bytes | None, code: RecoveryCode) -> SecureClient:
         """Make a device of an exported account; see `SecureClient.recover`."""
         self._client = await SecureClient.recover(
             store=store,

@@ -14,60 +14,75 @@ from typing import Final
 from e2ee.cli.credentials import passphrase, secret_of, token_provider
 from e2ee.cli.failures import DONE
 from e2ee.cli.init import checked_settings, refuse_taken
-from e2ee.cli.online import LOCK_SECONDS, Call, Line
+from e2ee.cli.online import LOCK_SECONDS, Call, Line, deadline_in, online
 from e2ee.cli.output import Printer
 from e2ee.cli.settings import Settings, UsageError, home_directory, store_path
 from e2ee.errors import MalformedMessageError
 from e2ee.messenger import Messenger
 from e2ee.primitives.rng import system_rng
-from e2ee.recovery import ExportFile, RecoveryCode
+from e2ee.recovery import ExportFile, Purpose, RecoveryCode
 from e2ee.stores.sqlite import SqliteStore
+from e2ee.wire.identifiers import parse_user_id
 from keyserver.client import KeyServerRefusedError
+from transport_adapters.secure_client.recovering import left_with_server
 
 _MAX_EXPORT: Final = 64 * 1024 * 1024
 """A longer file is not the one that was meant."""
+_SERVER_SECONDS: Final = 30.0
 
 
 def export(call: Call) -> int:
-    """Write the account into a file, and print the code that opens it. Works offline."""
-    arguments, path = call.arguments, Path(call.arguments.file)
+    """Write the account into a file, or leave its key with the server, and print the code that opens it."""
+    arguments = call.arguments
     code = _code(arguments.code_file) if arguments.code_file is not None else RecoveryCode.generate(system_rng)
+    if arguments.on_server:
+        where, what = "what the server keeps", None
+        asyncio.run(_leave(call, code))
+    else:
+        where = what = arguments.file
+        _export(call, Path(arguments.file), code)
+    if arguments.code_file is not None:
+        call.printer.result(f"{where} opens with the code in {arguments.code_file}", file=what, code=None)
+        return DONE
+    lines = [f"{where} opens with this code, which is shown once. Write it down, and keep it apart:"]
+    call.printer.result("\n".join([*lines, "", f"  {code.text()}"]), file=what, code=code.text())
+    return DONE
+
+
+def _export(call: Call, path: Path, code: RecoveryCode) -> None:
     store = SqliteStore.open(store_path(call.home), passphrase=call.secret, wait=LOCK_SECONDS)
     with contextlib.closing(store):
         sealed = Messenger.open(store).export_account(code)
     _write(path, sealed)
-    if arguments.code_file is not None:
-        call.printer.result(f"{path} opens with the code in {arguments.code_file}", file=str(path), code=None)
-        return DONE
-    lines = [f"{path} opens with this code, which is shown once. Write it down, and keep it apart from the file:"]
-    call.printer.result("\n".join([*lines, "", f"  {code.text()}"]), file=str(path), code=code.text())
-    return DONE
+
+
+async def _leave(call: Call, code: RecoveryCode) -> None:
+    deadline = deadline_in(_SERVER_SECONDS)
+    async with online(call) as line:
+        await line.until(line.client.devices.set_recovery(code), deadline, "keep it")
 
 
 def recover(arguments: argparse.Namespace, printer: Printer) -> int:
-    """Make this device the one of an exported account."""
+    """Make this device the one of an account whose devices are lost."""
     home, settings = home_directory(arguments.home), checked_settings(arguments)
     secret = passphrase(arguments.passphrase_file)
     if refuse_taken(home, secret, arguments.user):
         raise UsageError(f"in {home} there is an unfinished device: 'e2ee init' with the same arguments finishes it")
-    sealed = _read(Path(arguments.file))
+    return asyncio.run(_recover(home, settings, secret, printer, arguments))
+
+
+async def _recover(home: Path, settings: Settings, secret: str, printer: Printer, arguments: argparse.Namespace) -> int:
+    sealed, purpose = await _sealed(settings, arguments.file)
     file = ExportFile.decode(sealed)
-    if file.user_id != arguments.user:
-        raise UsageError(f"{arguments.file} is an export of {file.user_id}, not of {arguments.user}")
+    if file.user_id != settings.user:
+        raise UsageError(f"that is an export of {file.user_id}, not of {settings.user}")
     code = _code(arguments.code_file)
-    file.open(code)  # a mistyped code shows before anything is written
-    return asyncio.run(_recover(home, settings, secret, printer, (arguments.transport, sealed, code)))
-
-
-async def _recover(
-    home: Path, settings: Settings, secret: str, printer: Printer, given: tuple[str, bytes, RecoveryCode]
-) -> int:
-    transport, sealed, code = given
-    await token_provider(settings)()
+    file.open(code, purpose)  # a mistyped code shows before anything is written
     settings.save(home)
-    line = Line(settings, printer, transport)
+    line = Line(settings, printer, arguments.transport)
+    given = sealed if purpose is Purpose.EXPORT else None
     try:
-        async with await line.recover(store_path(home), secret, sealed, code) as client:
+        async with await line.recover(store_path(home), secret, given, code) as client:
             address, contacts = client.address, len(await client.contacts.users())
     except KeyServerRefusedError as refusal:
         if refusal.code != "account_key_changed":
@@ -83,6 +98,19 @@ async def _recover(
         contacts=contacts,
     )
     return DONE
+
+
+async def _sealed(settings: Settings, file: str | None) -> tuple[bytes, Purpose]:
+    """Return the export in a file, or what the server keeps."""
+    # Asked for once before anything is written: most mistakes show here.
+    await token_provider(settings)()
+    if file is not None:
+        return _read(Path(file)), Purpose.EXPORT
+    try:
+        left = await left_with_server(parse_user_id(settings.user), settings.server, token_provider(settings))
+    except ValueError as nothing:
+        raise UsageError(f"{nothing}: name an export with --file") from None
+    return left, Purpose.RECOVERY
 
 
 def _code(file: str | None) -> RecoveryCode:

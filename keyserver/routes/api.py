@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from starlette.types import Scope
 
 from keyserver.deps import Context
-from keyserver.routes import device_lists, devices, links, prekeys, push
+from keyserver.routes import device_lists, devices, links, prekeys, push, recovery
 from keyserver.routes.guarded import guarded_route, problem_responses
 
 
@@ -24,6 +24,7 @@ def build_router(context: Context, request_limit: int, upload_limit: int) -> API
     device_lists.add_routes(ordinary)
     prekeys.add_routes(ordinary)
     links.add_routes(ordinary)
+    recovery.add_routes(ordinary)
     push.add_routes(ordinary)
     large = APIRouter(route_class=guarded_route(context, upload_limit, watch), responses=responses, tags=["e2ee"])
     prekeys.add_upload_route(large)

@@ -24,7 +24,7 @@ from keyserver.problems import (
     RateLimitedProblem,
     ResetListsProblem,
 )
-from keyserver.repository import device_lists, devices, rate_limits
+from keyserver.repository import device_lists, devices, rate_limits, recovery_blobs
 from keyserver.repository.devices import UserRow
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.policy import NOBODY, ContactPolicy
@@ -152,6 +152,7 @@ class DeviceListService:
             raise DeviceListConflictProblem(current.seq, current.hash.raw)
         for signed in (first,) if closing is None else (closing, first):
             device_lists.add(connection, signed, now)
+        recovery_blobs.forget(connection, caller)
         return self._apply(connection, content, now)
 
     def _apply(self, connection: Connection, content: DeviceList, now: int) -> Sequence[DeviceId]:

@@ -75,8 +75,34 @@ def test_a_wrong_code_or_file_writes_nothing(desk: Desk) -> None:
         assert (ended.code, ended.out) == (exit_code, ""), ended.err
         assert ended.remark.startswith(remark)
     refused = recover(desk, "unused", "--file", "bob.export", "--code-file", "right")
-    assert (refused.code, refused.remark) == (2, "bob.export is an export of bob, not of alice")
+    assert (refused.code, refused.remark) == (2, "that is an export of bob, not of alice")
     assert not (desk.directory / "unused").exists()
+
+
+def test_what_was_left_with_the_server_is_enough(desk: Desk) -> None:
+    desk.init("carol")
+    nothing = desk.call("recover", "carol", "--server", desk.server, "--dev", "--home", "carol2", "--code-file", "x")
+    assert (nothing.code, nothing.remark) == (
+        2,
+        "carol left nothing with the server to recover from: name an export with --file",
+    )
+    left = desk.call("export", "--on-server", "--json", "--home", "carol")
+    assert left.code == 0, left.err
+    (desk.directory / "carols").write_text(json.loads(left.out)["code"])
+    shutil.rmtree(desk.directory / "carol")
+    done = desk.call(
+        "recover", "carol", "--server", desk.server, "--dev", "--home", "carol2", "--code-file", "carols", "--json"
+    )
+    assert (done.code, json.loads(done.out)["contacts"]) == (0, 0), done.err
+    assert desk.call("send", "carol", "hello", "--home", "bob").code == 0
+    assert "hello" in desk.call("receive", "--home", "carol2").out
+
+
+@pytest.mark.parametrize("arguments", [("export",), ("export", "file", "--on-server"), ("recover", "alice")])
+def test_wrong_arguments_are_explained(desk: Desk, arguments: tuple[str, ...]) -> None:
+    ended = desk.call(*arguments, "--home", "bob")
+    assert (ended.code, ended.out) == (2, "")
+    assert "error: " in ended.err
 
 
 def test_no_file_is_written_over(desk: Desk) -> None:

@@ -27,7 +27,7 @@ async def world(tmp_path: Path) -> AsyncIterator[ClientWorld]:
         yield made
 
 
-async def recover(world: ClientWorld, export: bytes, user: str = "alice", **options: Any) -> Actor:
+async def recover(world: ClientWorld, export: bytes | None, user: str = "alice", **options: Any) -> Actor:
     told, store = list[events.Event](), MemoryStore()
     given: dict[str, Any] = {"code": CODE, "token_provider": world.token(user), "transport": world.memory}
     client = await within(
@@ -78,6 +78,30 @@ async def test_an_export_of_before_a_reset_is_worth_nothing_any_more(world: Clie
     with pytest.raises(KeyServerRefusedError, match="account_key_changed"):
         await recover(world, export)
     assert await alice.client.devices.listed() == [alice.client.address.device_id]
+
+
+async def test_what_was_left_with_the_server_brings_the_account_back(world: ClientWorld) -> None:
+    alice, bob = await world.talking()
+    await alice.client.devices.set_recovery(CODE)
+    await alice.client.aclose()
+    again = await recover(world, None)
+    assert again.client.messenger.account.account_key_pair == alice.client.messenger.account.account_key_pair
+    await again.client.send("bob", "back again")
+    assert await bob.read() == ["back again"]
+    assert bob.events(events.TrustNeeded) == []
+
+
+@pytest.mark.parametrize("how", ["never", "deleted", "reset"])
+async def test_there_is_nothing_to_recover_from_the_server(world: ClientWorld, how: str) -> None:
+    alice = await world.open("alice")
+    if how != "never":
+        await alice.client.devices.set_recovery(CODE)
+    if how == "deleted":
+        await alice.client.devices.set_recovery(None)
+    if how == "reset":
+        await alice.client.devices.reset_account()
+    with pytest.raises(ValueError, match="left nothing with the server"):
+        await recover(world, None)
 
 
 async def test_another_users_export_and_a_store_in_use_are_refused(world: ClientWorld) -> None:

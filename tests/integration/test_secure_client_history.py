@@ -2,19 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from e2ee.history_book import FOREVER, Conversation, EntryState
-from e2ee.primitives.rng import system_rng
-from e2ee.private_keys import DeviceSigningKeyPair, IdentityKeyPair
-from e2ee.stores import records
-from e2ee.stores.memory import MemoryStore
-from e2ee.wire.device_list import ListedDevice
-from e2ee.wire.identifiers import DeviceAddress, DeviceId
 from tests.client_world import Actor, ClientWorld, client_world, within
+from tests.linking_world import link
 from transport_adapters import events
 
 
@@ -103,31 +97,12 @@ async def test_marking_as_read_needs_no_network_unless_the_sender_is_told(world:
     assert alice.events(events.Receipt) == []
 
 
-async def further_device(world: ClientWorld, first: Actor) -> Actor:
-    """Add a device to a user's account as linking does: it has the account key, and the first one lists it."""
-    messenger = first.client.messenger
-    account = replace(
-        messenger.account,
-        address=DeviceAddress(messenger.address.user_id, DeviceId(system_rng(16))),
-        device_signing_key_pair=DeviceSigningKeyPair.generate(system_rng),
-        identity_key_pair=IdentityKeyPair.generate(system_rng),
-    )
-    party, store = account.party, MemoryStore()
-    entry = ListedDevice(account.address.device_id, party.device_signing_key, party.identity_key)
-    signed = first.change_list(*messenger.own_device_list().content.devices, entry)
-    with store.write() as tx:
-        records.save_account(tx, account)
-        records.save_own_device_list(tx, signed.verify(account.address.user_id))
-    actor = await world.open(first.user, store=store)
-    await actor.client.history.set_retention(FOREVER)
-    return actor
-
-
 async def test_both_devices_of_a_user_hold_both_sides_of_a_conversation(world: ClientWorld) -> None:
     phone, bob = await keeping(world, "alice", "bob")
     await phone.client.send("bob", "before the laptop")
     assert await bob.read() == ["before the laptop"]
-    laptop = await further_device(world, phone)
+    laptop = await link(world, phone)
+    await laptop.client.history.set_retention(FOREVER)
     await bob.client.send("alice", "to both")
     assert await phone.read() == await laptop.read() == ["to both"]
     await laptop.client.send("bob", "from the laptop")

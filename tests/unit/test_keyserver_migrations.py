@@ -69,10 +69,11 @@ def test_migrating_twice_changes_nothing(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("revision", "gone"),
     [
-        ("0001", {"presence", "push_subscriptions", "link_messages", "leases"}),
-        ("0002", {"push_subscriptions", "link_messages", "leases"}),
-        ("0003", {"link_messages", "leases"}),
-        ("0004", {"leases"}),
+        ("0001", {"presence", "push_subscriptions", "link_messages", "leases", "recovery_blobs"}),
+        ("0002", {"push_subscriptions", "link_messages", "leases", "recovery_blobs"}),
+        ("0003", {"link_messages", "leases", "recovery_blobs"}),
+        ("0004", {"leases", "recovery_blobs"}),
+        ("0005", {"recovery_blobs"}),
     ],
 )
 def test_later_tables_go_and_come_back_and_the_rest_stays(engine: Engine, revision: str, gone: set[str]) -> None:

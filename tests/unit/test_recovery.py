@@ -14,7 +14,7 @@ from e2ee.errors import (
 )
 from e2ee.messenger import Messenger
 from e2ee.ports import Table
-from e2ee.recovery import ExportFile, RecoveryCode, seal_export
+from e2ee.recovery import ExportFile, Purpose, RecoveryCode, seal_export
 from e2ee.stores import records, trust_records
 from e2ee.stores.memory import MemoryStore
 from e2ee.stores.trust_records import Decision, TrustPolicy
@@ -171,6 +171,19 @@ def test_an_export_that_contradicts_itself_is_refused_as_a_whole() -> None:
             Messenger.recover(store, resealed(alice, **changes), CODE)
     with store.read() as tx:
         assert all(tx.count(table) == 0 for table in Table)
+
+
+def test_what_the_server_keeps_names_nobody_and_is_no_export() -> None:
+    alice, bob = pair()
+    blob = alice.messenger.recovery_blob(CODE)
+    with pytest.raises(WrongRecoveryCodeError):
+        Messenger.recover(MemoryStore(), blob, CODE)
+    again = Messenger.recover(MemoryStore(), blob, CODE, purpose=Purpose.RECOVERY)
+    assert again.account.account_key_pair == alice.messenger.account.account_key_pair
+    assert again.contact(bob.user_id) is None
+    assert len(blob) < 2_000
+    with pytest.raises(WrongRecoveryCodeError):
+        Messenger.recover(MemoryStore(), alice.messenger.export_account(CODE), CODE, purpose=Purpose.RECOVERY)
 
 
 def test_an_export_is_not_recovered_over_an_account() -> None:

@@ -46,14 +46,15 @@ def payload_of(given: Json) -> bytes:
     return b"".join(parts)
 
 
-def export_of(secret: bytes, user_id: str, nonce: bytes, payload: Json) -> bytes:
+def export_of(secret: bytes, purpose: str, user_id: str, nonce: bytes, payload: Json) -> bytes:
     header = b"\x01" + name(user_id) + second.ed25519_public(raw(payload, "account_seed"))
-    key = second.hkdf(bytes(64), secret, b"E2EE/1 export", 32)
+    key = second.hkdf(bytes(64), secret, b"E2EE/1 " + purpose.encode(), 32)
     return header + nonce + second.gcm_seal(key, nonce, payload_of(payload), header)
 
 
 def export_seal(given: Json) -> Json:
-    export = export_of(raw(given, "secret"), given["user_id"], raw(given, "nonce"), given["payload"])
+    named = given["purpose"], given["user_id"]
+    export = export_of(raw(given, "secret"), *named, raw(given, "nonce"), given["payload"])
     return {"payload": payload_of(given["payload"]).hex(), "export": export.hex()}
 
 
@@ -61,4 +62,4 @@ def opens_to(given: Json, output: Json) -> bool:
     """Say whether sealing the output again gives the export."""
     export = raw(given, "export")
     nonce = export[2 + export[1] + 32 :][:12]
-    return export_of(raw(given, "secret"), output["user_id"], nonce, output) == export
+    return export_of(raw(given, "secret"), given["purpose"], output["user_id"], nonce, output) == export

@@ -23,7 +23,7 @@ from typing import Any, Final, Self, final
 from e2ee.errors import E2EEError
 from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
-from e2ee.recovery import ExportFile, RecoveryCode
+from e2ee.recovery import ExportFile, Purpose, RecoveryCode
 from e2ee.sending import Queued, batched
 from e2ee.wire.call_signal import CallSignal
 from e2ee.wire.content import ReceiptType
@@ -72,6 +72,7 @@ from transport_adapters.secure_client.parts import (
 )
 from transport_adapters.secure_client.presence import PresenceView
 from transport_adapters.secure_client.push import Push
+from transport_adapters.secure_client.recovering import left_with_server
 from transport_adapters.secure_client.tending import Tending
 
 __all__ = [
@@ -213,8 +214,8 @@ class SecureClient:
         server: str,
         token_provider: TokenProvider,
         user: str,
-        export: bytes,
         code: RecoveryCode,
+        export: bytes | None = None,
         transport: TransportFactory | None = None,
         passphrase: str | None = None,
         key: bytes | None = None,
@@ -222,13 +223,15 @@ class SecureClient:
         pace: Pace = DEFAULT_PACE,
         sent_log: bool = True,
     ) -> "SecureClient":
-        """Make a new device of an account whose devices are all lost, from an export (`Messenger.export_account`).
+        """Make a new device of an account whose devices are all lost, from an export (`Messenger.export_account`), or
+        without one from what was left with the server (`devices.set_recovery`).
 
         The store is empty. The new device takes the place of all others: those that still live are out. The other
         parameters are those of `open`, which finishes what could not be finished here.
 
         Raises:
-            ValueError: the store holds an account already, or the export is another user's.
+            ValueError: the store holds an account already, the export is another user's, or nothing was left with the
+                server.
             WrongRecoveryCodeError, MalformedMessageError, UnsupportedVersionError, InvalidSignatureError: see
                 `Messenger.recover`.
             KeyServerRefusedError: `account_key_changed`: the account was given another key since the export was made.
@@ -237,9 +240,13 @@ class SecureClient:
         opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
         try:
             await asyncio.to_thread(refuse_account, opened)
-            if ExportFile.decode(export).user_id != application_user(user):
+            purpose = Purpose.RECOVERY if export is None else Purpose.EXPORT
+            given = export or await left_with_server(application_user(user), server, token_provider)
+            if ExportFile.decode(given).user_id != user:
                 raise ValueError(f"the export is not one of {user}")
-            messenger = await asyncio.to_thread(Messenger.recover, opened, export, code, sent_log=sent_log)
+            messenger = await asyncio.to_thread(
+                Messenger.recover, opened, given, code, purpose=purpose, sent_log=sent_log
+            )
             parts = make_parts(messenger, server, token_provider, transport or socketio_transport)
             parts.on_event, parts.pace = on_event, pace
             client = cls(opened, parts)

@@ -7,6 +7,7 @@ Does not know about: what a list may say (e2ee.own_devices), the steps of a link
 from collections.abc import Sequence
 from typing import final
 
+from e2ee.recovery import RecoveryCode
 from e2ee.wire.identifiers import DeviceId
 from transport_adapters.secure_client.directory import Directory
 from transport_adapters.secure_client.linking import DEFAULT_LINK_PACE, Confirm, LinkPace, approve
@@ -38,6 +39,17 @@ class Devices:
             KeyServerError, TokenProviderError: the server was not reached, or refused.
         """
         return await approve(self._parts, self._directory, code, confirm, pace)
+
+    async def set_recovery(self, code: RecoveryCode | None) -> None:
+        """Leave the account's key with the server, sealed with a code, in the place of what was there; None deletes it.
+
+        Contacts are not in it: those and what was decided about them are in an export (`Messenger.export_account`).
+
+        Raises:
+            KeyServerError, TokenProviderError: the server was not reached, or refused.
+        """
+        blob = None if code is None else await self._parts.call(self._parts.messenger.recovery_blob, code)
+        await self._parts.key_server.store_recovery_blob(blob)
 
     async def reset_account(self) -> None:
         """A device was lost or stolen: give the account a new key, which only this device holds; all others leave.

@@ -243,6 +243,7 @@ class Directory:
         then, now = ({device.device_id for device in each.content.devices} for each in (before, after))
         if then != now:
             self._parts.emit(events.OwnDevicesChanged(tuple(sorted(now - then)), tuple(sorted(then - now))))
+            self.on_lists()
 
     async def fetch_lists(self, user_id: UserId) -> None:
         """Take in what the server has beyond the newest list we know.

@@ -101,8 +101,10 @@ const answers = {
 
   RecoveryCodeWrite: (i) => ({ text: recovery.writeCode(unhex(i.secret)) }),
   RecoveryCodeRead: (i) => ({ secret: recovery.readCode(i.text) }),
-  ExportSeal: (i) => recovery.sealExport(unhex(i.secret), i.user_id, unhex(i.nonce), payloadOf(i.payload)),
-  ExportOpen: (i) => namePayload(recovery.openExport(unhex(i.secret), unhex(i.export))),
+  ExportSeal: (i) => recovery.sealExport(
+    unhex(i.secret), i.purpose, i.user_id, unhex(i.nonce), payloadOf(i.payload),
+  ),
+  ExportOpen: (i) => namePayload(recovery.openExport(unhex(i.secret), i.purpose, unhex(i.export))),
 
   LinkOffer: (i) => link.offer(link.newDevice(i)),
   LinkCode: (i) => ({ link_id: link.parseCode(i.text) }),

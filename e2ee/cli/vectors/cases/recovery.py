@@ -10,7 +10,7 @@ from e2ee.cli.vectors.drawn import drawn
 from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject
 from e2ee.cli.vectors.operations import recovery
 from e2ee.primitives import aead, kdf
-from e2ee.recovery import EXPORT_INFO, ExportFile, RecoveryCode, seal_export
+from e2ee.recovery import ExportFile, Purpose, RecoveryCode, seal_export
 from e2ee.transfer import ExportedContact, ExportedDecision, ExportPayload
 from e2ee.wire.identifiers import UserId
 
@@ -65,9 +65,10 @@ def _payload(**changes: object) -> ExportPayload:
     return replace(honest, **changes)  # type: ignore[arg-type]  # names and types are the cases'
 
 
-def _given(payload: ExportPayload) -> JsonObject:
+def _given(payload: ExportPayload, purpose: str = "export") -> JsonObject:
     return {
         "secret": SECRET.hex(),
+        "purpose": purpose,
         "user_id": "alice",
         "nonce": NONCE.hex(),
         "payload": recovery.payload_json(payload),
@@ -84,31 +85,43 @@ def _payloads() -> Iterator[tuple[str, ExportPayload, str]]:
 def _sealed() -> Iterator[Case]:
     for comment, payload, flag in _payloads():
         yield valid(comment, _given(payload), flag)
+    yield valid("what a key server keeps", _given(_alone(), "recovery"))
 
 
 def _file(payload: ExportPayload | bytes, user_id: str = "alice") -> bytes:
     if isinstance(payload, ExportPayload):
         return seal_export(RecoveryCode(SECRET), UserId(user_id), payload, lambda _: NONCE).encode()
     header = _file(_payload())[:_HEADER]
-    key = kdf.hkdf_sha512(b"", SECRET, EXPORT_INFO, 32)
+    key = kdf.hkdf_sha512(b"", SECRET, Purpose.EXPORT.value, 32)
     return header + NONCE + aead.seal(key, NONCE, payload, header)
 
 
-def _export(data: bytes) -> JsonObject:
-    return {"secret": SECRET.hex(), "export": data.hex()}
+def _alone() -> ExportPayload:
+    return _payload(contacts=(), decisions=(), policy=0)
+
+
+def _blob() -> bytes:
+    return seal_export(RecoveryCode(SECRET), UserId("alice"), _alone(), lambda _: NONCE, Purpose.RECOVERY).encode()
+
+
+def _export(data: bytes, purpose: str = "export") -> JsonObject:
+    return {"secret": SECRET.hex(), "purpose": purpose, "export": data.hex()}
 
 
 def _opened() -> Iterator[Case]:
     for comment, payload, flag in _payloads():
         yield valid(comment, _export(_file(payload)), flag)
+    yield valid("what a key server keeps", _export(_blob(), "recovery"))
 
 
 def _refused() -> Iterator[Case]:
     honest, plain = _file(_payload()), _payload().encode()
     yield invalid("version 2", "decode", _export(b"\x02" + honest[1:]), "UnknownVersion")
     yield invalid("cut in the tag", "decode", _export(honest[: _HEADER + 12 + 15]), "Truncated")
-    other = {"secret": drawn("recovery: another code", 20).hex(), "export": honest.hex()}
+    other = {**_export(honest), "secret": drawn("recovery: another code", 20).hex()}
     yield invalid("another code", "authentication", other, "WrongKey")
+    yield invalid("an export for what a key server keeps", "authentication", _export(honest, "recovery"), "WrongLabel")
+    yield invalid("what a key server keeps for an export", "authentication", _export(_blob()), "WrongLabel")
     for name, at in {"user id": 3, "account key": 8, "nonce": _HEADER, "ciphertext": _HEADER + 12, "tag": -1}.items():
         yield invalid(f"{name} changed", "authentication", _export(flip(honest, at)), "ModifiedCiphertext")
     yield invalid("a byte more", "authentication", _export(honest + b"\0"), "TrailingBytes")
@@ -136,6 +149,6 @@ def _refused() -> Iterator[Case]:
     unsigned = _payload(device_list=replace(ALICE.device_list().signed, signature=bytes(64)))
     yield invalid("a device list with a wrong signature", "signature", _export(_file(unsigned)), "ModifiedSignature")
     header = ExportFile(UserId("alice"), BOB.account.account_key_pair.public, NONCE, b"").encode()[:_HEADER]
-    key = kdf.hkdf_sha512(b"", SECRET, EXPORT_INFO, 32)
+    key = kdf.hkdf_sha512(b"", SECRET, Purpose.EXPORT.value, 32)
     foreign = header + NONCE + aead.seal(key, NONCE, plain, header)
     yield invalid("a header that names another account key", "signature", _export(foreign), "WrongIdentity")

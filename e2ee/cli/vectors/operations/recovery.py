@@ -8,7 +8,7 @@ from e2ee.cli.vectors.model import Fields, JsonObject, Operation, VectorFile
 from e2ee.cli.vectors.refusals import decoding
 from e2ee.cli.vectors.schema import array, hex_bytes, integer, one_of, record, text, timestamp
 from e2ee.private_keys import AccountKeyPair, SeedBytes32
-from e2ee.recovery import ExportFile, RecoveryCode, seal_export
+from e2ee.recovery import ExportFile, Purpose, RecoveryCode, seal_export
 from e2ee.transfer import ExportedContact, ExportedDecision, ExportPayload
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import parse_user_id
@@ -79,19 +79,22 @@ def _read(fields: Fields) -> JsonObject:
 def _seal(fields: Fields) -> JsonObject:
     code, payload = RecoveryCode(fields.hex("secret")), payload_of(fields.record("payload"))
     user_id, nonce = parse_user_id(fields.text("user_id")), fields.hex("nonce")
-    return {
-        "payload": payload.encode().hex(),
-        "export": seal_export(code, user_id, payload, lambda _: nonce).encode().hex(),
-    }
+    export = seal_export(code, user_id, payload, lambda _: nonce, _purpose(fields))
+    return {"payload": payload.encode().hex(), "export": export.encode().hex()}
+
+
+def _purpose(fields: Fields) -> Purpose:
+    return Purpose[fields.text("purpose").upper()]
 
 
 def _open(fields: Fields) -> JsonObject:
     with decoding():
         file = ExportFile.decode(fields.hex("export"))
-        payload = file.open(RecoveryCode(fields.hex("secret")))
+        payload = file.open(RecoveryCode(fields.hex("secret")), _purpose(fields))
     return {"user_id": file.user_id, **payload_json(payload)}
 
 
+_PURPOSE = one_of("export", "recovery")
 _CONTACT = record(
     user_id=text(), account_key=hex_bytes(32), verified=one_of(0, 1), forked=one_of(0, 1), device_list=hex_bytes()
 )
@@ -111,7 +114,7 @@ READ = Operation("RecoveryCodeRead", "A code as typed", record(text=text()), rec
 SEAL = Operation(
     "ExportSeal",
     "From an account to an export",
-    record(secret=hex_bytes(20), user_id=text(), nonce=hex_bytes(12), payload=record(**_PAYLOAD)),
+    record(secret=hex_bytes(20), purpose=_PURPOSE, user_id=text(), nonce=hex_bytes(12), payload=record(**_PAYLOAD)),
     record(payload=hex_bytes(), export=hex_bytes()),
     _seal,
 )
@@ -119,7 +122,7 @@ SEAL = Operation(
 OPEN = Operation(
     "ExportOpen",
     "From an export and a code to the account",
-    record(secret=hex_bytes(20), export=hex_bytes()),
+    record(secret=hex_bytes(20), purpose=_PURPOSE, export=hex_bytes()),
     record(user_id=text(), **_PAYLOAD),
     _open,
 )

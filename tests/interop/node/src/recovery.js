@@ -24,7 +24,8 @@ export function readCode(text) {
   return equal(bytes.slice(20), checkOf(secret)) ? secret : malformed('a mistyped recovery code');
 }
 
-const keyOf = (secret) => p.hkdfBytes(new Uint8Array(64), secret, ascii('E2EE/1 export'), 32);
+/** @param {'export' | 'recovery'} purpose */
+const keyOf = (secret, purpose) => p.hkdfBytes(new Uint8Array(64), secret, ascii(`E2EE/1 ${purpose}`), 32);
 const headerOf = (user, account) => concat(u8(1), ascii8(userId(user)), account);
 
 /** @param {any} i the payload of a vector, its bytes decoded */
@@ -39,10 +40,10 @@ export const encodePayload = (i) => concat(
   u8(i.sections.length), ...i.sections.map((s) => concat(u8(s.kind), bytes32(s.bytes))),
 );
 
-export function sealExport(secret, user, nonce, i) {
+export function sealExport(secret, purpose, user, nonce, i) {
   const payload = encodePayload(i);
   const header = headerOf(user, p.signingKey(i.seed));
-  return { payload, export: concat(header, nonce, p.seal(keyOf(secret), nonce, payload, header)) };
+  return { payload, export: concat(header, nonce, p.seal(keyOf(secret, purpose), nonce, payload, header)) };
 }
 
 function times(count, read) {
@@ -79,12 +80,12 @@ function checkList(bytes, user, account) {
   if (!equal(list.account, account)) refuse('invalid_signature', 'a list under another account key');
 }
 
-export function openExport(secret, bytes) {
+export function openExport(secret, purpose, bytes) {
   const r = new Reader(bytes);
   if (r.u8() !== 1) refuse('unsupported_version', 'version of an export');
   const [user, account, nonce, sealed] = [readUserId(r), r.raw(32), r.raw(12), r.rest()];
   if (sealed.length < 16) malformed('an export without a tag');
-  const i = readPayload(p.open(keyOf(secret), nonce, sealed, headerOf(user, account)));
+  const i = readPayload(p.open(keyOf(secret, purpose), nonce, sealed, headerOf(user, account)));
   const users = i.contacts.map((c) => c.user);
   if (!ascending(users, (a, b) => a < b) || !ascending(i.sections, (a, b) => a.kind < b.kind)) malformed('order');
   if (!equal(p.signingKey(i.seed), account)) refuse('invalid_signature', 'the key of another account');
