@@ -15,6 +15,7 @@ from e2ee.errors import (
     UnlistedDeviceError,
 )
 from e2ee.limits import MAX_DEVICES
+from e2ee.linking import Offer
 from e2ee.messenger import Messenger
 from e2ee.private_keys import AccountKeyPair, DeviceSigningKeyPair, IdentityKeyPair
 from e2ee.stores.memory import MemoryStore
@@ -98,6 +99,33 @@ def test_lists_that_are_not_ours_or_contradict_our_chain_are_refused_and_nothing
         own.learn([second.signed])
     with unchanged(device), pytest.raises(error):
         own.learn([second.signed, signed] if case == "old link" else [signed])
+
+
+def test_another_list_far_below_our_newest_one_is_a_fork_because_we_keep_our_chain() -> None:
+    device = alice()
+    own, first = device.messenger.own_devices, device.messenger.own_device_list()
+    own.learn([own.draft_with(further()).signed])
+    own.learn([own.draft_with(further()).signed])
+    other = device.messenger.account.sign_device_list(replace(first.content, created_at=7))
+    with unchanged(device), pytest.raises(DeviceListForkError):
+        own.learn([other.signed])
+
+
+def test_a_list_that_lets_us_in_under_other_keys_is_refused() -> None:
+    """A device that was just linked is in no list yet, so that its own keys alone can tell."""
+    device = alice()
+    offer = Offer.make(device.user_id, device.world.now, RANDOM)
+    approval = device.messenger.own_devices.approve(offer.commit)
+    new = offer.compare(approval.answer, device.world.now).confirm()
+    bundle = approval.compare(offer.reveal, device.world.now).confirm(device.world.now).bundle
+    joined = Messenger.join(MemoryStore(), new.open(bundle, device.world.now), clock=device.clock)
+    assert not joined.own_devices.is_listed()
+    false = replace(joined.account.listed, identity_key=further().identity_key)
+    forged = device.messenger.own_devices.draft_with(false)
+    with pytest.raises(DeviceListForkError):
+        joined.own_devices.learn([forged.signed])
+    joined.own_devices.learn([device.messenger.own_devices.draft_with(joined.account.listed).signed])
+    assert joined.own_devices.is_listed()
 
 
 def test_a_device_id_never_returns() -> None:
