@@ -70,7 +70,7 @@ clean: ## Remove the environment, caches and results
 # Wheels only, and only the pinned ones: nothing is compiled, and nothing that was not reviewed is installed.
 $(INSTALLED): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "CPython 3.11 or later is needed: make PYTHON=python3.11 ...")'
-	@echo "Setting up $(VENV): about 80 pinned packages, a minute or two the first time"
+	@echo "Setting up $(VENV): about 90 pinned packages, a minute or two the first time"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r constraints.txt
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .

@@ -13,7 +13,7 @@ It performs no I/O but on its store, so it works the same under asyncio, in thre
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import final
 
@@ -239,9 +239,15 @@ class Messenger:
             records.set_counter(tx, _REGISTERED, 1)
             records.set_counter(tx, _RECOVERING, 0)
 
-    def due_prekeys(self, counts: ServerCounts) -> PreKeyPublication:
-        """Make the prekeys that are due and return all that the server has not confirmed."""
+    def due_prekeys(self, counts: ServerCounts, offered: Collection[PreKeyId] | None = None) -> PreKeyPublication:
+        """Make the prekeys that are due and return all that the server has not confirmed.
+
+        `offered` are the ids of the signed and the last-resort prekey that it offers, if that is known: a server that
+        was restored from a backup may have forgotten what it confirmed.
+        """
         with self._store.write() as tx:
+            if offered is not None:
+                prekey_supply.note_offered(tx, offered)
             prekey_supply.make_due(tx, counts, self._clock(), self._rng)
             return prekey_supply.publication(tx)
 
@@ -519,6 +525,8 @@ class Messenger:
         with self._store.write() as tx:
             rollback.compare(tx, statement)
             rolled_back = rollback.reset_if_due(tx, self._clock())
+            if message_records.cursor(tx)[0] not in (0, statement.epoch):
+                prekey_supply.withhold(tx)
             message_records.start_epoch(tx, statement.epoch, statement.settled_through)
             message_records.note_online(tx)
         self._may_send = True
@@ -573,6 +581,9 @@ class Messenger:
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> None:
+        if user_id == self.address.user_id:
+            self.own_devices.learn(lists)
+            return
         changed = False
         with self._store.write() as tx:
             before, now = records.load_contact(tx, user_id), self._clock()

@@ -8,6 +8,7 @@ Does not know about: the network, messages, how two devices compare (linking.py)
 from collections.abc import Callable, Iterable
 from typing import final
 
+from e2ee import sending
 from e2ee.account import Account
 from e2ee.errors import (
     AccountKeyChangedError,
@@ -21,7 +22,9 @@ from e2ee.limits import DEVICE_LIST_LIFETIME_MS, MAX_DEVICES
 from e2ee.linking import Approval
 from e2ee.ports import ReadTransaction, Store
 from e2ee.primitives.rng import Rng
+from e2ee.sending import Sender
 from e2ee.stores import records
+from e2ee.trust import mark_forked
 from e2ee.wire.device_list import DeviceList, ListedDevice, SignedDeviceList, VerifiedDeviceList, ordered
 from e2ee.wire.identifiers import DeviceAddress, DeviceId
 from e2ee.wire.link import LinkCommit
@@ -54,17 +57,27 @@ class OwnDevices:
         Raises:
             InvalidSignatureError: not a list of ours, or a wrong signature.
             AccountKeyChangedError: signed by another account key: this account was reset elsewhere, or the server lies.
-            DeviceListForkError: it contradicts our chain. Nothing was taken in.
+            DeviceListForkError: it contradicts our chain. Nothing was taken in. Nothing more is encrypted to our other
+                devices; what is for others is not held up.
             MalformedMessageError: links are missing in between.
         """
-        with self._store.write() as tx:
-            newest = records.own_device_list(tx)
-            for signed in lists:
-                verified = self._judge(tx, newest, signed)
-                if verified.content.seq > newest.content.seq:
-                    records.save_own_device_list(tx, verified)
-                    newest = verified
-            return newest
+        user_id = self._account.address.user_id
+        try:
+            with self._store.write() as tx:
+                newest = records.own_device_list(tx)
+                known = newest.content.addresses()
+                for signed in lists:
+                    verified = self._judge(tx, newest, signed)
+                    if verified.content.seq > newest.content.seq:
+                        records.save_own_device_list(tx, verified)
+                        newest = verified
+                if added := [address for address in newest.content.addresses() if address not in known]:
+                    sending.copy_to_new_devices(tx, Sender(self._account, self._clock(), self._rng), added)
+                return newest
+        except DeviceListForkError:
+            with self._store.write() as tx:
+                mark_forked(tx, user_id)
+            raise
 
     def draft_with(self, device: ListedDevice) -> VerifiedDeviceList:
         """Sign, but do not take in, the next list with one device more.

@@ -4,6 +4,7 @@ Owns: when prekeys are made, which of them are due for publication, when private
 Does not know about: the key server. A prekey is stored before it is published, so a repeated upload is byte-identical.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
@@ -75,6 +76,27 @@ def mark_published(tx: Transaction, prekey_ids: tuple[PreKeyId, ...]) -> None:
     for prekey_id in prekey_ids:
         prekey = load_prekey(tx, prekey_id)
         if prekey is not None:
+            save_prekey(tx, replace(prekey, published=True))
+
+
+def note_offered(tx: Transaction, offered: Collection[PreKeyId]) -> None:
+    """Publish the present signed and last-resort prekeys again if the server does not offer them.
+
+    It confirmed them once, and has forgotten them: it was restored from a backup.
+    """
+    for kind in (PreKeyKind.SIGNED, PreKeyKind.LAST_RESORT_KEM):
+        present = [prekey for prekey in prekeys(tx, kind) if prekey.replaced_at is None]
+        if present and present[-1].published and present[-1].prekey_id not in offered:
+            save_prekey(tx, replace(present[-1], published=False))
+
+
+def withhold(tx: Transaction) -> None:
+    """Never publish the one-time prekeys that the server has not confirmed; others are made in their place.
+
+    A server that was restored from a backup may have had them, and handed them out, before it forgot them.
+    """
+    for kind in (PreKeyKind.ONE_TIME, PreKeyKind.ONE_TIME_KEM):
+        for prekey in [prekey for prekey in prekeys(tx, kind) if not prekey.published]:
             save_prekey(tx, replace(prekey, published=True))
 
 

@@ -19,12 +19,21 @@ from e2ee.errors import (
 from e2ee.healing import next_established_at, note_fresh_session
 from e2ee.history import Arrived
 from e2ee.limits import MAX_RECEIPT_IDS, MAX_TIMESTAMP, MAX_TTL_SECONDS
-from e2ee.ports import Transaction
+from e2ee.ports import ReadTransaction, Transaction
 from e2ee.primitives.rng import Rng
 from e2ee.session import Session
-from e2ee.stores.message_records import OutboxEntry, add_outbox, note_offline, send_counter
+from e2ee.stores.message_records import OutboxEntry, add_outbox, note_offline, outbox, send_counter
 from e2ee.stores.records import Contact, own_device_list
-from e2ee.stores.sent_records import SentContent, SentEnvelope, log_envelope, request_resend, trim
+from e2ee.stores.sent_records import (
+    SentContent,
+    SentEnvelope,
+    due_resends,
+    log_envelope,
+    request_resend,
+    sent_content,
+    sent_envelope,
+    trim,
+)
 from e2ee.stores.session_records import add_session, save_session, sending_session, sessions_with, settle_answer
 from e2ee.trust import recipients, sendable_contact
 from e2ee.wire.content import Content, ContentKind
@@ -165,6 +174,46 @@ def tell_read(tx: Transaction, sender: Sender, author: UserId, message_ids: Sequ
         _, waits = _to_own_devices(tx, sender, MessageId(sender.rng(16)), draft)
         tend = tend or waits
     return tend
+
+
+def copy_to_new_devices(tx: Transaction, sender: Sender, added: Sequence[DeviceAddress]) -> None:
+    """Let devices that are new in our own list have the copies of what waits, encrypted without them.
+
+    What waits for others was refused by the relay, or will be, as sent under a list that is not the newest any more:
+    it leaves after the new devices came, so they are to have it.
+    """
+    own = sender.account.address.user_id
+    known = [sent_envelope(tx, entry.envelope_id) for entry in outbox(tx)]
+    waiting = [sent for sent in known if sent is not None and sent.original is not None]
+    of_copies = [sent_envelope(tx, each.original) for each in due_resends(tx) if each.recipient.user_id == own]
+    copies = [sent for sent in (*waiting, *of_copies) if sent is not None and _is_copy(tx, sent)]
+    for message_id in {sent.message_id: sent for sent in waiting if not _is_copy(tx, sent)}:
+        if message_id not in {copy.message_id for copy in copies}:
+            sent = next(sent for sent in waiting if sent.message_id == message_id)
+            if (copy := _late_copy(tx, sender, sent)) is not None:
+                copies.append(copy)
+    for copy in {copy.message_id: copy for copy in copies}.values():
+        for address in added:
+            request_resend(tx, copy, address, sender.now)
+
+
+def _is_copy(tx: ReadTransaction, sent: SentEnvelope) -> bool:
+    content = None if sent.original is None else sent_content(tx, sent.original)
+    return content is not None and content.kind == ContentKind.SYNC
+
+
+def _late_copy(tx: Transaction, sender: Sender, sent: SentEnvelope) -> SentEnvelope | None:
+    """Log the copy of a message that had none for a device which is asked for it; None if its content is gone."""
+    content = None if sent.original is None else sent_content(tx, sent.original)
+    whom = sent.recipient.user_id
+    if content is None or content.kind != ContentKind.APPLICATION or whom == sender.account.address.user_id:
+        return None
+    body = SentCopy(whom, content.kind, content.body).encode()
+    original = EnvelopeId(sender.rng(16))
+    copy = sent._replace(envelope_id=original, session_id=bytes(32), established_at=0, original=original)
+    lane = Lane.CHAT if content.lane is Lane.CONTROL else content.lane
+    log_envelope(tx, copy, replace(content, kind=ContentKind.SYNC, body=body, lane=lane), sender.now)
+    return copy
 
 
 def batched(message_ids: Sequence[MessageId]) -> Iterator[tuple[MessageId, ...]]:

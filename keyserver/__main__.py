@@ -7,6 +7,9 @@ Does not know about: the server (serve.py), which is imported only when it is st
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+from keyserver import admin_command
 
 _INSTALL = "install 'e2ee-layer["
 _MISSING_EXTRA = f"this command needs more packages: {_INSTALL}server]'"
@@ -38,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--database", help="path of an SQLite file, or a postgresql:// URL (default: E2EE_DATABASE)")
     serve.add_argument("--dev", action="store_true", help="with a built-in login for everybody; loopback only")
     serve.add_argument("--behind-tls-proxy", action="store_true", help="a proxy in front terminates TLS")
+    serve.add_argument("--tls-certificate", type=Path, metavar="FILE", help="speak TLS: certificate chain, PEM")
+    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="and its private key, PEM")
+    serve.add_argument("--metrics-port", type=int, help="serve GET /metrics for Prometheus there, on loopback")
     serve.add_argument("--json-log", action="store_true", help="log one JSON object per line")
     serve.set_defaults(run=_serve)
 
@@ -51,7 +57,17 @@ def _parser() -> argparse.ArgumentParser:
     migrate.set_defaults(run=_migrate)
 
     check = commands.add_parser("check-config", help="say whether the settings are complete and consistent")
+    check.add_argument("--url", metavar="https://HOST[:PORT]", help="look at a running server from outside instead")
+    check.add_argument("--ca", type=Path, metavar="FILE", help="with --url: trust this certificate authority, PEM")
+    check.add_argument(
+        "--plain-port", type=int, default=80, help="with --url: where plaintext may listen (default: 80)"
+    )
     check.set_defaults(run=_check_config)
+
+    admin = commands.add_parser(
+        "admin", help="look at users and devices, revoke them; finish a restore (exit code 1: no such)"
+    )
+    admin_command.add_commands(admin)
     return parser
 
 
@@ -61,7 +77,18 @@ def _serve(options: argparse.Namespace) -> int:
 
     logs.configure(as_json=options.json_log)
     try:
-        serve(ServeOptions(options.host, options.port, options.database, options.dev, options.behind_tls_proxy))
+        serve(
+            ServeOptions(
+                options.host,
+                options.port,
+                options.database,
+                options.dev,
+                options.behind_tls_proxy,
+                options.tls_certificate,
+                options.tls_key,
+                options.metrics_port,
+            )
+        )
     except (ServeError, ValueError) as error:
         return _fail(str(error))
     return 0
@@ -89,14 +116,30 @@ def _migrate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_config(_options: argparse.Namespace) -> int:
+def _check_config(options: argparse.Namespace) -> int:
     from keyserver.commands import check_config
 
     try:
-        check_config()
+        if options.url is not None:
+            return _probe(options)
+        hints = check_config()
     except ValueError as error:
         return _fail(str(error))
+    for hint in hints:
+        print(f"note: {hint}")
     print("the settings are complete")
+    return 0
+
+
+def _probe(options: argparse.Namespace) -> int:
+    from keyserver.probe import ProbeOptions, probe
+
+    findings = probe(options.url, ProbeOptions(options.ca, options.plain_port))
+    for finding in findings:
+        print(f"{'wrong' if finding.is_wrong else 'note'}: {finding.text}")
+    if any(finding.is_wrong for finding in findings):
+        return 1
+    print(f"nothing is wrong with {options.url} as seen from here")
     return 0
 
 

@@ -9,12 +9,9 @@ Does not know about: rules, SQL, frames.
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import secrets
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, final
@@ -26,18 +23,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_ENVELOPE
-from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId, parse_user_id
+from keyserver.allowances import Allowances
 from keyserver.auth import Clock, DeviceAuthenticator, DeviceTokens
+from keyserver.buckets import make_buckets
+from keyserver.carriers import make_bridge, make_bus, make_xmpp
 from keyserver.database import Database, database_url
 from keyserver.deps import Context
+from keyserver.front import make_front
 from keyserver.host_token import VerifyHostToken, host_token_verifier
 from keyserver.housekeeping import keep_house
+from keyserver.metrics import Metrics, Numbers, keep_surveying
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
-from keyserver.problems import UnauthorizedProblem
+from keyserver.peers import Peers
 from keyserver.push_services import endpoint_rule, make_providers
-from keyserver.repository import device_lists, devices, push
-from keyserver.repository.push import PushRow
+from keyserver.relay_ports import Directory, Subscriptions, TokenVerifier
+from keyserver.repository import devices, surveys
 from keyserver.routes import api, dev, health
 from keyserver.routes.guarded import guarded_route, problem_response, to_problem
 from keyserver.service.claims import ClaimService
@@ -49,25 +50,16 @@ from keyserver.service.policy import ContactPolicy, ContactRule, everybody, nobo
 from keyserver.service.prekeys import PreKeyService
 from keyserver.service.push import PushService
 from keyserver.service.recovery import RecoveryService
-from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
+from keyserver.settings import Settings
 from keyserver.sole_process import sole_process
-from keyserver.tables import DeviceStatus, metadata
-from transport_adapters.server.bus import Bus, LocalBus
+from keyserver.tables import metadata
 from transport_adapters.server.guard import guard
+from transport_adapters.server.inbox_sizes import inbox_sizes
+from transport_adapters.server.mailbox import Mailbox
 from transport_adapters.server.mount import endpoints
-from transport_adapters.server.nodes import NodesBus
-from transport_adapters.server.ports import (
-    OK,
-    ListClaim,
-    Principal,
-    SendCheck,
-    StaleList,
-    TokenRefusedError,
-    Unavailable,
-)
 from transport_adapters.server.push.gateway import Around, PushGateway, PushSettings
-from transport_adapters.server.push.ports import Paused, PushKind, Subscription
 from transport_adapters.server.relay import Relay
+from transport_adapters.server.settings import DEFAULT_MAILBOX
 from transport_adapters.server.socketio import attach
 from transport_adapters.server.tables import define_tables
 
@@ -76,6 +68,23 @@ if TYPE_CHECKING:
     from transport_adapters.server.xmpp import XmppComponent
 
 MAILBOX_TABLES: Final = define_tables(metadata)
+
+
+def remove_inboxes(connection: Connection, leaving: Collection[DeviceAddress]) -> None:
+    """Delete the mailboxes of devices that leave, with what waits in them."""
+    Mailbox(MAILBOX_TABLES, DEFAULT_MAILBOX).remove_inboxes(connection, leaving)
+
+
+def survey(connection: Connection) -> Numbers:
+    """Count users, devices, and what waits for them."""
+    sizes = inbox_sizes(connection, MAILBOX_TABLES, DEFAULT_MAILBOX)._asdict()
+    named = {name if name == "inboxes" else f"inbox_{name}": value for name, value in sizes.items()}
+    return surveys.survey(connection)._asdict() | named
+
+
+def restart_mailboxes(connection: Connection, now: int) -> int:
+    """Give every mailbox a new epoch, after the database was restored from a backup; return how many there are."""
+    return Mailbox(MAILBOX_TABLES).restart(connection, now)
 
 
 def system_clock() -> int:
@@ -94,6 +103,10 @@ class Services:
     context: Context
     lifespan: Callable[[object], AbstractAsyncContextManager[None]]
 
+    def metrics(self) -> bytes:
+        """Return what this process counted, in Prometheus' text format, for an endpoint that is not public."""
+        return self.context.metrics.render()
+
     async def has_device(self, user: str) -> bool:
         """Say whether a user has a device that can be written to."""
         user_id = _application_user(user)
@@ -110,6 +123,27 @@ class Services:
         await self.context.logins.close_all(user_id)
         self.relay.log_out(user_id)
 
+    async def revoke(self, user: str) -> None:
+        """Log a user out, and refuse every token of the host that was issued until now.
+
+        For a token that may be stolen: beyond `log_out`, this server remembers. A host token that does not say when it
+        was issued counts as issued at the beginning of time, and so opens nothing for this user any more.
+        """
+        user_id = _application_user(user)
+        await self.context.logins.revoke_all(user_id)
+        self.relay.log_out(user_id)
+
+    async def revoke_device(self, user: str, device: str) -> bool:
+        """Retire one device for good, as for one that is lost; `device` is 32 hex digits. False if there is none.
+
+        It cannot come back under its id, and its mailbox goes with what waits in it. The user's other devices still
+        list it until they sign a list without it; those who write to the user skip it.
+        """
+        address = DeviceAddress(_application_user(user), _application_device(device))
+        retired = await self.context.devices.revoke(address)
+        self.relay.cut(address)
+        return retired
+
 
 def build_services(
     settings: Settings,
@@ -124,13 +158,15 @@ def build_services(
     tokens = DeviceTokens(settings.token_secret.get_secret_value(), settings.origin, settings.token_ms, now)
     authenticator = DeviceAuthenticator(database, tokens, now)
     policy = ContactPolicy(may_contact, may_see)
-    verifier = _TokenVerifier(authenticator)
-    relay = Relay(database, MAILBOX_TABLES, _Directory(), verifier, policy, now=now, bus=_make_bus(settings))
+    verifier = TokenVerifier(authenticator)
+    relay = Relay(database, MAILBOX_TABLES, Directory(), verifier, policy, now=now, bus=make_bus(settings))
+
+    relay.meter = metrics = Metrics(lambda: relay.live_connections)
 
     providers, vapid = make_providers(settings, now)
     gateway = None
     if providers:
-        around = Around(database, _Subscriptions(), relay.mailbox.is_waiting, relay.is_live, now)
+        around = Around(database, Subscriptions(), relay.mailbox.is_waiting, relay.is_live, now)
         gateway = PushGateway(around, providers, PushSettings(delay=settings.push_delay_seconds))
         relay.waker = gateway
 
@@ -140,6 +176,7 @@ def build_services(
         for address in retired:
             relay.cut(address)
 
+    allowances = Allowances(make_buckets(settings, database, now), settings.requests, now)
     context = Context(
         database=database,
         now=now,
@@ -153,71 +190,15 @@ def build_services(
         links=LinkService(database, now, settings.links),
         recovery=RecoveryService(database, now, settings.links),
         push=PushService(database, now, frozenset(map(str, providers)), endpoint_rule(settings), vapid),
+        allowances=allowances,
+        peers=Peers(settings.trusted_proxies, hidden=settings.proxy_is_unknown),
+        metrics=metrics,
     )
-    bridge = _make_bridge(settings, relay)
+    bridge = make_bridge(settings, relay)
     router = api.build_router(context, settings.request_limit, settings.prekey_upload_limit)
     router.routes.extend(endpoints(relay, mqtt=bridge))
-    parts = Parts(database, relay, gateway, bridge, _make_xmpp(settings, relay))
+    parts = Parts(database, relay, gateway, bridge, make_xmpp(settings, relay), allowances, metrics)
     return Services(router, relay, database, context, _lifespan(parts, settings, now))
-
-
-def _make_xmpp(settings: Settings, relay: Relay) -> "XmppComponent | None":
-    if settings.xmpp_component is None or settings.xmpp_secret is None:
-        return None
-    # Imported where it is wanted: it needs an extra.
-    from transport_adapters.server.xmpp import XmppComponent, XmppSettings
-
-    secret = settings.xmpp_secret.get_secret_value()
-    where = settings.xmpp_host, settings.xmpp_port
-    return XmppComponent(relay, XmppSettings(settings.xmpp_component, secret, settings.xmpp_domains, *where))
-
-
-def _make_bus(settings: Settings) -> Bus:
-    """Make the bus that the settings name. The libraries come with the extras `postgres` and `redis`."""
-    if settings.bus == LOCAL_BUS:
-        return LocalBus()
-    # So that two servers on one Redis do not hear each other.
-    channel = "e2ee_bus_" + hashlib.sha256(settings.origin.encode()).hexdigest()[:16]
-    if settings.bus == POSTGRESQL_BUS:
-        from transport_adapters.server.bus_postgresql import PostgreSqlWire
-
-        url = database_url(settings.database).set(drivername="postgresql")
-        return NodesBus(PostgreSqlWire(url.render_as_string(hide_password=False), channel))
-    from transport_adapters.server.bus_redis import RedisWire
-
-    return NodesBus(RedisWire(settings.bus, channel))
-
-
-def _make_bridge(settings: Settings, relay: Relay) -> "MqttBridge | None":
-    """Make the bridge to the broker that the settings name. The library comes with the extra `mqtt`."""
-    if settings.mqtt_broker is None or settings.mqtt_password is None:
-        return None
-    from transport_adapters.server.mqtt_bridge import MqttBridge, MqttSettings
-
-    chosen = MqttSettings(
-        settings.mqtt_broker,
-        settings.mqtt_user,
-        settings.mqtt_password.get_secret_value(),
-        settings.mqtt_public_url or settings.mqtt_broker,
-        hmac.digest(settings.token_secret.get_secret_value().encode(), b"E2EE/1 mqtt accounts", "sha256"),
-        broker_trust(settings),
-        is_only=settings.bus == LOCAL_BUS,
-    )
-    return MqttBridge(relay, chosen)
-
-
-def broker_trust(settings: Settings) -> ssl.SSLContext | None:
-    """Return by what the broker is known; None: by the system's certificate store.
-
-    Raises:
-        ValueError: the file of certificates cannot be read.
-    """
-    if settings.mqtt_ca_file is None:
-        return None
-    try:
-        return ssl.create_default_context(cafile=str(settings.mqtt_ca_file))
-    except OSError as error:
-        raise ValueError(f"E2EE_MQTT_CA_FILE: no certificates can be read: {error.strerror or error}") from None
 
 
 @final
@@ -268,13 +249,15 @@ def create_app(
         fastapi.add_exception_handler(kind, _refuse)
     sio = socketio.AsyncServer(
         async_mode="asgi",
-        cors_allowed_origins=[],  # browsers reach the server through the host application's own page, or not at all
+        # Not "none": the library takes [] for "look at no origin". `Front` has looked, here as everywhere else.
+        cors_allowed_origins=[],
         ping_interval=15,
         ping_timeout=25,
         max_http_buffer_size=2 * MAX_ENVELOPE,
     )
     attach(sio, services.relay)
-    return StandaloneApp(fastapi, services, guard(socketio.ASGIApp(sio, fastapi), services.relay))
+    guarded = guard(socketio.ASGIApp(sio, fastapi), services.relay)
+    return StandaloneApp(fastapi, services, make_front(guarded, settings, services.context))
 
 
 def _application_user(text: str) -> UserId:
@@ -285,65 +268,11 @@ def _application_user(text: str) -> UserId:
         raise ValueError(error.args[0]) from None
 
 
-@final
-class _Directory:
-    """Tells the relay how devices stand (`DeviceDirectory`)."""
-
-    def check_send(
-        self,
-        connection: Connection,
-        sender: DeviceAddress,
-        recipient: DeviceAddress,
-        sender_list: ListClaim,
-        recipient_list: ListClaim,
-    ) -> SendCheck:
-        for address, claim in ((recipient, recipient_list), (sender, sender_list)):
-            standing = devices.standing(connection, address)
-            if standing is None:
-                return StaleList(address.user_id, 0, ())
-            if (standing.list_seq, standing.list_hash) != claim:
-                return StaleList(address.user_id, standing.list_seq, _listed(connection, address.user_id))
-            if standing.status is not DeviceStatus.ACTIVE:
-                return Unavailable()
-        return OK
-
-
-def _listed(connection: Connection, user_id: UserId) -> tuple[DeviceId, ...]:
-    newest = device_lists.newest(connection, user_id)
-    if newest is None:
-        return ()
-    return tuple(device.device_id for device in SignedDeviceList.decode(newest).unverified.devices)
-
-
-@final
-class _Subscriptions:
-    """Tells the push gateway where devices are woken (`Subscriptions`)."""
-
-    def claim(
-        self, connection: Connection, address: DeviceAddress, now: int, pause_ms: int
-    ) -> Subscription | Paused | None:
-        claimed = push.claim(connection, address, now, pause_ms)
-        if isinstance(claimed, PushRow):
-            return Subscription(address, PushKind(claimed.kind), *claimed[1:])
-        return None if claimed is None else Paused(claimed)
-
-    def remove(self, connection: Connection, subscription: Subscription) -> None:
-        push.remove(connection, subscription.address, subscription.target)
-
-
-@final
-class _TokenVerifier:
-    """Tells the relay whom a token speaks for (`TokenVerifier`)."""
-
-    def __init__(self, authenticator: DeviceAuthenticator) -> None:
-        self._authenticator = authenticator
-
-    async def verify(self, token: str) -> Principal:
-        try:
-            principal = await self._authenticator.verify(token)
-        except UnauthorizedProblem as problem:
-            raise TokenRefusedError(problem.code) from None
-        return Principal(principal.address, principal.token_version, principal.expires_at)
+def _application_device(text: str) -> DeviceId:
+    try:
+        return DeviceId.from_hex(text)
+    except MalformedMessageError as error:
+        raise ValueError(error.args[0]) from None
 
 
 class Parts(NamedTuple):
@@ -354,16 +283,19 @@ class Parts(NamedTuple):
     gateway: PushGateway | None
     bridge: "MqttBridge | None"
     xmpp: "XmppComponent | None"
+    allowances: Allowances
+    metrics: Metrics
 
 
 def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object], AbstractAsyncContextManager[None]]:
-    database, relay, gateway, bridge, xmpp = parts
+    database, relay, gateway, bridge, xmpp, allowances, metrics = parts
 
     @asynccontextmanager
     async def lifespan(_app: object = None) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as last_first:
             await last_first.enter_async_context(sole_process(settings))
             last_first.push_async_callback(database.close)
+            last_first.push_async_callback(allowances.close)
             await database.start()
             await _prepare_tables(database, settings.migrate)
             if gateway is not None:
@@ -378,6 +310,7 @@ def _lifespan(parts: Parts, settings: Settings, now: Clock) -> Callable[[object]
                 last_first.push_async_callback(bridge.close)
                 await bridge.start()
             await last_first.enter_async_context(_running(keep_house(database, now)))
+            await last_first.enter_async_context(_running(keep_surveying(database, survey, metrics)))
             yield
 
     return lifespan

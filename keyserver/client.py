@@ -125,6 +125,7 @@ class KeyServerClient:
         host_token: Callable[[], Awaitable[str]],
         sign: Callable[[bytes], bytes],
         next_counter: Callable[[], Awaitable[int]],
+        keys: tuple[DeviceSigningKey, IdentityKey] | None = None,
         http: httpx.AsyncClient | None = None,
         options: ClientOptions = _DEFAULT_OPTIONS,
     ) -> None:
@@ -132,6 +133,7 @@ class KeyServerClient:
 
         `host_token` gives the host application's JWT of this user. `sign` signs with the device signing key.
         `next_counter` gives a number above all that it ever gave for this device, so its caller persists it.
+        With `keys`, a device that the server has forgotten, because it was restored from a backup, is registered again.
 
         Raises:
             InsecureServerUrlError: http:// beyond loopback.
@@ -141,6 +143,7 @@ class KeyServerClient:
         self._host_token = host_token
         self._sign = sign
         self._next_counter = next_counter
+        self._keys = keys
         self._clock = options.clock
         self._lock = asyncio.Lock()
         self._login_id: LoginId | None = None
@@ -337,7 +340,13 @@ class KeyServerClient:
                 if refusal.code not in ("login_ended", "assertion_refused"):
                     raise
         body = {"device_id": str(self._address.device_id)}
-        answer = await self._api.request("POST", "/v1/logins", token=await self._host_token(), body=body)
+        try:
+            answer = await self._api.request("POST", "/v1/logins", token=await self._host_token(), body=body)
+        except KeyServerRefusedError as refusal:
+            if refusal.code != "device_not_registered" or self._keys is None:
+                raise
+            await self.register_device(*self._keys)
+            answer = await self._api.request("POST", "/v1/logins", token=await self._host_token(), body=body)
         try:
             self._login_id = LoginId.from_hex(answer.text("login_id"))
         except ProtocolError:

@@ -3,19 +3,24 @@
 Owns: what they do. Does not know about: how arguments are written (__main__.py).
 """
 
-import os
+from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from keyserver.app import broker_trust, system_clock
+from keyserver.app import system_clock
+from keyserver.carriers import broker_trust
 from keyserver.database import database_url, is_sqlite, sqlite_engine
 from keyserver.host_token import host_token_verifier
+from keyserver.loopback import is_loopback
 from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
 from keyserver.push_services import make_providers
-from keyserver.settings import DEFAULT_DATABASE, Settings
+from keyserver.secret_files import database_setting, secrets_directory
+from keyserver.settings import Settings
 from keyserver.sole_process import SecondProcessError, check_alone
+from keyserver.tls import ServerTls
 
 
 def migrate(database: str | None) -> None:
@@ -24,7 +29,7 @@ def migrate(database: str | None) -> None:
     Raises:
         ValueError: no such database, or it refuses.
     """
-    _prepare(database_url(database or os.environ.get("E2EE_DATABASE") or DEFAULT_DATABASE), change=True)
+    _prepare(database_url(database_setting(database)), change=True)
 
 
 def prepare(settings: Settings) -> None:
@@ -43,19 +48,24 @@ def prepare(settings: Settings) -> None:
 
 
 def load_settings(**given: object) -> Settings:
-    """Read the settings from the environment; `given` goes first.
+    """Read the settings from the environment and from secret files; `given` goes first.
 
     Raises:
         ValueError: what is wrong, by the names of the environment variables and without their values.
     """
+    directory = secrets_directory()
+    if directory is not None:
+        given["_secrets_dir"] = directory
     try:
         return Settings(**given)  # type: ignore[arg-type]  # checked by pydantic
     except ValidationError as error:
         raise ValueError("\n".join(_sentence(each["loc"], each["msg"]) for each in error.errors())) from None
 
 
-def check_config() -> None:
-    """Check the settings that `keyserver serve` would use, and the key files they name.
+def check_config() -> list[str]:
+    """Check the settings that `keyserver serve` would use, and the files they name.
+
+    Returns what is allowed, and perhaps not meant.
 
     Raises:
         ValueError: what is wrong.
@@ -65,6 +75,22 @@ def check_config() -> None:
     host_token_verifier(settings, system_clock)
     make_providers(settings, system_clock)
     broker_trust(settings)
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        ServerTls(settings.tls_certificate, settings.tls_key)
+    return list(_hints(settings))
+
+
+def _hints(settings: Settings) -> Iterator[str]:
+    if settings.proxy_is_unknown:
+        yield "E2EE_TRUSTED_PROXIES does not name the proxy: addresses are not limited, and nothing that it says counts"
+    if settings.host_jwt_audience is None:
+        yield "E2EE_HOST_JWT_AUDIENCE is not set: every token of the chat that names no audience counts here"
+    if settings.metrics_port is not None and not is_loopback(settings.metrics_host):
+        yield f"metrics are served in plaintext on {settings.metrics_host}: let nobody reach them but who watches"
+    for name, url in (("E2EE_BUS", settings.bus), ("E2EE_RATE_LIMITS", settings.rate_limits)):
+        parts = urlsplit(url)
+        if parts.scheme == "redis" and not is_loopback(parts.hostname or ""):
+            yield f"{name} is Redis without TLS: whoever is on the way reads who talks to whom, or changes it"
 
 
 def _prepare(url: URL, *, change: bool) -> None:

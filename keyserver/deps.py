@@ -11,9 +11,12 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from e2ee.wire.identifiers import DeviceAddress, UserId
+from keyserver.allowances import Allowances
 from keyserver.auth import Clock, DeviceAuthenticator, is_device_token
 from keyserver.database import Database
-from keyserver.host_token import HostIdentity, VerifyHostToken, host_user
+from keyserver.host_token import VerifyHostToken, host_user
+from keyserver.metrics import Metrics
+from keyserver.peers import Peers
 from keyserver.problems import TokenMissingProblem
 from keyserver.routes.guarded import CONTEXT_KEY
 from keyserver.service.claims import ClaimService
@@ -42,6 +45,9 @@ class Context:
     links: LinkService
     recovery: RecoveryService
     push: PushService
+    allowances: Allowances
+    peers: Peers
+    metrics: Metrics
 
 
 class HostUser(NamedTuple):
@@ -67,9 +73,10 @@ def bearer_token(request: Request) -> str:
     """Take the token from the Authorization header.
 
     Raises:
-        TokenMissingProblem: none, or another scheme.
+        TokenMissingProblem: none, another scheme, or several headers: whoever stands before us may have read another.
     """
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    given = request.headers.getlist("authorization")
+    scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise TokenMissingProblem
     return token
@@ -82,14 +89,14 @@ async def host_caller(
     context: ContextDep, token: TokenDep, _described: Annotated[object, Depends(_host_bearer)]
 ) -> HostUser:
     """Let only the host application's token in."""
-    return _host(await context.verify_host_token(token))
+    return await _host(context, token)
 
 
 async def device_caller(
     context: ContextDep, token: TokenDep, _described: Annotated[object, Depends(_device_bearer)]
 ) -> DeviceAddress:
     """Let only a device token in."""
-    return (await context.authenticator.verify(token)).address
+    return await _device(context, token)
 
 
 async def either_caller(
@@ -100,8 +107,8 @@ async def either_caller(
 ) -> UserId:
     """Let both kinds of token in, each verified as its own kind."""
     if is_device_token(token):
-        return (await context.authenticator.verify(token)).address.user_id
-    return _host(await context.verify_host_token(token)).user_id
+        return (await _device(context, token)).user_id
+    return (await _host(context, token)).user_id
 
 
 HostDep = Annotated[HostUser, Depends(host_caller)]
@@ -109,5 +116,15 @@ DeviceDep = Annotated[DeviceAddress, Depends(device_caller)]
 CallerDep = Annotated[UserId, Depends(either_caller)]
 
 
-def _host(identity: HostIdentity) -> HostUser:
-    return HostUser(host_user(identity), identity.issued_at)
+async def _host(context: Context, token: str) -> HostUser:
+    identity = await context.verify_host_token(token)
+    user = HostUser(host_user(identity), identity.issued_at)
+    await context.logins.refuse_revoked(user.user_id, user.issued_at)
+    await context.allowances.request_of_user(user.user_id)
+    return user
+
+
+async def _device(context: Context, token: str) -> DeviceAddress:
+    address = (await context.authenticator.verify(token)).address
+    await context.allowances.request_of_user(address.user_id)
+    return address

@@ -64,6 +64,22 @@ class TooLargeProblem(Problem):
 
 
 @final
+class BodyTimeoutProblem(Problem):
+    status, code, detail = 408, "body_timeout", "The request's body did not come in time."
+
+
+@final
+class OriginRefusedProblem(Problem):
+    status, code, detail = 403, "origin_refused", "Scripts of this page may not ask this server."
+
+
+@final
+class PlaintextRefusedProblem(Problem):
+    status, code = 403, "plaintext_refused"
+    detail = "This server is reached over https only. What was in the request may have been read by others."
+
+
+@final
 class RateLimitedProblem(Problem):
     status, code = 429, "rate_limited"
 
@@ -80,6 +96,15 @@ class NotReadyProblem(Problem):
 
     def __init__(self) -> None:
         super().__init__(retry_after=self.RETRY_AFTER)
+
+
+@final
+class HostKeysUnavailableProblem(Problem):
+    status, code = 503, "host_keys_unavailable"
+    detail = "The host application's keys cannot be fetched, so its tokens cannot be verified now."
+
+    def __init__(self) -> None:
+        super().__init__(retry_after=10)
 
 
 # --- Who asks ------------------------------------------------------------------------------------------------
@@ -108,6 +133,11 @@ class TokenExpiredProblem(UnauthorizedProblem):
     """The token was good until it expired. Raised by the host's own verification, too."""
 
     code, detail = "token_expired", "The token has expired."
+
+
+@final
+class TokenRevokedProblem(UnauthorizedProblem):
+    code, detail = "token_revoked", "The user was logged out after this token was issued: log in with the host again."
 
 
 @final

@@ -4,23 +4,33 @@ Owns: the listening socket, what may be bound in plaintext, uvicorn's settings.
 Does not know about: how arguments are written (__main__.py).
 """
 
+import logging
 import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, final
 
 import uvicorn
 
 from keyserver.app import create_app
 from keyserver.commands import load_settings, prepare
+from keyserver.database import database_url
+from keyserver.logs import event
 from keyserver.loopback import is_loopback
+from keyserver.metrics_server import metrics_server
 from keyserver.settings import Settings
+from keyserver.tls import ServerTls
 from transport_adapters.server.http_protocol import BoundedHttp
 from transport_adapters.server.websocket_protocol import BoundedWebSocket
 
 _MAX_WEBSOCKET_FRAME = 256 * 1024
+
+_log = logging.getLogger("keyserver")
 
 
 class ServeError(Exception):
@@ -37,6 +47,9 @@ class ServeOptions:
     database: str | None
     dev: bool
     behind_tls_proxy: bool
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    metrics_port: int | None = None
 
 
 def serve(options: ServeOptions) -> None:
@@ -46,21 +59,29 @@ def serve(options: ServeOptions) -> None:
         ServeError: the combination of options is refused, or the address is taken.
         ValueError: the settings are incomplete.
     """
-    if not is_loopback(options.host):
-        if options.dev:
-            raise ServeError("--dev gives anybody a token for any user: it listens on loopback only")
-        if not options.behind_tls_proxy:
-            raise ServeError(
-                f"{options.host} is not loopback, and this server speaks plaintext: put a proxy that terminates TLS "
-                "in front and say so with --behind-tls-proxy"
-            )
-    with _listen(options) as listener:
+    if options.dev and not is_loopback(options.host):
+        raise ServeError("--dev gives anybody a token for any user: it listens on loopback only")
+    if not options.dev:
+        # Before the port is bound: nobody is let in, not even to wait.
+        _check_plaintext(options.host, _settings(options, options.port))
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listen(options))
         port = listener.getsockname()[1]
         settings = _settings(options, port)
+        tls = _tls(settings)
         prepare(settings)
         app = create_app(settings, dev_issuer=options.dev)
-        sys.stdout.write(f"keyserver listening on {_url(options.host, port)}\n")
+        metrics_port = stack.enter_context(_metrics(settings, app.services.metrics))
+        sys.stdout.write(f"keyserver listening on {_url(options.host, port, 'http' if tls is None else 'https')}\n")
+        if metrics_port is not None:
+            sys.stdout.write(f"metrics on {_url(settings.metrics_host, metrics_port)}/metrics\n")
         sys.stdout.flush()
+        _log.info(
+            "starting",
+            extra=event(
+                "starting", port=port, tls=tls is not None, database=database_url(settings.database).get_backend_name()
+            ),
+        )
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -73,13 +94,50 @@ def serve(options: ServeOptions) -> None:
             ws_max_size=_MAX_WEBSOCKET_FRAME,
             ws_per_message_deflate=False,  # ciphertext does not compress
             timeout_graceful_shutdown=10,
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls.context,
         )
         server = uvicorn.Server(config)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)  # uvicorn passes the signal on to this when it has shut down
-        server.run(sockets=[listener])
+        if not options.dev and hasattr(signal, "SIGHUP"):
+            # Also without a certificate: `systemctl reload` must not end what has nothing to reload.
+            signal.signal(signal.SIGHUP, lambda _number, _frame: None if tls is None else tls.reload())
+        try:
+            server.run(sockets=[listener])
+        finally:
+            _log.info("stopped", extra=event("stopped", in_order=server.started))
     if not server.started:
         raise ServeError("the server did not start; the log says why")
+
+
+def _check_plaintext(host: str, settings: Settings) -> None:
+    if is_loopback(host) or settings.behind_tls_proxy or settings.tls_certificate is not None:
+        return
+    raise ServeError(
+        f"{host} is not loopback, and this server would speak plaintext there: give it a certificate "
+        "(--tls-certificate, --tls-key), or put a proxy that terminates TLS in front and say so with --behind-tls-proxy"
+    )
+
+
+@contextmanager
+def _metrics(settings: Settings, render: Callable[[], bytes]) -> Iterator[int | None]:
+    """Serve the metrics, if the settings say where; gives the port."""
+    if settings.metrics_port is None:
+        yield None
+        return
+    with ExitStack() as stack:
+        try:
+            port = stack.enter_context(metrics_server(settings.metrics_host, settings.metrics_port, render))
+        except OSError as error:
+            place = f"{settings.metrics_host} port {settings.metrics_port}"
+            raise ServeError(f"cannot serve metrics on {place}: {error.strerror}") from None
+        yield port
+
+
+def _tls(settings: Settings) -> ServerTls | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return ServerTls(settings.tls_certificate, settings.tls_key)
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:
@@ -101,7 +159,17 @@ def _listen(options: ServeOptions) -> socket.socket:
 
 
 def _settings(options: ServeOptions, port: int) -> Settings:
-    given: dict[str, Any] = {} if options.database is None else {"database": options.database}
+    given: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("database", options.database),
+            ("behind_tls_proxy", options.behind_tls_proxy or None),
+            ("tls_certificate", options.tls_certificate),
+            ("tls_key", options.tls_key),
+            ("metrics_port", options.metrics_port),
+        )
+        if value is not None
+    }
     if options.dev:
         hosts = dict.fromkeys((options.host, "127.0.0.1", "localhost", "::1"))
         origins = [_url(host, port) for host in hosts]
@@ -111,12 +179,15 @@ def _settings(options: ServeOptions, port: int) -> Settings:
             "token_secret": secrets.token_urlsafe(32),
             "host_jwt_algorithm": "HS256",
             "host_jwt_secret": secrets.token_urlsafe(32),
+            "host_jwt_public_key": None,
+            "host_jwt_public_key_file": None,
+            "host_jwt_jwks_url": None,
             "host_jwt_issuer": None,
             "host_jwt_audience": None,
         }
     return load_settings(**given)
 
 
-def _url(host: str, port: int) -> str:
+def _url(host: str, port: int, scheme: str = "http") -> str:
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}" if port == 80 else f"http://{shown}:{port}"
+    return f"{scheme}://{shown}" if port == {"http": 80, "https": 443}[scheme] else f"{scheme}://{shown}:{port}"

@@ -4,6 +4,8 @@ Owns: names, defaults and validity of the settings.
 Does not know about: who uses them.
 """
 
+import hashlib
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -15,11 +17,11 @@ from e2ee.errors import MalformedMessageError
 from e2ee.limits import DAY_MS, SECOND_MS
 from e2ee.wire.login_assertion import parse_origin
 from keyserver.database import database_url, is_sqlite
+from keyserver.key_set_fetch import check_key_set_url
 from keyserver.loopback import is_loopback
-from keyserver.repository.rate_limits import RateLimit
+from keyserver.repository.rate_limits import RateLimit, RequestLimits
+from keyserver.secret_files import DEFAULT_DATABASE
 from keyserver.service.claims import ClaimLimits
-
-DEFAULT_DATABASE = "keyserver.db"
 
 LOCAL_BUS = "local"
 POSTGRESQL_BUS = "postgresql"
@@ -28,17 +30,43 @@ MIN_SECRET_BYTES = 32
 """RFC 7518 section 3.2: an HS256 key is at least as long as the hash."""
 
 
+DATABASE_LIMITS = "database"
+
+MIN_DIFFERENT = 8
+"""Different characters in a secret. 32 random hex digits have fewer once in 28 million times."""
+EXAMPLES = ("changeme", "placeholder", "yoursecret", "your256bitsecret", "replaceme", "replacewith", "insertsecret")
+"""What stands in examples instead of a secret, without case and punctuation."""
+
+
 def _origin(text: str) -> str:
     try:
-        return parse_origin(text)
+        origin = parse_origin(text)
     except MalformedMessageError:
         raise ValueError("an origin is https://host[:port] in lower case, without path or default port") from None
+    if origin.startswith("http://") and not is_loopback(urlsplit(origin).hostname or ""):
+        raise ValueError("an origin is https://, except on this machine: clients refuse it otherwise")
+    return origin
 
 
 def _secret(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+    text = value.get_secret_value()
+    if len(text.encode()) < MIN_SECRET_BYTES:
         raise ValueError(f"a secret is at least {MIN_SECRET_BYTES} bytes long and random")
+    letters = "".join(each for each in text.lower() if each.isalnum())
+    if len(set(text)) < MIN_DIFFERENT or any(example in letters for example in EXAMPLES) or _repeats(text):
+        raise ValueError("a secret is random, and this one can be guessed: take `openssl rand -base64 32`")
     return value
+
+
+def _repeats(text: str) -> bool:
+    """Say whether a text is one shorter piece over and over."""
+    return text in (text + text)[1:-1]
+
+
+def _limits(text: str) -> str:
+    if text != DATABASE_LIMITS and urlsplit(text).scheme not in ("redis", "rediss"):
+        raise ValueError(f"rate limits are in the {DATABASE_LIMITS}, or a redis:// or rediss:// URL says where")
+    return text
 
 
 def _bus(text: str) -> str:
@@ -60,6 +88,7 @@ Origin = Annotated[str, AfterValidator(_origin)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 BrokerUrl = Annotated[str, AfterValidator(_broker)]
 Positive = Annotated[int, Field(ge=1)]
+PerSecond = Annotated[int, Field(ge=1, le=1000)]
 
 
 class Settings(BaseSettings):
@@ -91,13 +120,31 @@ class Settings(BaseSettings):
     mqtt_ca_file: Path | None = None
     """The authority that the broker's certificate is from, PEM, if it is no public one."""
 
-    host_jwt_algorithm: Literal["HS256", "EdDSA"] | None = None
+    browser_origins: tuple[Origin, ...] = ()
+    """Pages on other origins whose scripts may ask this server (CORS). None by default."""
+    behind_tls_proxy: bool = False
+    """A proxy in front terminates TLS: this server may speak plaintext beyond loopback, to that proxy."""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Addresses of these proxies. What they forward counts; with `behind_tls_proxy`, nobody else is let in."""
+    tls_certificate: Path | None = None
+    """Certificate chain, PEM, if this server speaks TLS itself. Read again on SIGHUP."""
+    tls_key: Path | None = None
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """Where `keyserver serve` serves GET /metrics for Prometheus, in plaintext; 0 picks a port, none by default."""
+    metrics_host: str = "127.0.0.1"
+    """Its address: one that only whoever watches the server can reach."""
+    rate_limits: Annotated[str, AfterValidator(_limits), Field(repr=False)] = DATABASE_LIMITS
+    """Where requests per user and per address are counted: in the `database`, or a redis:// or rediss:// URL."""
+
+    host_jwt_algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] | None = None
     """The one algorithm of the host application's tokens."""
     host_jwt_secret: Secret | None = None
     """For HS256."""
     host_jwt_public_key: str | None = None
-    """For EdDSA: an Ed25519 public key, PEM."""
+    """For the others: a public key (RSA of 2,048 bits or more, P-256, Ed25519), PEM."""
     host_jwt_public_key_file: Path | None = None
+    host_jwt_jwks_url: Annotated[str, AfterValidator(check_key_set_url)] | None = None
+    """For the others: where the host application publishes its key set (RFC 7517); https, or this machine."""
     host_jwt_issuer: str | None = None
     host_jwt_audience: str | None = None
     host_jwt_leeway_seconds: Annotated[int, Field(ge=0, le=300)] = 10
@@ -109,6 +156,12 @@ class Settings(BaseSettings):
     prekey_upload_limit: Annotated[int, Field(ge=1024)] = 512 * 1024
     """Largest body of a prekey upload in bytes: 100 KEM prekeys take about 230 KiB."""
 
+    user_burst: Positive = 1_000
+    user_per_second: PerSecond = 10
+    """Requests of one user: this many at once, then so many a second."""
+    address_burst: Positive = 5_000
+    address_per_second: PerSecond = 100
+    """Requests from one address (IPv6: one /64), new connections of the relay included. Many users may share one."""
     claim_pair_burst: Positive = 30
     claim_pair_seconds: Positive = 60
     """One claimer's claims from one user: this many at once, then one each so many seconds."""
@@ -174,6 +227,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _whole_certificate(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        return self
+
+    @model_validator(mode="after")
     def _complete_push(self) -> Self:
         if (self.vapid_key_file is None) != (self.vapid_subject is None):
             raise ValueError("vapid_key_file and vapid_subject go together")
@@ -208,6 +267,15 @@ class Settings(BaseSettings):
         """All names of this server; a login assertion is bound to one of them."""
         return (self.origin, *self.other_origins)
 
+    def own_name(self, prefix: str) -> str:
+        """Make a name, in Redis or for a lock, that two servers do not share."""
+        return f"{prefix}_{hashlib.sha256(self.origin.encode()).hexdigest()[:16]}"
+
+    @property
+    def proxy_is_unknown(self) -> bool:
+        """There is a proxy, and its address was not said."""
+        return self.behind_tls_proxy and not self.trusted_proxies
+
     @property
     def token_ms(self) -> int:
         """Lifetime of a device token in milliseconds."""
@@ -217,6 +285,14 @@ class Settings(BaseSettings):
     def login_ms(self) -> int:
         """Longest life of a login in milliseconds."""
         return self.login_days * DAY_MS
+
+    @property
+    def requests(self) -> RequestLimits:
+        """Limits on requests of any kind."""
+        return RequestLimits(
+            per_user=RateLimit(self.user_burst, SECOND_MS // self.user_per_second),
+            per_address=RateLimit(self.address_burst, SECOND_MS // self.address_per_second),
+        )
 
     @property
     def claims(self) -> ClaimLimits:

@@ -71,7 +71,15 @@ def check_alone(settings: Settings) -> None:
 def _lock(settings: Settings) -> AbstractContextManager[None]:
     if settings.bus != LOCAL_BUS:
         return contextlib.nullcontext()
-    url = database_url(settings.database)
+    return database_lock(database_url(settings.database))
+
+
+def database_lock(url: URL) -> AbstractContextManager[None]:
+    """Hold a database against every process that has no bus.
+
+    Raises:
+        SecondProcessError: such a process holds it.
+    """
     return _file_lock(Path(url.database or "")) if is_sqlite(url) else _advisory_lock(url)
 
 

@@ -81,6 +81,8 @@ users: Final = Table(
     Column("list_seq", BigInteger, nullable=False),
     Column("list_hash", LargeBinary(32), nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    # Tokens of the host application that were issued before, or in the same second, open nothing.
+    Column("revoked_at", BigInteger),
 )
 
 devices: Final = Table(

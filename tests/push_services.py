@@ -11,17 +11,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+
+from tests.certificates import make_certificate
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def json_answer(status: int, **fields: object) -> Answer:
 @asynccontextmanager
 async def push_server(directory: Path) -> AsyncIterator[PushServer]:
     """Run the server on a free port of loopback until the block ends."""
-    certificate, key = make_certificate(directory)
+    certificate, key, _ = make_certificate(directory, "push")
     config = Config()
     config.certfile, config.keyfile = str(certificate), str(key)
     config.graceful_timeout = 0.5
@@ -114,26 +112,3 @@ def _waiter(event: asyncio.Event) -> Callable[[], Awaitable[None]]:
         await event.wait()
 
     return wait
-
-
-def make_certificate(directory: Path) -> tuple[Path, Path]:
-    """Write a certificate for localhost that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    today = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(today - timedelta(days=1))
-        .not_valid_after(today + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, SHA256())
-    )
-    certificate, private = directory / "push.crt", directory / "push.key"
-    certificate.write_bytes(made.public_bytes(Encoding.PEM))
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return certificate, private

@@ -4,8 +4,11 @@ Owns: its life, its secrets, tokens of its host application.
 Does not know about: what a test does with it.
 """
 
+import asyncio
 import os
+import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -30,8 +33,14 @@ class ServerProcess:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
         self.port = self._port
-        self.url = f"http://127.0.0.1:{self._port}"
+        self._is_tls = "tls_certificate" in settings
+        self.url = f"{'https' if self._is_tls else 'http'}://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._forgotten: set[str] = set()
+
+    def forget(self, *names: str) -> None:
+        """Leave variables (without their E2EE_) out of the environment."""
+        self._forgotten |= {f"E2EE_{name}" for name in names}
 
     def arguments(self) -> list[str]:
         return ["serve", "--port", str(self._port)]
@@ -48,6 +57,7 @@ class ServerProcess:
             "E2EE_DATABASE": str(self.database),
             **self._settings,
         }
+        environment = {name: value for name, value in environment.items() if name not in self._forgotten}
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "keyserver", *self.arguments()]
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -63,6 +73,17 @@ class ServerProcess:
         self._process.terminate()
         return self._process.wait(60)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def logged(self, text: str) -> None:
+        """Wait until the log says so."""
+        async with asyncio.timeout(_START_SECONDS):
+            while text not in self.log.read_text():  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.02)
+
     def kill(self) -> None:
         """SIGKILL: no chance to tidy up."""
         if self._process is not None:
@@ -76,7 +97,9 @@ class ServerProcess:
 
     def answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5) as answer:
+            # The certificate is a test's own, and what is asked here holds nothing.
+            context = ssl._create_unverified_context() if self._is_tls else None
+            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5, context=context) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

@@ -24,6 +24,15 @@ class Online:
 
 @final
 @dataclass(frozen=True, slots=True)
+class MailboxRestarted:
+    """The mailbox has another epoch: the server was restored from a backup. What it lost of this device it gets again.
+
+    Messages that it had accepted after the backup, and had not delivered, are lost.
+    """
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class CaughtUp:
     """Everything that waited in the inbox when we came online has been committed."""
 
@@ -31,7 +40,7 @@ class CaughtUp:
 @final
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The server has stored a message for one device of its recipient."""
+    """The server has stored a message for one device of its recipient, or its copy for another device of ours."""
 
     message_id: MessageId
     recipient: DeviceAddress
@@ -63,6 +72,15 @@ class Receipt:
 
     sender: UserId
     read: bool
+    message_ids: tuple[MessageId, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReadElsewhere:
+    """This user read messages of `author` on another device. Comes with the messages, while they are asked for."""
+
+    author: UserId
     message_ids: tuple[MessageId, ...]
 
 
@@ -186,11 +204,13 @@ class Ended:
 
 Event = (
     Online
+    | MailboxRestarted
     | CaughtUp
     | Sent
     | SendFailed
     | DeviceSkipped
     | Receipt
+    | ReadElsewhere
     | Unreadable
     | Expired
     | TrustNeeded

@@ -27,6 +27,9 @@ from transport_adapters.text import decode_frame, encode_frame
 
 MAX_CREDIT: Final = 500
 """Messages. Brokers keep a bounded number for each client, Mosquitto 1,000, and drop what is beyond it in silence."""
+MAX_CREDIT_BYTES: Final = 8 * 1024 * 1024
+DOUBTED_AFTER: Final = 60.0
+"""Seconds after which the server is asked again for a broker that cannot be reached."""
 _PATH: Final = "/mqtt"
 _AGAIN: Final = "/mqtt?again=1"
 
@@ -48,8 +51,8 @@ class MqttOptions:
     link: LinkOptions = field(default_factory=LinkOptions)
 
     def __post_init__(self) -> None:
-        if self.link.credit_messages > MAX_CREDIT:
-            raise ValueError(f"over MQTT credit_messages is at most {MAX_CREDIT}")
+        if self.link.credit_messages > MAX_CREDIT or self.link.credit_bytes > MAX_CREDIT_BYTES:
+            raise ValueError(f"over MQTT credit is at most {MAX_CREDIT} messages, {MAX_CREDIT_BYTES} bytes")
 
 
 class Access(NamedTuple):
@@ -79,6 +82,7 @@ class MqttTransport:
         self._url = url
         self._options = options or MqttOptions()
         self._access: Access | None = None
+        self._asked_at = 0.0
         self._link = Link(self._dial, token, cursor, self._options.link)
 
     @property
@@ -104,6 +108,11 @@ class MqttTransport:
     async def _dial(self, receiver: Receiver) -> "_MqttWire":
         return _MqttWire(self, receiver, self._options.link)
 
+    def doubt(self) -> None:
+        """Note that the broker could not be reached where it was said to be."""
+        if asyncio.get_running_loop().time() - self._asked_at > DOUBTED_AFTER:
+            self._access = None
+
     async def access(self, token: str, receiver: Receiver, *, refused: bool = False) -> Access:
         """Say where the broker is; ask the server if that is not known, or did not serve (`refused`).
 
@@ -119,6 +128,7 @@ class MqttTransport:
                     reply = await requests.take(response)
             finally:
                 await requests.close()
+            self._asked_at = asyncio.get_running_loop().time()
             self._access = _access(reply.get("access"), self._options)
         return self._access
 
@@ -139,8 +149,7 @@ class _MqttWire:
 
     async def write(self, frame: ClientFrame) -> None:
         if isinstance(frame, Hello):
-            async with asyncio.timeout(self._options.connect_timeout):  # a TimeoutError is an OSError
-                await self._open(frame.token)
+            await self._open(frame.token)
         if self._session is None or self._access is None:
             raise OSError("there is no connection")
         delivered = self._session.publish(self._access.up, encode_frame(frame).encode(), self._id)
@@ -155,9 +164,14 @@ class _MqttWire:
 
     async def _open(self, token: str) -> None:
         try:
-            await self._connect(await self._transport.access(token, self._receiver))
-        except NotAuthorizedError:  # the account is gone, or another one
-            await self._connect(await self._transport.access(token, self._receiver, refused=True))
+            async with asyncio.timeout(self._options.connect_timeout):  # a TimeoutError is an OSError
+                try:
+                    await self._connect(await self._transport.access(token, self._receiver))
+                except NotAuthorizedError:  # the account is gone, or another one
+                    await self._connect(await self._transport.access(token, self._receiver, refused=True))
+        except OSError:
+            self._transport.doubt()
+            raise
         if self._closed:
             await self.close()
             raise OSError("the connection was closed meanwhile")

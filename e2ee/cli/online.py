@@ -212,7 +212,9 @@ class Line:
 
     def _note(self, event: events.Event) -> None:
         match event:
-            case events.Sent():
+            case events.Sent() if (
+                event.recipient.user_id != self._settings.user
+            ):  # a copy for our own devices is no arrival
                 self._accepted.add(event.message_id)
                 self._settled.set()
             case events.SendFailed():

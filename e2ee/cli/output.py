@@ -53,7 +53,8 @@ class Printer:
             return
         where = f" [{message.conversation}]" if message.conversation else ""
         where += " (from a removed device)" if message.from_removed_device else ""
-        self._print(f"{_moment(message.sent_at)} {message.sender}{where}: {_body(message.data)}")
+        to = f" to {message.recipient}" if message.is_copy else ""
+        self._print(f"{_moment(message.sent_at)} {message.sender}{to}{where}: {_body(message.data)}")
 
     def event(self, event: events.Event) -> None:
         """Print an event that a person should know of."""
@@ -143,6 +144,7 @@ def _message_fields(message: Message) -> dict[str, object]:
     fields: dict[str, object] = {
         "message_id": str(message.message_id),
         "sender": message.sender,
+        "recipient": message.recipient,
         "device": str(message.device.device_id),
         "conversation": message.conversation,
         "sent_at": message.sent_at,

@@ -7,7 +7,7 @@ Does not know about: who may do what (service/).
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, or_, select, update
 
 from e2ee.wire.device_list import NO_PREVIOUS_LIST, DeviceListHash, ListPosition
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
@@ -69,6 +69,17 @@ def advance_list(
         .values(account_key=account_key.raw, list_seq=new.seq, list_hash=new.hash.raw)
     )
     return moved.rowcount == 1
+
+
+def revoke_user(connection: Connection, user_id: UserId, at: int) -> None:
+    """Note that the user's access was revoked at a time; never moves it back."""
+    later = or_(users.c.revoked_at.is_(None), users.c.revoked_at < at)
+    connection.execute(update(users).where(users.c.user_id == user_id, later).values(revoked_at=at))
+
+
+def revoked_at(connection: Connection, user_id: UserId) -> int | None:
+    """Return when the user's access was last revoked; None if never."""
+    return connection.execute(_REVOKED_AT, {"its_user_id": user_id}).scalar_one_or_none()
 
 
 def add_device(
@@ -177,6 +188,7 @@ def _device(row: Any) -> DeviceRow:
     )
 
 
+_REVOKED_AT = select(users.c.revoked_at).where(users.c.user_id == bindparam("its_user_id"))
 _ENSURE_USER = Upsert(users, lambda insert: insert.on_conflict_do_nothing())
 _DEVICES = select(
     devices.c.device_id,

@@ -39,6 +39,11 @@ def find(connection: Connection, place: Place) -> tuple[bytes, int] | None:
     return None if row is None else (row.body, row.expires_at)
 
 
+def forget_all(connection: Connection) -> int:
+    """Delete every message; return how many."""
+    return connection.execute(delete(link_messages)).rowcount
+
+
 def forget(connection: Connection, expired_before: int) -> int:
     """Delete links that expired before a time; return how many messages that were."""
     return connection.execute(delete(link_messages).where(link_messages.c.expires_at < expired_before)).rowcount

@@ -73,6 +73,11 @@ def end_all(connection: Connection, user_id: UserId) -> None:
     connection.execute(delete(logins).where(logins.c.user_id == user_id))
 
 
+def end_everybodys(connection: Connection) -> int:
+    """End every login; return how many."""
+    return connection.execute(delete(logins)).rowcount
+
+
 def forget(connection: Connection, expired_before: int) -> int:
     """Delete logins that expired before a time; return how many."""
     return connection.execute(delete(logins).where(logins.c.expires_at < expired_before)).rowcount

@@ -96,6 +96,12 @@ def withdraw(connection: Connection, user_id: UserId, device_ids: Collection[Dev
     connection.execute(update(prekeys).where(prekeys.c.user_id == user_id, named, _OFFERED).values(spent_at=now))
 
 
+def end_one_time(connection: Connection, now: int) -> int:
+    """Stop offering every one-time prekey of every device, and drop their bytes; return how many. Tombstones stay."""
+    one_time = prekeys.c.kind.in_((PreKeyKind.ONE_TIME, PreKeyKind.ONE_TIME_KEM))
+    return connection.execute(update(prekeys).where(one_time, _OFFERED).values(spent_at=now, body=None)).rowcount
+
+
 def forget_bodies(connection: Connection, spent_before: int) -> int:
     """Drop the bytes of prekeys spent before a time; return how many. Id and hash stay."""
     old = prekeys.c.spent_at < spent_before

@@ -22,15 +22,25 @@ class RateLimit(NamedTuple):
     interval_ms: int
 
 
-def take(connection: Connection, name: str, limit: RateLimit, now: int) -> int:
-    """Take one token. Return 0, or how many milliseconds are missing until there is one."""
-    capacity = limit.burst * limit.interval_ms
-    values = {"its_name": name, "if_full": now + limit.interval_ms, "its_now": now}
-    bounds = {"its_interval": limit.interval_ms, "its_latest": now + capacity}
+class RequestLimits(NamedTuple):
+    """How many requests one user and one address may send."""
+
+    per_user: RateLimit
+    per_address: RateLimit
+
+
+def take(connection: Connection, name: str, limit: RateLimit, now: int, number: int = 1) -> int:
+    """Take `number` tokens, at most a full bucket, or none.
+
+    Return 0, or how many milliseconds are missing until there are so many.
+    """
+    capacity, cost = limit.burst * limit.interval_ms, number * limit.interval_ms
+    values = {"its_name": name, "if_full": now + cost, "its_now": now}
+    bounds = {"its_interval": cost, "its_latest": now + capacity}
     if connection.execute(_TAKE.on(connection), values | bounds).one_or_none() is not None:
         return 0
     full_at: int = connection.execute(_FULL_AT, {"its_name": name}).scalar_one()
-    return full_at + limit.interval_ms - capacity - now
+    return full_at + cost - capacity - now
 
 
 def forget_full(connection: Connection, now: int) -> int:

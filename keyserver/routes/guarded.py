@@ -7,22 +7,27 @@ All of it is in the route and not in middleware or handlers of the application, 
 router is mounted in somebody else's application.
 """
 
+import asyncio
+import json
 import logging
+import math
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NoReturn, Protocol, final
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from e2ee.errors import E2EEError
 from keyserver.postgresql import DatabaseUnavailableError
 from keyserver.problems import (
+    BodyTimeoutProblem,
     InternalProblem,
     InvalidRequestProblem,
     MethodNotAllowedProblem,
@@ -37,7 +42,17 @@ from keyserver.schemas import ProblemBody
 
 PROBLEM_JSON: Final = "application/problem+json"
 
-SECURITY_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+SECURITY_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    # No answer is a page: nothing in it runs, loads anything, or is shown in a frame.
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+
+BODY_SECONDS: Final = 10.0
+"""From the first look at a body to its end."""
 
 CONTEXT_KEY: Final = "e2ee.keyserver"
 """Where in the ASGI scope an endpoint finds its server (deps.py)."""
@@ -45,7 +60,34 @@ CONTEXT_KEY: Final = "e2ee.keyserver"
 _log = logging.getLogger("keyserver")
 
 
-def guarded_route(context: object, limit: int) -> type[APIRoute]:
+class Watch(Protocol):
+    """Looks at every request, before and after."""
+
+    async def admit(self, scope: Scope) -> None:
+        """Count a request before anything else is done for it.
+
+        Raises:
+            Problem: it is refused.
+        """
+
+    def answered(self, operation: str, status: int, code: str | None, seconds: float) -> None:
+        """A request was answered, by the problem of this code if there was one."""
+
+
+class Unwatched:
+    """Lets everybody in and notes nothing, for endpoints that orchestrators ask all the time."""
+
+    async def admit(self, scope: Scope) -> None:
+        pass
+
+    def answered(self, operation: str, status: int, code: str | None, seconds: float) -> None:
+        pass
+
+
+UNWATCHED: Final = Unwatched()
+
+
+def guarded_route(context: object, limit: int, watch: Watch = UNWATCHED) -> type[APIRoute]:
     """Make the route class of one server, for endpoints that take bodies of at most `limit` bytes."""
 
     class GuardedRoute(APIRoute):
@@ -54,11 +96,16 @@ def guarded_route(context: object, limit: int) -> type[APIRoute]:
 
             async def guarded(request: Request) -> Response:
                 request.scope[CONTEXT_KEY] = context
+                begun, code = time.perf_counter(), None
                 try:
+                    await watch.admit(request.scope)
                     _refuse_declared(request, limit)
-                    response = await handler(Request(request.scope, _limited(request.receive, limit)))
+                    _refuse_repeated(request)
+                    response = await handler(StrictRequest(request.scope, _limited(request.receive, limit)))
                 except Exception as error:  # noqa: BLE001  # the last resort turns it into a bare 500
-                    response = problem_response(to_problem(error, self.path))
+                    problem = to_problem(error, self.path)
+                    response, code = problem_response(problem), problem.code
+                watch.answered(self.operation_id or self.name, response.status_code, code, time.perf_counter() - begun)
                 response.headers.update(SECURITY_HEADERS)
                 return response
 
@@ -119,6 +166,42 @@ def problem_responses(*statuses: int) -> Mapping[int | str, dict[str, Any]]:
 _BY_STATUS: Final[Mapping[int, type[Problem]]] = {404: NotFoundProblem, 405: MethodNotAllowedProblem}
 
 
+@final
+class StrictRequest(Request):
+    """A request whose body is read in one way only."""
+
+    async def json(self) -> Any:
+        """Parse the body: UTF-8, no name twice in an object, no NaN or Infinity.
+
+        Raises:
+            json.JSONDecodeError: it is not such a text.
+        """
+        body = await self.body()
+        try:
+            return json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_number)
+        except (UnicodeDecodeError, RecursionError, ValueError):
+            # Not the error's own text: it may quote the body.
+            raise json.JSONDecodeError("the body is not JSON as described", "", 0) from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError
+    return members
+
+
+def _no_number(_text: str) -> NoReturn:
+    raise ValueError
+
+
+def _refuse_repeated(request: Request) -> None:
+    """Refuse a query in which a name comes twice: one reader takes the first, another the last."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(set(names)) < len(names):
+        raise InvalidRequestProblem("A name comes twice in the query.")
+
+
 def _refuse_declared(request: Request, limit: int) -> None:
     """Refuse by the declared length before reading anything. What is not declared, or falsely, `_limited` counts."""
     declared = request.headers.get("content-length", "")
@@ -127,11 +210,17 @@ def _refuse_declared(request: Request, limit: int) -> None:
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    taken = 0
+    taken, deadline = 0, asyncio.get_running_loop().time() + BODY_SECONDS
 
     async def limited() -> Message:
-        nonlocal taken
-        message = await receive()
+        nonlocal taken, deadline
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise BodyTimeoutProblem from None
+        if not message.get("more_body", False):
+            deadline = math.inf  # what is waited for now is the client's leaving
         taken += len(message.get("body", b""))
         if taken > limit:
             raise TooLargeProblem(limit)

@@ -65,6 +65,7 @@ async def claim_bundles(body: ClaimIn, device: DeviceDep, context: ContextDep) -
     ids = None if body.device_ids is None else frozenset(DeviceId.from_hex(each) for each in body.device_ids)
     question = Question(parse_user_id(body.user_id), ids)
     answer = await context.claims.claim(device, question, bytes.fromhex(body.request_id))
+    context.metrics.claimed(answer.bundles)
     return ClaimOut(
         device_list=None if answer.device_list is None else to_base64url(answer.device_list),
         bundles=[to_base64url(bundle.encode()) for bundle in answer.bundles],

@@ -25,6 +25,7 @@ from keyserver.problems import (
 from keyserver.repository import device_lists, devices, rate_limits
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.retiring import RemoveInboxes, retire
+from keyserver.service.revocation import revoke_device
 from keyserver.tables import DeviceStatus
 
 CreateInbox = Callable[[Connection, DeviceAddress, int], None]
@@ -58,6 +59,12 @@ class DeviceService:
             TooManyDevicesProblem, RateLimitedProblem: enough for now.
         """
         return await self.database.write(lambda connection: self._register(connection, user_id, device))
+
+    async def revoke(self, address: DeviceAddress) -> bool:
+        """Retire a device for good. False if there is no such device, or not any more."""
+        return await self.database.write(
+            lambda connection: revoke_device(connection, address, self.now(), self.remove_inboxes)
+        )
 
     async def present(self, user_id: UserId) -> Sequence[tuple[DeviceId, DeviceStatus, int]]:
         """Return a user's devices that have not left, and when each was registered, oldest first."""

@@ -24,6 +24,7 @@ from keyserver.problems import (
     LoginEndedProblem,
 )
 from keyserver.repository import devices, logins
+from keyserver.service.revocation import refuse_revoked, revoke_user
 from keyserver.tables import DeviceStatus
 
 MAX_LOGINS: Final = 10
@@ -54,12 +55,15 @@ class LoginService:
         """Open a login for a device, after the host's token was verified.
 
         Raises:
+            TokenRevokedProblem: the host's token is older than the user's revocation.
             DeviceNotRegisteredProblem, DeviceRevokedProblem: there is no such device (any more).
         """
         login_id, now = LoginId(self.random(LoginId.LENGTH)), self.now()
         login = logins.NewLogin(login_id, address, host_issued_at, now + self.lifetime_ms)
 
         def add(connection: Connection) -> None:
+            devices.find_user(connection, address.user_id, lock=True)  # a revocation comes before or after, not between
+            refuse_revoked(connection, address.user_id, host_issued_at)
             device = devices.find_device(connection, address)
             if device is None:
                 raise DeviceNotRegisteredProblem
@@ -78,6 +82,18 @@ class LoginService:
     async def close_all(self, user_id: UserId) -> None:
         """End every login of a user's devices; their tokens count no more."""
         await self.database.write(lambda connection: logins.end_all(connection, user_id))
+
+    async def revoke_all(self, user_id: UserId) -> None:
+        """End every login of a user's devices; the next needs a host token that is issued later."""
+        await self.database.write(lambda connection: revoke_user(connection, user_id, self.now()))
+
+    async def refuse_revoked(self, user_id: UserId, host_issued_at: int) -> None:
+        """Let a host token pass unless its user was revoked since.
+
+        Raises:
+            TokenRevokedProblem: that is so.
+        """
+        await self.database.read(lambda connection: refuse_revoked(connection, user_id, host_issued_at))
 
     async def token(self, assertion: UnboundAssertion, signature: bytes) -> IssuedToken:
         """Give a token for an assertion, and use up its counter.

@@ -88,7 +88,9 @@ PAGES: Final = (
         "What carries envelopes. An application uses [`SecureClient`](#secureclient); a server mounts "
         "[`attach`](#attach) and [`guard`](#guard); a new transport is made of [`Link`](#link) and [`Relay`](#relay).",
         (
-            Selection("transport_adapters.secure_client.client", "Message SecureClient"),
+            Selection("transport_adapters.secure_client.client", "SecureClient"),
+            Selection("transport_adapters.secure_client.messages", "Message Received"),
+            Selection("transport_adapters.secure_client.history", "History"),
             Selection("transport_adapters.secure_client.opening", "TransportFactory socketio_transport"),
             Selection("transport_adapters.secure_client.parts", "TokenProvider TokenProviderError OnEvent Pace"),
             Selection("transport_adapters.secure_client.directory", "UserUnreachableError"),

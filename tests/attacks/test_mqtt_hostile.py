@@ -279,7 +279,8 @@ async def test_the_end_of_a_program_is_noticed_at_once(site: MqttSite, world: Re
     assert raw_socket is not None
     session._forget_socket(None, None, raw_socket)
     raw_socket.close()  # as when the process is killed
-    await eventually(lambda: not world.relay.is_live(device))
+    async with asyncio.timeout(5):  # before the relay pings, and finds nobody there
+        await eventually(lambda: not world.relay.is_live(device))
 
 
 def test_passwords_and_accounts_are_not_shown() -> None:

@@ -124,6 +124,9 @@ async def test_the_chats_own_client_sees_the_same_before_and_after(tmp_path: Pat
     assert before[-2] == [{"to": 2, "title": "alice", "body": "x" * 79 + "…"}]
 
 
+SECRET = "one secret of the chat, 32 bytes or more"
+
+
 @pytest.mark.parametrize("kind", [before, after])
 @pytest.mark.parametrize("told", [{}, {"CHAT_JWT_SECRET": "short"}])
 def test_without_secrets_it_does_not_start(
@@ -139,19 +142,19 @@ def test_without_secrets_it_does_not_start(
     ("second", "complaint"),
     [
         ({}, "E2EE_TOKEN_SECRET: Field required"),
-        ({"E2EE_TOKEN_SECRET": "x" * 32}, "token_secret and host_jwt_secret must differ"),
+        ({"E2EE_TOKEN_SECRET": SECRET}, "token_secret and host_jwt_secret must differ"),
         ({"E2EE_TOKEN_SECRET": "short"}, "E2EE_TOKEN_SECRET: a secret is at least 32 bytes long"),
     ],
 )
 def test_after_it_does_not_start_without_another_secret_for_devices(
     second: dict[str, str], complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with_environment(monkeypatch, {"CHAT_JWT_SECRET": "x" * 32, "E2EE_ORIGIN": "https://chat.example"} | second)
+    with_environment(monkeypatch, {"CHAT_JWT_SECRET": SECRET, "E2EE_ORIGIN": "https://chat.example"} | second)
     with pytest.raises(SystemExit, match="2"):
         after.main()
     told = capsys.readouterr().err
     assert complaint in told
-    assert "xxx" not in told
+    assert SECRET not in told
 
 
 def with_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:

@@ -146,12 +146,12 @@ async def test_the_description_is_complete(server: World) -> None:
         for method, operation in methods.items()
     ]
     names = [operation["operationId"] for _, _, operation in operations]
-    assert len(names) == len(set(names)) == 10
+    assert len(names) == len(set(names)) > 10
     for path, method, operation in operations:
         place = f"{method} {path}"
         assert operation["description"], place
         responses = operation["responses"]
-        assert _schema(responses["200"], "application/json"), place
+        assert "204" in responses or _schema(responses["200"], "application/json"), place
         for status in _refusals(path, method):
             fields = _schema(responses[str(status)], "application/problem+json")["properties"]
             assert {"type", "title", "status", "code", "detail"} <= set(fields), place

@@ -12,8 +12,10 @@ from tests.contract.mqtt_site import MqttSite, bridge_settings, mqtt_site
 from tests.contract.relay_world import EAGER_LINK, CursorCell, Peer, RelayWorld, eventually, relay_world, within
 from tests.servers.mosquitto import Mosquitto
 from transport_adapters.base import Accepted, TransportUnavailableError
+from transport_adapters.frames import CloseCode, Error, ErrorCode
 from transport_adapters.server.mqtt_accounts import BUCKETS, Topics
 from transport_adapters.server.mqtt_bridge import MqttBridge
+from transport_adapters.text import encode_frame
 
 TOPICS = Topics("e2ee")
 LEASE = 6
@@ -113,6 +115,18 @@ async def test_a_bridge_that_is_killed_is_replaced_and_its_devices_come_to_the_o
         await at_bob.online()  # it was told by the one that took over: it had nothing to say itself
         assert (await at_bob.next()).envelope == envelope
         assert at_bob.deliveries.empty()
+
+
+async def test_what_is_still_under_way_of_an_earlier_connection_is_not_taken(site: MqttSite, world: RelayWorld) -> None:
+    alice = await world.device("alice")
+    async with online(site, world, alice) as at_alice:
+        assert site.bridge._lines is not None
+        ended = Error(ErrorCode.REPLACED, "of a connection before", close_code=CloseCode.REPLACED)
+        late = site.bridge._lines.session.publish(TOPICS.of(alice).down, encode_frame(ended).encode(), bytes(16))
+        assert await within(late)
+        await within(at_alice.transport.send(world.outgoing(alice, alice)))
+        assert not at_alice.outcome.done()
+        assert at_alice.connected.empty()
 
 
 async def test_a_bridge_that_closes_hands_its_devices_over(

@@ -75,7 +75,7 @@ async def test_whatever_is_killed_each_message_is_read_once_and_the_broker_keeps
         planted = broker.directory / "planted"
         planted.write_text(CANARY)
         places = [path for path in broker.directory.rglob("*") if path.is_file()]
-        assert {"log", "dynamic-security.json"} <= {place.name for place in places}
+        assert {"log", "dynamic-security.json", "mosquitto.db"} <= {place.name for place in places}
         assert [finding.place for finding in search(places, [CANARY, *texts])] == ["planted"]
         keys = [key for person in (alice, bob) for key in private_keys(person)]
         planted.write_bytes(keys[0])

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, eventually, two_nodes
+from tests.contract.mqtt_site import mqtt_site
+from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, eventually, two_nodes, within
 from tests.databases import postgresql
+from tests.servers.mosquitto import Mosquitto
 from tests.servers.redis import Redis
 from transport_adapters.frames import CloseCode, Deliver, Error, ErrorCode, Sent, Welcome
+from transport_adapters.mqtt_session import MqttSession, NotAuthorizedError, broker_at
 from transport_adapters.server.bus import Bus
 from transport_adapters.server.bus_postgresql import PostgreSqlWire
 from transport_adapters.server.bus_redis import RedisWire
@@ -191,3 +194,20 @@ async def test_a_broker_that_dies_and_comes_back_is_used_again_and_nothing_is_lo
             assert [(await at_bob.next(Deliver)).envelope for _ in sent] == [each.envelope for each in sent]
             more = at_alice.post(bob)
             assert (await at_bob.next(Deliver)).envelope == more.envelope
+
+
+async def test_a_device_revoked_at_one_node_is_cut_off_the_broker_that_the_other_one_bridges_to(
+    nodes: list[RelayWorld],
+) -> None:
+    one, other = nodes
+    with Mosquitto(tls=False) as broker:
+        async with mqtt_site(other, broker) as site:
+            mallory = await other.device("mallory")
+            token = other.tokens.issue(mallory)
+            access = await site.bridge.access(token, anew=False)
+            session = await MqttSession.open(broker_at(broker.url), access.account, take=lambda _: None)
+            one.tokens.refused[mallory] = "device_revoked"
+            one.relay.cut(mallory)
+            await within(session.ended.wait(), 1)
+            with pytest.raises(NotAuthorizedError):
+                await MqttSession.open(broker_at(broker.url), access.account, take=lambda _: None)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.client_world import ClientWorld, client_world
 from tests.servers.mosquitto import Mosquitto
+from tests.servers.prosody import COMPONENT, DOMAIN, SECRET, Prosody
 from transport_adapters.secure_client.opening import TRANSPORTS
 
 
@@ -16,9 +17,33 @@ def broker() -> Iterator[Mosquitto]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def prosody() -> Iterator[Prosody]:
+    with Prosody() as started:
+        started.register("phone", "a password")
+        yield started
+
+
 @pytest.fixture
-async def world(tmp_path: Path, broker: Mosquitto) -> AsyncIterator[ClientWorld]:
-    async with client_world(tmp_path, mqtt_broker=broker.url, mqtt_password=broker.password) as made:
+async def world(
+    tmp_path: Path, broker: Mosquitto, prosody: Prosody, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ClientWorld]:
+    for name, value in {
+        "E2EE_XMPP_ACCOUNT": f"phone@{DOMAIN}",
+        "E2EE_XMPP_PASSWORD": "a password",
+        "E2EE_XMPP_RELAY": COMPONENT,
+        "E2EE_XMPP_ADDRESS": f"127.0.0.1:{prosody.port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    async with client_world(
+        tmp_path,
+        mqtt_broker=broker.url,
+        mqtt_password=broker.password,
+        xmpp_component=COMPONENT,
+        xmpp_secret=SECRET,
+        xmpp_domains={DOMAIN},
+        xmpp_port=prosody.component_port,
+    ) as made:
         yield made
 
 

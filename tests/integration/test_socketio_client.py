@@ -1,8 +1,6 @@
 """The Socket.IO client against servers that are late, odd, or protected by TLS."""
 
 import asyncio
-import datetime
-import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -12,10 +10,8 @@ from typing import Any
 
 import pytest
 import socketio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.certificates import make_certificate
 from tests.contract.relay_world import EAGER_LINK, CursorCell, Peer, RelayWorld, eventually, relay_world
 from tests.contract.socketio_server import served
 from transport_adapters.base import InsecureUrlError
@@ -101,33 +97,8 @@ async def test_a_websocket_that_does_not_open_engine_io_is_tried_again(alice: Al
         await client.close()
 
 
-def self_signed(directory: Path) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1; return the files of certificate and key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    today = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(today - datetime.timedelta(days=1))
-        .not_valid_after(today + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = directory / "certificate.pem", directory / "key.pem"
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certificate_file, key_file
-
-
 async def test_tls_is_verified(alice: Alice, tmp_path: Path) -> None:
-    certificate, key = self_signed(tmp_path)
+    certificate, key, _ = make_certificate(tmp_path)
     async with served(alice.app(), ssl_certfile=str(certificate), ssl_keyfile=str(key)) as (url, _):
         assert url.startswith("https://")
         stranger = alice.client(url)

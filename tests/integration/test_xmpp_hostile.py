@@ -17,6 +17,7 @@ from slixmpp.xmlstream.matcher import MatchXPath
 
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import DeviceAddress
+from tests.certificates import make_certificate
 from tests.chaos_proxy import Admission, ChaosProxy, running
 from tests.client_world import client_world
 from tests.contract.relay_world import (
@@ -29,7 +30,6 @@ from tests.contract.relay_world import (
     relay_world,
     within,
 )
-from tests.push_services import make_certificate
 from tests.servers.prosody import COMPONENT, DOMAIN, SECRET, Prosody
 from transport_adapters.base import Accepted, Outgoing, TransportUnavailableError
 from transport_adapters.frames import Hello, InstanceId
@@ -239,7 +239,7 @@ async def test_without_tls_no_password_goes_out_but_to_this_machine(scene: Scene
 
 
 async def test_over_tls_the_certificate_is_checked(tmp_path: Path) -> None:
-    certificate, key = make_certificate(tmp_path)
+    certificate, key, _ = make_certificate(tmp_path)
     with Prosody(certificate, key) as prosody:
         prosody.register("phone", PASSWORD)
         async with scene_on(tmp_path, prosody) as scene:

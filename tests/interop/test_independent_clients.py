@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +18,16 @@ from starlette.applications import Starlette
 
 from e2ee.wire.codec import to_base64url
 from e2ee.wire.identifiers import DeviceAddress
-from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, relay_world
+from tests.contract.mqtt_site import bridge_settings
+from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, eventually, relay_world
 from tests.contract.socketio_server import served
+from tests.servers.mosquitto import Mosquitto
 from transport_adapters.base import ListClaim, Outgoing
 from transport_adapters.frames import Deliver, Sent
 from transport_adapters.server.guard import guard
 from transport_adapters.server.mount import endpoints
+from transport_adapters.server.mqtt_accounts import BUCKETS
+from transport_adapters.server.mqtt_bridge import MqttBridge
 from transport_adapters.server.settings import RelaySettings
 from transport_adapters.server.socketio import attach
 
@@ -45,7 +49,15 @@ def node() -> str:
     return found
 
 
-@pytest.fixture(params=["socketio_client.mjs", "ws_client.mjs", "websockets_client.py", "sse_client.py"])
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Mosquitto]:
+    with Mosquitto(tls=False) as started:
+        yield started
+
+
+@pytest.fixture(
+    params=["socketio_client.mjs", "ws_client.mjs", "mqtt_client.mjs", "websockets_client.py", "sse_client.py"]
+)
 def command(request: pytest.FixtureRequest) -> list[str]:
     program = str(HERE / request.param)
     return [sys.executable if program.endswith(".py") else request.getfixturevalue("node"), program]
@@ -72,14 +84,20 @@ class Site:
 
 
 @asynccontextmanager
-async def site(directory: Path, settings: RelaySettings = PATIENT, heartbeat: float = 15) -> AsyncIterator[Site]:
+async def site(
+    directory: Path, broker: Mosquitto, settings: RelaySettings = PATIENT, heartbeat: float = 15
+) -> AsyncIterator[Site]:
     """Serve a relay over everything that it speaks; `heartbeat` is Engine.IO's."""
     async with relay_world(directory, settings) as world:
+        bridge = MqttBridge(world.relay, bridge_settings(broker, broker.port))
+        await bridge.start()
+        await eventually(lambda: len(bridge.buckets) == BUCKETS)
         sio = socketio.AsyncServer(async_mode="asgi", ping_interval=heartbeat, ping_timeout=2)
         attach(sio, world.relay)
-        app = guard(socketio.ASGIApp(sio, Starlette(routes=endpoints(world.relay))), world.relay)
+        app = guard(socketio.ASGIApp(sio, Starlette(routes=endpoints(world.relay, mqtt=bridge))), world.relay)
         async with served(app) as (url, _):
             yield Site(world, url)
+            await bridge.close()
             await world.relay.close()
 
 
@@ -111,9 +129,9 @@ def printed(lines: list[dict[str, Any]], name: str) -> list[Any]:
 
 
 async def test_it_receives_each_envelope_once_over_a_reconnect_and_its_acks_are_durable(
-    tmp_path: Path, command: list[str]
+    tmp_path: Path, broker: Mosquitto, command: list[str]
 ) -> None:
-    async with site(tmp_path) as here:
+    async with site(tmp_path, broker) as here:
         world = here.world
         alice, bob = await world.device("alice"), await world.device("bob")
         at_alice = FrameClient(world, alice)
@@ -143,8 +161,10 @@ async def test_it_receives_each_envelope_once_over_a_reconnect_and_its_acks_are_
         assert printed(lines, "duplicate") == [True, True]
 
 
-async def test_it_acknowledges_a_row_that_has_lost_its_envelope(tmp_path: Path, command: list[str]) -> None:
-    async with site(tmp_path) as here:
+async def test_it_acknowledges_a_row_that_has_lost_its_envelope(
+    tmp_path: Path, broker: Mosquitto, command: list[str]
+) -> None:
+    async with site(tmp_path, broker) as here:
         world = here.world
         alice, bob = await world.device("alice"), await world.device("bob")
         at_alice = FrameClient(world, alice)
@@ -162,8 +182,10 @@ async def test_it_acknowledges_a_row_that_has_lost_its_envelope(tmp_path: Path, 
         assert printed(await run(command, here.errand(bob, 0, answer)), "left") == [0, 0]
 
 
-async def test_it_answers_pings_and_so_outlives_the_time_of_silence(tmp_path: Path, command: list[str]) -> None:
-    async with site(tmp_path, RESTLESS, heartbeat=0.1) as here:
+async def test_it_answers_pings_and_so_outlives_the_time_of_silence(
+    tmp_path: Path, broker: Mosquitto, command: list[str]
+) -> None:
+    async with site(tmp_path, broker, RESTLESS, heartbeat=0.1) as here:
         world = here.world
         alice, bob = await world.device("alice"), await world.device("bob")
         lines = await run(command, here.errand(bob, 0, world.outgoing(bob, alice), HEARTBEATS))

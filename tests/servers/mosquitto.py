@@ -4,8 +4,6 @@ Owns: filling the configuration of the document in, the bridge's account, a cert
 Does not know about: devices and their accounts.
 """
 
-import datetime
-import ipaddress
 import re
 import secrets
 import shutil
@@ -14,10 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
+from tests.certificates import make_certificate
 from tests.servers.process import MissingServerError, Server, program, unprivileged
 
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -50,7 +45,8 @@ class Mosquitto(Server):
                 lines.append(f"{name} {replaced[name]}" if name in replaced else line)
         self._config = self.directory / "mosquitto.conf"
         self._config.write_text("\n".join([*lines, *(each.format(directory=self.directory) for each in extra), ""]))
-        _make_certificate(self.directory)
+        for each in (*make_certificate(self.directory, "broker")[:2], self._config):
+            shutil.chown(each, self.directory.owner())
         init = program("mosquitto_ctrl", _PACKAGE), "dynsec", "init", self.accounts, self.username, self.password
         subprocess.run(unprivileged(init), check=True, capture_output=True)
 
@@ -85,29 +81,3 @@ def _plugin() -> Path:
         program("mosquitto", _PACKAGE, Path("/usr/sbin/mosquitto"))  # which says how to install it, if it is missing
         raise MissingServerError("mosquitto is installed without its dynamic-security plugin")
     return found
-
-
-def _make_certificate(directory: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "broker of a test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(_LOOPBACK))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (directory / "broker.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (directory / "broker.key").write_bytes(private)
-    for each in ("broker.key", "mosquitto.conf"):
-        if directory.owner() != (directory / each).owner():
-            shutil.chown(directory / each, directory.owner())

@@ -25,7 +25,17 @@ def message(data: bytes | str | None, *, sent_at: int = 0, conversation: str = "
         pass
 
     return Message(
-        MessageId(bytes(16)), ALICE.user_id, ALICE, ConversationId(conversation), data, sent_at, 0, 1, confirm
+        message_id=MessageId(bytes(16)),
+        sender=ALICE.user_id,
+        recipient=UserId("bob"),
+        device=ALICE,
+        conversation=ConversationId(conversation),
+        data=data,
+        sent_at=sent_at,
+        received_at=0,
+        number=1,
+        is_copy=False,
+        _confirm=confirm,
     )
 
 

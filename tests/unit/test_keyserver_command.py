@@ -66,6 +66,15 @@ def test_plaintext_beyond_this_machine_needs_a_declared_proxy(keyserver: Run) ->
     assert_refused(keyserver("serve", "--host", "0.0.0.0", **COMPLETE), "--behind-tls-proxy")
 
 
+def test_with_a_certificate_of_its_own_it_may_be_reached_from_anywhere(keyserver: Run, tmp_path: Path) -> None:
+    # No such files: that is what it stops at, and not at the address.
+    files = ("--tls-certificate", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
+    result = keyserver("serve", "--host", "0.0.0.0", "--port", "0", *files, **COMPLETE)
+    assert_refused(result, "cert.pem", "cannot be used", "No such file")
+    alone = keyserver("serve", "--host", "0.0.0.0", "--port", "0", *files[:2], **COMPLETE)
+    assert_refused(alone, "go together")
+
+
 def test_a_name_is_not_taken_for_loopback(keyserver: Run) -> None:
     assert_refused(keyserver("serve", "--dev", "--host", "localhost.example"), "loopback only")
 

@@ -12,7 +12,7 @@ from e2ee.private_keys import DeviceSigningKeyPair
 from keyserver.host_token import NO_CLAIMS, Claims, HostIdentity, HostJwtVerifier, host_token_verifier, host_user
 from keyserver.problems import TokenExpiredProblem, TokenInvalidProblem
 from keyserver.settings import Settings
-from tests.keyserver_world import HOST_SECRET, START, Clock, host_token
+from tests.keyserver_world import HOST_SECRET, START, TOKEN_SECRET, Clock, host_token
 
 
 def pem(name: str, der: bytes) -> str:
@@ -23,6 +23,8 @@ def pem(name: str, der: bytes) -> str:
 PAIR = DeviceSigningKeyPair.generate(Random(1).randbytes)
 PRIVATE_PEM = pem("PRIVATE KEY", bytes.fromhex("302e020100300506032b657004220420") + PAIR.seed.expose())
 PUBLIC_PEM = pem("PUBLIC KEY", bytes.fromhex("302a300506032b6570032100") + PAIR.public.raw)
+
+URL = "https://login.example/keys"
 
 
 def hs256(claims: Claims = NO_CLAIMS, leeway_seconds: int = 0, clock: Clock | None = None) -> HostJwtVerifier:
@@ -96,7 +98,7 @@ def test_a_user_id_that_the_protocol_cannot_carry_is_refused(user_id: str) -> No
 
 
 def settings(**changes: object) -> Settings:
-    given = {"origin": "https://chat.example", "token_secret": "t" * 32}
+    given = {"origin": "https://chat.example", "token_secret": TOKEN_SECRET}
     return Settings(**(given | changes))  # type: ignore[arg-type]  # pydantic judges the types
 
 
@@ -106,6 +108,7 @@ def test_settings_name_an_algorithm_and_its_key(tmp_path: Path) -> None:
         {"host_jwt_algorithm": "HS256", "host_jwt_secret": HOST_SECRET},
         {"host_jwt_algorithm": "EdDSA", "host_jwt_public_key": PUBLIC_PEM},
         {"host_jwt_algorithm": "EdDSA", "host_jwt_public_key_file": tmp_path / "key.pem"},
+        {"host_jwt_algorithm": "RS256", "host_jwt_jwks_url": URL},
     ):
         host_token_verifier(settings(**complete), Clock())
 
@@ -118,6 +121,16 @@ def test_settings_name_an_algorithm_and_its_key(tmp_path: Path) -> None:
         ({"host_jwt_algorithm": "EdDSA"}, "host_jwt_public_key"),
         ({"host_jwt_algorithm": "EdDSA", "host_jwt_public_key_file": "/nowhere/key.pem"}, "cannot be read"),
         ({"host_jwt_algorithm": "EdDSA", "host_jwt_public_key": "nonsense"}, "not a key for EdDSA"),
+        ({"host_jwt_algorithm": "RS256", "host_jwt_public_key": PUBLIC_PEM}, "not a key for RS256"),
+        ({"host_jwt_algorithm": "EdDSA", "host_jwt_public_key": PUBLIC_PEM, "host_jwt_jwks_url": URL}, "there are 2"),
+        (
+            {"host_jwt_algorithm": "HS256", "host_jwt_secret": HOST_SECRET, "host_jwt_jwks_url": URL},
+            "no use with HS256",
+        ),
+        (
+            {"host_jwt_algorithm": "EdDSA", "host_jwt_secret": HOST_SECRET, "host_jwt_public_key": PUBLIC_PEM},
+            "no use with EdDSA",
+        ),
         ({"host_jwt_algorithm": "EdDSA", "host_jwt_public_key": PRIVATE_PEM}, "private key"),
     ],
 )

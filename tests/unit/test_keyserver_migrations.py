@@ -91,6 +91,22 @@ def test_later_tables_go_and_come_back_and_the_rest_stays(engine: Engine, revisi
     engine.dispose()
 
 
+def test_undoing_the_revocation_column_deletes_no_user_and_no_device(engine: Engine) -> None:
+    with engine.begin() as connection:
+        upgrade(connection)
+        connection.execute(text("INSERT INTO e2ee_users VALUES ('bob', NULL, 0, :hash, 1, 5)"), {"hash": bytes(32)})
+        values = {"device": bytes(16), "key": bytes(32)}
+        statement = "INSERT INTO e2ee_devices VALUES ('bob', :device, :key, :key, 0, 0, -1, 1, NULL)"
+        connection.execute(text(statement), values)
+    with engine.begin() as connection:
+        downgrade(connection, "0005")
+    with engine.begin() as connection:
+        upgrade(connection)
+        assert connection.execute(text("SELECT count(*) FROM e2ee_devices")).scalar_one() == 1
+        assert connection.execute(text("SELECT revoked_at FROM e2ee_users")).all() == [(None,)]
+    engine.dispose()
+
+
 def test_a_host_with_migrations_of_its_own_is_left_alone(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))

@@ -1,8 +1,11 @@
 """Settings: no default secret, no weak secret, and no secret in what is said about a wrong one."""
 
+import base64
+import hashlib
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 from pydantic import ValidationError
 
 from keyserver.settings import Settings
@@ -27,6 +30,53 @@ def test_a_secret_below_32_bytes_is_refused_and_not_repeated(name: str) -> None:
     with pytest.raises(ValidationError, match="at least 32 bytes") as refused:
         make(**{name: "only thirty-one bytes long, sir"})
     assert "thirty-one" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["token_secret", "host_jwt_secret"])
+@pytest.mark.parametrize(
+    "guessable",
+    [
+        "x" * 64,
+        "0123456789" * 4,
+        "abcdefabcdefabcdefabcdefabcdefabcdef",
+        "please-change-me-please-change-me-please",
+        "CHANGE_ME, this is 32 bytes long or more",
+        "your-256-bit-secret-which-is-long-enough",
+        "<replace with 32 random bytes, base64>",
+    ],
+)
+def test_a_secret_that_can_be_guessed_is_refused_and_not_repeated(name: str, guessable: str) -> None:
+    with pytest.raises(ValidationError, match="can be guessed") as refused:
+        make(**{name: guessable})
+    assert guessable not in str(refused.value)
+
+
+@given(st.binary(min_size=32, max_size=48))
+def test_random_secrets_are_taken_however_they_are_written(raw: bytes) -> None:
+    # hypothesis likes zeros; a hash of what it makes is as random as what openssl gives.
+    digest = hashlib.sha256(raw).digest()
+    for text in (digest.hex(), base64.b64encode(digest).decode(), base64.urlsafe_b64encode(digest).decode()):
+        assert make(token_secret=text).token_secret.get_secret_value() == text
+
+
+def test_an_origin_is_https_except_on_this_machine() -> None:
+    with pytest.raises(ValidationError, match="https"):
+        make(origin="http://chat.example")
+    for origin in ("http://127.0.0.1:8000", "http://[::1]:8000", "http://localhost:8000"):
+        assert make(origin=origin).origin == origin
+
+
+def test_certificate_and_key_go_together() -> None:
+    for lonely in ({"tls_certificate": "cert.pem"}, {"tls_key": "key.pem"}):
+        with pytest.raises(ValidationError, match="go together"):
+            make(**lonely)
+
+
+@pytest.mark.parametrize("where", ["memcached://host", "http://host", "somewhere"])
+def test_limits_are_in_the_database_or_in_redis(where: str) -> None:
+    with pytest.raises(ValidationError, match="redis"):
+        make(rate_limits=where)
+    assert "swordfish" not in repr(make(rate_limits="redis://:swordfish@host/0"))
 
 
 def test_the_two_secrets_differ() -> None:

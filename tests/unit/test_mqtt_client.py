@@ -6,7 +6,7 @@ import pytest
 
 from transport_adapters.base import Cursor, InsecureUrlError
 from transport_adapters.link import LinkOptions
-from transport_adapters.mqtt import MAX_CREDIT, MqttOptions, MqttTransport, _access
+from transport_adapters.mqtt import MAX_CREDIT, MAX_CREDIT_BYTES, MqttOptions, MqttTransport, _access
 
 GOOD = {
     "broker": "mqtt://localhost:1884",
@@ -51,9 +51,10 @@ def test_the_server_cannot_talk_a_client_into_plaintext() -> None:
         _access(GOOD | {"broker": "mqtt://broker.example"}, MqttOptions())
 
 
-def test_credit_that_a_broker_would_not_hold_is_refused() -> None:
-    with pytest.raises(ValueError, match="credit_messages"):
-        MqttOptions(link=LinkOptions(credit_messages=MAX_CREDIT + 1))
+@pytest.mark.parametrize("more", [{"credit_messages": MAX_CREDIT + 1}, {"credit_bytes": MAX_CREDIT_BYTES + 1}])
+def test_credit_that_a_broker_would_not_hold_is_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="credit"):
+        MqttOptions(link=LinkOptions(**more))
 
 
 def test_the_server_itself_is_not_asked_in_plaintext_beyond_this_machine() -> None:

@@ -248,3 +248,24 @@ def test_nothing_is_ever_encrypted_to_this_very_device(trio: Trio) -> None:
     bundle = phone.bundle()
     with unchanged(phone), pytest.raises(UnlistedDeviceError):
         phone.messenger.start_session(bundle)
+
+
+def test_a_device_that_is_new_has_what_waited_when_it_came_once() -> None:
+    world = World()
+    phone, bob = world.device("alice", one_time_prekeys=False), world.device("bob", one_time_prekeys=False)
+    phone.meet(bob)
+    phone.messenger.start_session(bob.bundle())
+    phone.messenger.send(bob.user_id, "before anybody else was there")
+    laptop = world.further_device(phone)
+    laptop.messenger.history.set_retention(FOREVER)
+    phone.messenger.send(bob.user_id, "when the laptop had no session")
+    tablet = world.further_device(phone)
+    tablet.messenger.history.set_retention(FOREVER)
+    phone.post()
+    world.settle()
+    for device in (laptop, tablet):
+        assert sorted(map(str, texts(device, bob))) == [
+            "before anybody else was there",
+            "when the laptop had no session",
+        ]
+        assert len(device.messenger.inbound()) == 2

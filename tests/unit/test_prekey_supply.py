@@ -15,6 +15,7 @@ from e2ee.messenger import Messenger
 from e2ee.ports import Table
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.private_keys import PreKeyPair
+from e2ee.rollback import RelayStatement
 from e2ee.stores import records, session_records
 from e2ee.wire.identifiers import PreKeyId
 from tests.world import START, Device, World
@@ -202,3 +203,34 @@ def test_public_forms_refuse_the_wrong_kind_of_pair() -> None:
     for make, wrong in ((account.signed_prekey, kem), (account.one_time_prekey, kem), (account.kem_prekey, one_time)):
         with pytest.raises(TypeError):
             make(wrong)
+
+
+def test_rotating_prekeys_that_a_restored_server_has_forgotten_are_published_again_byte_identically() -> None:
+    bob = device()
+    first = publish(bob.messenger, ServerCounts(0, 0))
+    assert first.signed_prekey is not None
+    assert first.last_resort is not None
+    both = [first.signed_prekey.prekey_id, first.last_resort.prekey_id]
+    assert bob.messenger.due_prekeys(FULL, both).is_empty
+    again = bob.messenger.due_prekeys(FULL, [both[0], PreKeyId(1)])
+    assert (again.signed_prekey, again.last_resort) == (None, first.last_resort)
+    again = bob.messenger.due_prekeys(FULL, [])
+    assert (again.signed_prekey, again.last_resort) == (first.signed_prekey, first.last_resort)
+    bob.messenger.prekeys_published(again.prekey_ids)
+    assert bob.messenger.due_prekeys(FULL).is_empty
+
+
+def test_one_time_prekeys_that_were_never_confirmed_are_not_published_after_a_new_epoch() -> None:
+    # The server may have had them, handed them out, and been restored to before that.
+    bob = device()
+    bob.messenger.note_connected(RelayStatement(epoch=5, settled_through=0))
+    unconfirmed = bob.messenger.due_prekeys(ServerCounts(0, 0))
+    bob.messenger.note_connected(RelayStatement(epoch=5, settled_through=0))
+    assert bob.messenger.due_prekeys(ServerCounts(0, 0)) == unconfirmed, "the same epoch: a retry"
+    bob.messenger.note_connected(RelayStatement(epoch=6, settled_through=0))
+    fresh = bob.messenger.due_prekeys(ServerCounts(0, 0))
+    assert len(fresh.one_time_prekeys) == len(fresh.one_time_kem_prekeys) == ONE_TIME_PREKEY_BATCH
+    both = {*unconfirmed.one_time_prekeys, *unconfirmed.one_time_kem_prekeys}
+    assert both.isdisjoint({*fresh.one_time_prekeys, *fresh.one_time_kem_prekeys})
+    assert held(bob, PreKeyKind.ONE_TIME) == 2 * ONE_TIME_PREKEY_BATCH, "a first message to the old ones is still read"
+    assert (fresh.signed_prekey, fresh.last_resort) == (unconfirmed.signed_prekey, unconfirmed.last_resort)

@@ -14,34 +14,28 @@ before it is acknowledged, and shown to the application at least once, under a s
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, final
+from typing import Any, Final, Self, final
 
-from e2ee.errors import E2EEError, MalformedMessageError
+from e2ee.errors import E2EEError
 from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
 from e2ee.recovery import ExportFile, Purpose, RecoveryCode
-from e2ee.stores.message_records import InboundMessage
-from e2ee.wire import content as contents
+from e2ee.sending import Queued, batched
 from e2ee.wire.call_signal import CallSignal
-from e2ee.wire.content import ContentKind, ReceiptType
+from e2ee.wire.content import ReceiptType
 from e2ee.wire.envelope import Lane
-from e2ee.wire.identifiers import (
-    ConversationId,
-    DeviceAddress,
-    MessageId,
-    UserId,
-    parse_conversation_id,
-)
+from e2ee.wire.identifiers import DeviceAddress, MessageId, UserId
 from transport_adapters import events
 from transport_adapters.base import PresenceState, TransportRefusedError
 from transport_adapters.secure_client.calls import Call, Calls
 from transport_adapters.secure_client.contacts import Contacts
 from transport_adapters.secure_client.devices import Devices
 from transport_adapters.secure_client.directory import Directory
+from transport_adapters.secure_client.history import History
 from transport_adapters.secure_client.inbound import Inbound, Live
 from transport_adapters.secure_client.linking import (
     DEFAULT_LINK_PACE,
@@ -51,8 +45,10 @@ from transport_adapters.secure_client.linking import (
     join,
     until_listed,
 )
+from transport_adapters.secure_client.messages import Message, Received, present
 from transport_adapters.secure_client.opening import (
     TransportFactory,
+    application_conversation,
     application_user,
     failover_transport,
     longpoll_transport,
@@ -96,49 +92,6 @@ _LAST_ACKS_SECONDS: Final = 2.0
 """For the acknowledgements that are due when a client is closed; lost ones cost a repeated delivery each."""
 
 
-class Received(Protocol):
-    """What names a received message: a `Message` does, and so does whatever the application keeps of one."""
-
-    @property
-    def message_id(self) -> MessageId:
-        """Given by the sender's device."""
-        ...
-
-    @property
-    def sender(self) -> UserId:
-        """Who sent it."""
-        ...
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One received message. Its `repr` holds no content."""
-
-    message_id: MessageId
-    sender: UserId
-    device: DeviceAddress
-    conversation: ConversationId
-    data: bytes | str | None = field(repr=False)
-    """What the sender's application sent; None if the message's kind is unknown to this release."""
-    sent_at: int
-    """The sender's clock, Unix milliseconds."""
-    received_at: int
-    """Our clock, Unix milliseconds."""
-    number: int
-    """Position in the inbound table."""
-    _confirm: Callable[[int], Awaitable[None]] = field(repr=False)
-    from_removed_device: bool = False
-    """The device that sent it is not in its user's list any more: the user's other devices do not vouch for it."""
-
-    async def done(self) -> None:
-        """Say that the application has taken care of it; otherwise it is shown again after a restart.
-
-        Asking the client for the next message says the same.
-        """
-        await self._confirm(self.number)
-
-
 @final
 class SecureClient:
     """One device online. Make it with `open`, close it with `aclose` or `async with`."""
@@ -149,9 +102,13 @@ class SecureClient:
         self._directory = Directory(parts)
         self._outbound = Outbound(parts, self._directory)
         self._tending = Tending(parts, self._directory, self._outbound)
+        self._directory.on_lists = self._tending.wake
         self._presence = PresenceView(parts)
         self._calls = Calls(self.address.device_id, self._say, parts.emit, parts.pace.ring)
-        self._inbound = Inbound(parts, self._outbound, self._tending, Live(self._presence, self._calls))
+        self.history = History(parts, self._mark_read, self._goes_on)
+        """Past messages and conversations, if the application has them kept."""
+        live = Live(self._presence, self._calls, self.history)
+        self._inbound = Inbound(parts, self._outbound, self._tending, live)
         self.devices = Devices(parts, self._directory)
         """The devices of our own account."""
         self.contacts = Contacts(parts, self._directory, self._inbound)
@@ -330,27 +287,38 @@ class SecureClient:
             StoreUnavailableError: the disk refused; nothing was queued.
             ValueError: data too long, or `ttl` out of range.
         """
-        user_id, conversation_id = application_user(user), _conversation(conversation)
+        user_id, conversation_id = application_user(user), application_conversation(conversation)
         seconds = DEFAULT_TTL if ttl is None else ttl
 
-        def queue() -> MessageId:
+        def queue() -> Queued:
             messenger = self._parts.messenger
-            return messenger.send(user_id, data, conversation=conversation_id, lane=lane, ttl=seconds).message_id
+            return messenger.send(user_id, data, conversation=conversation_id, lane=lane, ttl=seconds)
 
-        message_id = await self._directory.with_sessions(user_id, queue)
-        self._outbound.wake()
-        return message_id
+        queued = await self._directory.with_sessions(user_id, queue)
+        self._wake(tend=queued.tend)
+        return queued.message_id
 
-    async def mark_read(self, message: Received) -> None:
-        """Tell the sender that a message was read: a `Message`, or what the application kept of it.
+    async def mark_read(self, message: Received, *, receipt: bool = True) -> None:
+        """Say that a message was read: a `Message`, or what the application kept of it.
+
+        The history and our other devices take note of it, whatever follows. Its sender is told if `receipt`.
+
+        Raises:
+            See `send`: the sender was not told.
+        """
+        await self._mark_read(message.sender, (message.message_id,), receipt)
+
+    async def mark_delivered(self, *messages: Received) -> None:
+        """Tell the senders of messages that this device has them. Nothing does so by itself: it says who is online.
 
         Raises:
             See `send`.
         """
-        user_id, ids = message.sender, (message.message_id,)
-        messenger = self._parts.messenger
-        await self._directory.with_sessions(user_id, lambda: messenger.send_receipt(user_id, ReceiptType.READ, ids))
-        self._outbound.wake()
+        by_sender: dict[UserId, list[MessageId]] = {}
+        for each in messages:
+            by_sender.setdefault(each.sender, []).append(each.message_id)
+        for user_id, ids in by_sender.items():
+            await self._tell(user_id, ReceiptType.DELIVERED, ids)
 
     async def call(self, user: str, data: bytes = b"") -> Call:
         """Ring all devices of a user for a minute. How it goes on is told by `CallChanged`, and by `call.ended()`.
@@ -399,7 +367,7 @@ class SecureClient:
         Raises:
             ValueError: not a user id or conversation id.
         """
-        named = None if conversation is None else _conversation(conversation)
+        named = None if conversation is None else application_conversation(conversation)
         await self._presence.type(application_user(user), named, active)
 
     @property
@@ -477,6 +445,27 @@ class SecureClient:
     ) -> None:
         await self.aclose()
 
+    async def _mark_read(self, user_id: UserId, message_ids: Sequence[MessageId], receipt: bool) -> None:
+        tend = await self._parts.call(self._parts.messenger.mark_read, user_id, message_ids)
+        self._wake(tend=tend)
+        if receipt:
+            await self._tell(user_id, ReceiptType.READ, message_ids)
+
+    async def _tell(self, user_id: UserId, kind: ReceiptType, message_ids: Sequence[MessageId]) -> None:
+        messenger = self._parts.messenger
+        if user_id == self.address.user_id:
+            return  # the copy of a message of ours
+        for ids in batched(message_ids):
+            await self._directory.with_sessions(user_id, functools.partial(messenger.send_receipt, user_id, kind, ids))
+        self._outbound.wake()
+
+    def _wake(self, *, tend: bool) -> None:
+        """Something was queued; with `tend`, something is due besides."""
+        self._outbound.wake()
+        self.history.note_change()
+        if tend:
+            self._tending.wake()
+
     async def _say(self, user_id: UserId, signal: CallSignal) -> None:
         messenger = self._parts.messenger
         await self._directory.with_sessions(user_id, lambda: messenger.signal_call(user_id, signal))
@@ -538,7 +527,7 @@ class SecureClient:
             rows = await self._parts.call(self._parts.messenger.inbound, 1)
             if not rows:
                 await self._until(self._inbound.changed)
-            elif (message := self._present(rows[0])) is not None:
+            elif (message := present(self._parts, rows[0], self._confirm)) is not None:
                 self._shown = message.number
                 return message
             elif not self._ended.done():
@@ -557,45 +546,21 @@ class SecureClient:
         if self._ended.done():
             self._ended.result()
 
+    async def _goes_on(self, event: asyncio.Event) -> bool:
+        if not self._ended.done():
+            await self._until(event)
+        if self._ended.done():
+            self._ended.result()
+            return False
+        return True
+
     async def _confirm(self, number: int) -> None:
         await self._parts.call(self._parts.messenger.confirm, number)
         if self._shown == number:
             self._shown = None
-
-    def _present(self, row: InboundMessage) -> Message | None:
-        """Turn an inbound row into a message; a receipt or a missed call becomes an event."""
-        content = row.content
-        if content.kind == ContentKind.RECEIPT:
-            receipt = contents.Receipt.decode(content.body)
-            read = receipt.type is ReceiptType.READ
-            self._parts.emit(events.Receipt(row.sender.user_id, read, receipt.message_ids))
-            return None
-        if content.kind == ContentKind.CALL:
-            missed = CallSignal.decode(content.body)
-            self._parts.emit(events.CallMissed(row.sender.user_id, missed.call_id, content.sent_at))
-            return None
-        return Message(
-            message_id=content.message_id,
-            sender=row.sender.user_id,
-            device=row.sender,
-            conversation=content.conversation_id,
-            data=contents.decode_application(content.body) if content.kind == ContentKind.APPLICATION else None,
-            sent_at=content.sent_at,
-            received_at=row.received_at,
-            number=row.number,
-            from_removed_device=row.from_removed_device,
-            _confirm=self._confirm,
-        )
 
 
 def _code(error: BaseException) -> str:
     if isinstance(error, TransportRefusedError):
         return error.reason
     return error.code if isinstance(error, E2EEError) else type(error).__name__
-
-
-def _conversation(text: str | None) -> ConversationId:
-    try:
-        return parse_conversation_id(text or "")
-    except MalformedMessageError as error:
-        raise ValueError(error.args[0]) from None  # without the remedy, which is for hostile input

@@ -5,6 +5,7 @@ Does not know about: messages on their way.
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, final
@@ -12,7 +13,7 @@ from typing import Final, TypeVar, final
 from e2ee.errors import AccountKeyChangedError, DeviceListStaleError, ProtocolError, SessionNotFoundError, TrustError
 from e2ee.prekey_supply import ServerCounts
 from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
-from e2ee.wire.identifiers import DeviceAddress, UserId
+from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
 from keyserver.client import DeviceListConflictError, PreKeyUpload
 from transport_adapters import events
 from transport_adapters.base import TransportError
@@ -54,6 +55,8 @@ class Directory:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._contacting: dict[UserId, asyncio.Lock] = {}
+        self.on_lists: Callable[[], None] = _nobody_waits
+        """Called when lists were taken in: a device that is new in one gets what waits for its user."""
 
     async def register(self) -> None:
         """Make this device known: its keys, its list, its prekeys. Each step may be repeated.
@@ -83,6 +86,7 @@ class Directory:
         failures, pace = 0, self._parts.pace
         while True:
             await self._parts.online.wait()
+            self._parts.restarted.clear()
             try:
                 await self._bring_own_lists_up_to_date()
                 await self._supply()
@@ -92,7 +96,9 @@ class Directory:
                 failures += 1
                 pause = pace.retry(failures)
             # Jitter, so that a refill does not betray the moment at which a first message was read.
-            await asyncio.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause * (0.5 + secrets.randbelow(1000) / 1000)):
+                    await self._parts.restarted.wait()
 
     async def with_sessions(self, user_id: UserId, queue: Callable[[], T]) -> T:
         """Run `queue`, which encrypts to a user, after fetching what it lacks. One first contact per user at a time.
@@ -138,8 +144,16 @@ class Directory:
                 await self.sync_own_lists()
                 return
             await self.fetch_lists(user_id)
+            await self._give_back(user_id)
         except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
             self._parts.emit(events.Trouble(error.code))
+
+    async def _give_back(self, user_id: UserId) -> None:
+        """Give the server the newest list of a contact that we know, in case it was restored from before that."""
+        contact = await self._parts.call(self._parts.messenger.contact, user_id)
+        if contact is not None:
+            with contextlib.suppress(DeviceListConflictError):  # more is missing: its owner has the whole chain
+                await self._parts.key_server.publish_device_list(contact.device_list.signed)
 
     async def sync_own_lists(self) -> None:
         """Bring our own chain of lists, and the server's copy of it, up to date.
@@ -229,6 +243,7 @@ class Directory:
         then, now = ({device.device_id for device in each.content.devices} for each in (before, after))
         if then != now:
             self._parts.emit(events.OwnDevicesChanged(tuple(sorted(now - then)), tuple(sorted(then - now))))
+            self.on_lists()
 
     async def fetch_lists(self, user_id: UserId) -> None:
         """Take in what the server has beyond the newest list we know.
@@ -242,6 +257,8 @@ class Directory:
         known = contact.device_list.content.seq if contact else 0
         lists = await self._parts.key_server.device_lists(user_id, from_seq=known + 1)
         await self._parts.commit(messenger.learn_device_lists, user_id, lists)
+        if lists:
+            self.on_lists()
 
     async def _missing(self, user_id: UserId) -> Sequence[DeviceAddress] | None:
         """Return the devices that lack a session; None if the user is no contact yet."""
@@ -276,10 +293,16 @@ class Directory:
         """Publish what the server lacks. What it offers is asked first: an upload may have outlived our crash."""
         messenger, key_server = self._parts.messenger, self._parts.key_server
         counts = await key_server.prekey_counts()
-        due = await self._parts.commit(messenger.due_prekeys, ServerCounts(counts.one_time, counts.one_time_kem))
+        offered = [each for each in (counts.signed_prekey_id, counts.last_resort_id) if each is not None]
+        left = ServerCounts(counts.one_time, counts.one_time_kem)
+        due = await self._parts.commit(messenger.due_prekeys, left, list(map(PreKeyId, offered)))
         if due.is_empty:
             return
         await key_server.publish_prekeys(
             PreKeyUpload(due.signed_prekey, due.one_time_prekeys, due.last_resort, due.one_time_kem_prekeys)
         )
         await self._parts.commit(messenger.prekeys_published, due.prekey_ids)
+
+
+def _nobody_waits() -> None:
+    pass

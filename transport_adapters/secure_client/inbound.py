@@ -15,6 +15,7 @@ from e2ee.wire.identifiers import UserId
 from transport_adapters import events
 from transport_adapters.base import Connected, Delivery, PresenceSeen, SeqRange, TransportError, TypingSeen
 from transport_adapters.secure_client.calls import Calls
+from transport_adapters.secure_client.history import History
 from transport_adapters.secure_client.outbound import Outbound
 from transport_adapters.secure_client.parts import Parts
 from transport_adapters.secure_client.presence import PresenceView
@@ -22,10 +23,11 @@ from transport_adapters.secure_client.tending import Tending
 
 
 class Live(NamedTuple):
-    """Whom that is handed to which is of use only now."""
+    """Whoever is told of what comes in at once, beside the application that asks for messages."""
 
     presence: PresenceView
     calls: Calls
+    history: History
 
 
 @final
@@ -87,9 +89,13 @@ class Inbound:
             connected.acked_epoch,
             connected.acked_seq,
         )
+        epoch, _ = await self._parts.commit(self._parts.messenger.cursor)
         # Before anything is sent on this connection: what a rollback made unfit must not go out.
         for notice in await self._parts.commit(self._parts.messenger.note_connected, statement):
             self._parts.emit(notice)
+        if epoch not in (0, connected.epoch):
+            self._parts.restarted.set()
+            self._parts.emit(events.MailboxRestarted())
         self._tending.wake()
         self._head_seq = connected.head_seq
         self._parts.online.set()
@@ -118,6 +124,7 @@ class Inbound:
             self._live.calls.take(reception.call, reception.sender)
         if reception.outcome is Outcome.STORED:
             self.changed.set()
+            self._live.history.note_change()
         elif reception.outcome is Outcome.WAITING_FOR_TRUST and reception.sender is not None:
             self.kept.add(reception.sender.user_id)
             self.kept_changed.set()

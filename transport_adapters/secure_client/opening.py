@@ -13,7 +13,7 @@ from e2ee.errors import AccountNotFoundError, MalformedMessageError
 from e2ee.messenger import Messenger
 from e2ee.ports import Store
 from e2ee.stores.sqlite import SqliteStore
-from e2ee.wire.identifiers import UserId, parse_user_id
+from e2ee.wire.identifiers import ConversationId, UserId, parse_conversation_id, parse_user_id
 from keyserver.client import KeyServerClient
 from transport_adapters.base import Cursor, EnvelopeTransport
 from transport_adapters.failover import DEFAULT_FAILOVER, FailoverOptions, FailoverTransport
@@ -128,6 +128,7 @@ def make_parts(messenger: Messenger, server: str, host_token: TokenProvider, mak
         host_token=checked(host_token),
         sign=messenger.sign_assertion,
         next_counter=next_counter,
+        keys=(messenger.account.party.device_signing_key, messenger.account.party.identity_key),
     )
     transport = make(server, token=_DeviceToken(key_server), cursor=cursor)
     return Parts(messenger, thread, key_server, transport)
@@ -181,6 +182,14 @@ def refuse_account(store: Store) -> None:
     except AccountNotFoundError:
         return
     raise ValueError(f"the store holds a device of {messenger.address.user_id} already")
+
+
+def application_conversation(text: str | None) -> ConversationId:
+    """Parse a conversation id given by the application; None is the default conversation."""
+    try:
+        return parse_conversation_id(text or "")
+    except MalformedMessageError as error:
+        raise ValueError(error.args[0]) from None  # without the remedy, which is for hostile input
 
 
 def application_user(text: str) -> UserId:

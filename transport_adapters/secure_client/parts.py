@@ -107,6 +107,8 @@ class Parts:
     pace: Pace = DEFAULT_PACE
     online: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the relay has answered for the first time."""
+    restarted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the mailbox has another epoch than before: the server may have forgotten what this device told it."""
     caught_up: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once everything that waited at the relay then is committed here."""
 

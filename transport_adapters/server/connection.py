@@ -41,7 +41,7 @@ from transport_adapters.server.heartbeat import Beat, Heartbeat, Liveness
 from transport_adapters.server.intake import BATCH, FAULTS, Client, Intake
 from transport_adapters.server.lanes import Budget
 from transport_adapters.server.mailbox import Mailbox
-from transport_adapters.server.ports import Database, TokenRefusedError
+from transport_adapters.server.ports import Database, Meter, TokenRefusedError
 from transport_adapters.server.presence import Attendance, PresenceService
 
 _logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class Relaying(Authority, Protocol):
     intake: Intake
     bus: Bus
     presence: PresenceService
+    meter: Meter
 
     def admit(self, connection: "Connection", address: DeviceAddress, hello: Hello) -> bool:
         """Make this the device's one live connection; False if a newer one of the same instance is."""
@@ -145,6 +146,7 @@ class Connection:
         if self.closed.is_set():
             return
         self._stop()
+        self._relay.meter.refused(code.value)
         error = Error(code, detail, close_code=close_code)
         self._relay.spawn(self._outbox.finish(error, close_code, self._relay.settings.close_timeout))
 
@@ -211,6 +213,8 @@ class Connection:
         if isinstance(answer, Error) and answer.code in FAULTS:
             self._fault(answer)
         else:
+            if isinstance(answer, Error):
+                self._relay.meter.refused(answer.code.value)
             self._outbox.put(answer)
 
     async def _hello(self, hello: Hello) -> None:
@@ -243,7 +247,7 @@ class Connection:
         self._client = Client(address, state.inbox_id)
         self._attendance = relay.presence.attend(address, self._outbox, lambda: self.seen_at)
         self._outbox.put(Welcome(*state[1:], server_time=relay.now()))
-        source = Source(relay.database, relay.mailbox.sql, relay.now, state.inbox_id, state.epoch)
+        source = Source(relay.database, relay.mailbox.sql, relay.now, state.inbox_id, state.epoch, relay.meter)
         self._delivery = Delivery(source, self._outbox, Budget(hello.credit_messages, hello.credit_bytes))
         self._tasks += [asyncio.create_task(self._deliver(self._delivery)), asyncio.create_task(self._recheck())]
         if self._liveness is not Liveness.OWN:
@@ -294,6 +298,7 @@ class Connection:
         if self._faults >= self._relay.settings.max_bad_frames:
             self.end(ErrorCode.FLOODING, CloseCode.TOO_FAST_OR_SLOW, "too many bad frames")
         else:
+            self._relay.meter.refused(error.code.value)
             self._outbox.put(error)
 
     def _refused(self, code: str) -> None:

@@ -13,7 +13,7 @@ from transport_adapters.frames import DROPPED_TTL, Deliver
 from transport_adapters.server.channel import Outbox
 from transport_adapters.server.lanes import LOOKAHEAD, Budget, Schedule
 from transport_adapters.server.pending import Pending, Reader, read_pending
-from transport_adapters.server.ports import Database
+from transport_adapters.server.ports import Database, Meter
 from transport_adapters.server.statements import Statements
 
 
@@ -25,6 +25,7 @@ class Source(NamedTuple):
     now: Callable[[], int]
     inbox_id: int
     epoch: int
+    meter: Meter
 
 
 @final
@@ -69,6 +70,8 @@ class Delivery:
             size = 0 if row.envelope is None else len(row.envelope)
             self._credit = Budget(self._credit.messages - 1, self._credit.bytes - size)
             self._outbox.put(_frame(source.epoch, row))
+            if row.envelope is not None:
+                source.meter.delivered(source.now() - row.stored_at)
         return bool(rows)
 
 

@@ -11,7 +11,7 @@ counter under its row lock, so a reader never sees n + 1 before n. Locks are tak
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple, final
 
-from sqlalchemy import Connection, Row, and_, delete, or_, select
+from sqlalchemy import Connection, Row, and_, case, delete, or_, select, update
 
 from e2ee.wire.identifiers import DeviceAddress
 from transport_adapters.base import SeqRange
@@ -120,6 +120,16 @@ class Mailbox:
         """Say whether something waits unacknowledged in a device's inbox."""
         inbox = connection.execute(self.sql.inbox_id, of_device(address)).one_or_none()
         return inbox is not None and connection.scalar(self.sql.lowest_unacked, {"of_inbox": inbox.id}) is not None
+
+    def restart(self, connection: Connection, now: int) -> int:
+        """Give every inbox a new epoch, after the database was restored from a backup; return how many there are.
+
+        Stored rows keep their numbers. The new epoch is above every one that a client may know: those made after the
+        backup were times, too.
+        """
+        its = self.tables.inboxes.c
+        epoch = case((its.epoch < now, now), else_=its.epoch + 1)
+        return connection.execute(update(self.tables.inboxes).values(epoch=epoch)).rowcount
 
     def _settled_through(self, connection: Connection, inbox: Row[Any]) -> int:
         """Return the seq up to which nothing is left to deliver."""

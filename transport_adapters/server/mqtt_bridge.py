@@ -134,7 +134,9 @@ class MqttBridge:
         self._closing = True
         self._wake.set()
         if self._task is not None:
-            await self._task
+            await asyncio.wait([self._task], timeout=self._relay.settings.drain_timeout)
+            self._task.cancel()
+            await asyncio.wait([self._task])
             self._task = None
 
     async def access(self, token: str, *, anew: bool) -> Access:
@@ -149,11 +151,12 @@ class MqttBridge:
         wait = self._asks.take(principal.address, self._relay.now())
         if wait:
             raise TooManyAsksError(wait)
-        if self._accounts is None:
+        accounts = self._accounts
+        if accounts is None:
             raise BrokerUnavailableError
         device = self._topics.of(principal.address)
         try:
-            await self._accounts.grant(device, anew=anew)
+            await accounts.grant(device, anew=anew)
         except OSError as error:
             _logger.warning("No account at the broker: %s", error)
             raise BrokerUnavailableError from None
@@ -162,7 +165,7 @@ class MqttBridge:
         except TokenRefusedError:
             await self._shut_out(device.name)
             raise
-        return Access(self._settings.public_url, self._accounts.account(device.name), device)
+        return Access(self._settings.public_url, accounts.account(device.name), device)
 
     async def _run(self) -> None:
         failures = 0

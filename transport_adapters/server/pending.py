@@ -20,6 +20,8 @@ class Pending(NamedTuple):
     sender: DeviceAddress
     envelope_id: EnvelopeId
     envelope: bytes | None
+    stored_at: int
+    """Unix milliseconds."""
 
 
 class Reader(NamedTuple):
@@ -58,8 +60,8 @@ def _choose(connection: Connection, reader: Reader, schedule: Schedule, budget: 
 def _bodies(connection: Connection, reader: Reader, seqs: list[int]) -> dict[int, Pending]:
     rows = connection.execute(reader.sql.bodies, {**_of(reader), "of_now": reader.now, "of_seqs": seqs})
     return {
-        seq: Pending(seq, _address(user_id, device_id), EnvelopeId(envelope_id), body if alive else None)
-        for seq, user_id, device_id, envelope_id, body, alive in rows
+        seq: Pending(seq, _address(user_id, device_id), EnvelopeId(envelope_id), body if alive else None, at)
+        for seq, user_id, device_id, envelope_id, body, alive, at in rows
     }
 
 

@@ -20,6 +20,8 @@ __all__ = [
     "Database",
     "DeviceDirectory",
     "ListClaim",
+    "Meter",
+    "NoMeter",
     "Ok",
     "Principal",
     "SendCheck",
@@ -128,6 +130,29 @@ class ContactPolicy(Protocol):
     async def may_see(self, watcher: UserId, watched: UserId) -> bool:
         """Say whether `watcher` may see the presence of `watched`."""
         ...
+
+
+class Meter(Protocol):
+    """Counts what happens, for whoever watches the server. Called in the event loop; never waits and never fails."""
+
+    def delivered(self, waited_ms: int) -> None:
+        """An envelope was handed to a connection, so many milliseconds after it was stored. Again, if it was before."""
+        ...
+
+    def refused(self, code: str) -> None:
+        """A frame was answered by an error, or a connection ended by one."""
+        ...
+
+
+@final
+class NoMeter:
+    """Nobody watches."""
+
+    def delivered(self, waited_ms: int) -> None:
+        """Do nothing."""
+
+    def refused(self, code: str) -> None:
+        """Do nothing."""
 
 
 class Waker(Protocol):

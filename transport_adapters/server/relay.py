@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, assert_never, final
+from typing import Any, Final, NamedTuple, assert_never, final
 
 import sqlalchemy
 
@@ -22,13 +22,23 @@ from transport_adapters.server.channel import DEFAULT_CARRIAGE, Carriage, Channe
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.intake import Intake, Ports
 from transport_adapters.server.mailbox import Mailbox
-from transport_adapters.server.ports import ContactPolicy, Database, DeviceDirectory, TokenVerifier, Waker
+from transport_adapters.server.ports import (
+    ContactPolicy,
+    Database,
+    DeviceDirectory,
+    Meter,
+    NoMeter,
+    TokenVerifier,
+    Waker,
+)
 from transport_adapters.server.presence import PresenceService, Surroundings
 from transport_adapters.server.retention import BATCH, expire, purge
 from transport_adapters.server.settings import DEFAULT_MAILBOX, DEFAULT_RELAY, MailboxSettings, RelaySettings
 from transport_adapters.server.tables import MailboxTables
 
 _logger = logging.getLogger(__name__)
+
+NO_METER: Final = NoMeter()
 
 
 class _Live(NamedTuple):
@@ -59,6 +69,7 @@ class Relay:
     mailbox_settings: MailboxSettings = DEFAULT_MAILBOX
     bus: Bus = field(default_factory=LocalBus)
     waker: Waker | None = None
+    meter: Meter = NO_METER
     mailbox: Mailbox = field(init=False)
     intake: Intake = field(init=False)
     presence: PresenceService = field(init=False)
@@ -143,6 +154,11 @@ class Relay:
     def _stored(self, address: DeviceAddress, lane: Lane) -> None:
         if self.waker is not None:
             self.waker.stored(address, lane)
+
+    @property
+    def live_connections(self) -> int:
+        """Devices that have a connection here which said `hello`."""
+        return len(self._live)
 
     def is_live(self, address: DeviceAddress) -> bool:
         """Say whether the device has a connection here that said `hello`."""

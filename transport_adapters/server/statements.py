@@ -130,7 +130,7 @@ class Statements:
         unread = or_(*(and_(its.lane == lane, its.seq > bindparam(f"of_after_{lane}")) for lane in LANES))
         self.floors = select(its.sender_id, func.min(its.ordinal)).where(pending, unread).group_by(its.sender_id)
         self.bodies = (
-            select(its.seq, senders.c.user_id, senders.c.device_id, its.envelope_id, its.body, alive)
+            select(its.seq, senders.c.user_id, senders.c.device_id, its.envelope_id, its.body, alive, its.created_at)
             .join(senders, senders.c.id == its.sender_id)
             .where(pending, its.seq.in_(bindparam("of_seqs", expanding=True)))
         )

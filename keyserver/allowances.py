@@ -1,0 +1,95 @@
+"""How many requests one user and one address may send, counted by all nodes together.
+
+Owns: names of these buckets; that a node takes several tokens at once, so that not every request costs a write.
+Does not know about: where buckets are kept (database, Redis), who asks.
+
+What a limit protects by itself (claims, lists, uploads, registrations) is counted in the transaction of that, by the
+services, and rolled back with it. This here bounds everything, before anything else is done.
+
+A node that took tokens spends them within ten seconds or loses them: all nodes together give at most the limit, and a
+client whose requests are spread over nodes gets a little less.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, final
+
+from e2ee.limits import SECOND_MS
+from e2ee.wire.identifiers import UserId
+from keyserver.auth import Clock
+from keyserver.buckets import MAX_NAMES, Buckets
+from keyserver.peers import Peer
+from keyserver.problems import RateLimitedProblem
+from keyserver.repository.rate_limits import RateLimit, RequestLimits
+
+MAX_AT_ONCE: Final = 20
+HELD_MS: Final = 10 * SECOND_MS
+
+
+class _Held(NamedTuple):
+    left: int
+    until: int
+
+
+@final
+class Allowances:
+    """Counts requests."""
+
+    def __init__(self, buckets: Buckets, limits: RequestLimits, now: Clock) -> None:
+        self._buckets = buckets
+        self._limits = limits
+        self._now = now
+        self._held: OrderedDict[str, _Held] = OrderedDict()
+
+    async def request_of_address(self, peer: Peer) -> None:
+        """Count a request of a client, before it is known who that is.
+
+        Raises:
+            RateLimitedProblem: too many.
+        """
+        if peer.bucket is not None:
+            await self._count(f"requests from {peer.bucket}", self._limits.per_address)
+
+    async def request_of_user(self, user_id: UserId) -> None:
+        """Count a request of a user who has shown a token.
+
+        Raises:
+            RateLimitedProblem: too many.
+        """
+        await self._count(f"requests by {user_id}", self._limits.per_user)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._buckets.close()
+
+    async def _count(self, name: str, limit: RateLimit) -> None:
+        if self._spend(name):
+            return
+        # A small part of a bucket at once, so that the last tokens are not stuck on one node.
+        number = max(1, min(MAX_AT_ONCE, limit.burst // 50))
+        wait = await self._buckets.take(name, limit, number)
+        if wait and number > 1:
+            number = 1
+            wait = await self._buckets.take(name, limit, number)
+        if wait:
+            raise RateLimitedProblem(wait)
+        if number > 1:
+            self._hold(name, number - 1)
+
+    def _spend(self, name: str) -> bool:
+        held = self._held.pop(name, None)
+        if held is None or not 0 < held.until - self._now() <= HELD_MS:
+            return False
+        if held.left > 1:
+            self._held[name] = _Held(held.left - 1, held.until)
+        return True
+
+    def _hold(self, name: str, number: int) -> None:
+        before = self._held.pop(name, _Held(0, 0))
+        self._held[name] = _Held(before.left + number, self._now() + HELD_MS)
+        if len(self._held) > MAX_NAMES:
+            self._held.popitem(last=False)
+
+
+Admit = Callable[[Peer], Awaitable[None]]
+"""Counts a request; raises `RateLimitedProblem`."""

@@ -1,0 +1,100 @@
+"""The processes of deploy/compose.yaml without containers: PostgreSQL, Redis, TLS, secrets from files, signals."""
+
+import asyncio
+import signal
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from keyserver.client import ClientOptions, KeyServerClient
+from tests.certificates import Certificate, make_certificate
+from tests.databases import postgresql
+from tests.keyserver_process import join, real_device
+from tests.keyserver_world import HOST_SECRET, TOKEN_SECRET
+from tests.server_process import ServerProcess
+from tests.servers.redis import Redis
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[tuple[ServerProcess, Certificate]]:
+    certificate = make_certificate(tmp_path)
+    secrets = tmp_path / "secrets"
+    await asyncio.to_thread(subprocess.run, [DEPLOY / "secrets.sh", secrets], check=True, capture_output=True)
+    with Redis() as redis:
+        for name, value in (
+            ("e2ee_database", postgresql().new_database()),
+            ("e2ee_rate_limits", redis.url),
+            ("e2ee_host_jwt_secret", HOST_SECRET),
+        ):
+            file = secrets / name
+            file.unlink(missing_ok=True)
+            file.write_text(value + "\n")
+        process = ServerProcess(
+            tmp_path,
+            secrets_directory=str(secrets),
+            bus="postgresql",
+            migrate="true",
+            tls_certificate=str(certificate.certificate),
+            tls_key=str(certificate.key),
+            metrics_port="0",
+            user_burst="40",
+            user_per_second="1",
+        )
+        # What the process would otherwise have in its environment comes from the files.
+        process.forget("DATABASE", "TOKEN_SECRET", "HOST_JWT_SECRET")
+        await asyncio.to_thread(process.start)
+        yield process, certificate
+        await asyncio.to_thread(process.kill)
+
+
+async def test_a_device_joins_is_limited_by_redis_and_the_server_reloads_and_drains(
+    site: tuple[ServerProcess, Certificate],
+) -> None:
+    process, certificate = site
+    context = ssl.create_default_context(cafile=str(certificate.authority))
+    async with httpx.AsyncClient(verify=context) as http:
+        alice = real_device("alice")
+
+        async def host_token() -> str:
+            return process.token("alice")
+
+        client = KeyServerClient(
+            process.url,
+            alice.address,
+            host_token=host_token,
+            sign=alice.signing.sign,
+            next_counter=alice.next_counter,
+            http=http,
+            options=ClientOptions(timeout_seconds=30, attempts=1),
+        )
+        await join(client, alice)
+        assert (await client.publish_prekeys(alice.upload(2))).one_time == 2
+        headers = {"Authorization": f"Bearer {await client.device_token()}"}
+        statuses = [(await http.get(f"{process.url}/v1/prekeys", headers=headers)).status_code for _ in range(60)]
+        assert {*statuses} == {200, 429}
+        process.signal(signal.SIGHUP)
+        await process.logged("was loaded again")
+        assert (await http.get(f"{process.url}/readyz")).status_code == 200
+    assert await asyncio.to_thread(process.stop) == 0
+    log = process.log.read_text()
+    assert TOKEN_SECRET not in log
+    assert HOST_SECRET not in log
+
+
+async def test_a_reload_without_a_certificate_ends_nothing(tmp_path: Path) -> None:
+    process = ServerProcess(tmp_path)
+    await asyncio.to_thread(process.start)
+    try:
+        process.signal(signal.SIGHUP)
+        async with httpx.AsyncClient() as http:
+            for _ in range(3):
+                assert (await http.get(f"{process.url}/healthz")).status_code == 200
+        assert await asyncio.to_thread(process.stop) == 0
+    finally:
+        process.kill()

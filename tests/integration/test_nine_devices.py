@@ -1,0 +1,170 @@
+"""Three people with three devices each, every device and the server in a process of its own.
+
+Whatever anybody says reaches every device of both people exactly once, and nobody else, while a device joins in the
+middle of the conversation and another one is retired.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import e2ee
+from e2ee.messenger import Messenger
+from e2ee.stores.sqlite import SqliteStore
+from tests.device_process import KEY
+from tests.server_process import ServerProcess
+
+pytestmark = pytest.mark.timeout(240)  # ten processes on whatever cores there are
+
+_ROOT = Path(e2ee.__file__).parents[1]
+USERS = ("alice", "bob", "carol")
+
+
+class Device:
+    """A process, and what it was told to say."""
+
+    def __init__(self, user: str, number: int, directory: Path) -> None:
+        self.user, self.name = user, f"{user}-{number}"
+        self.store, self.device_id = directory / f"{self.name}.db", ""
+        with (directory / f"{self.name}.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.device_process"],
+                env={**os.environ, "PYTHONPATH": str(_ROOT)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def tell(self, do: str, **fields: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": do, **fields}) + "\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"{self.name} has ended"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def ask(self, do: str, **fields: object) -> dict[str, Any]:
+        self.tell(do, **fields)
+        return self.hear()
+
+    def kept(self) -> Counter[str]:
+        """What the history in the store holds, after the process has closed it."""
+        with closing(SqliteStore.open(self.store, key=KEY)) as store:
+            history = Messenger.open(store).history
+            return Counter(
+                str(entry.data)
+                for conversation in history.conversations()
+                for entry in history.messages(conversation.peer, limit=10_000)
+            )
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+class Stage:
+    """The server, the devices, and everything that was said."""
+
+    def __init__(self, directory: Path) -> None:
+        self.server = ServerProcess(directory)
+        self.devices = [Device(user, number, directory) for user in USERS for number in (1, 2, 3)]
+        self.said: list[tuple[str, str, str]] = []
+        """Author's user, recipient, text."""
+
+    def __getitem__(self, name: str) -> Device:
+        return next(device for device in self.devices if device.name == name)
+
+    def open(self, device: Device, *, by: Device | None = None) -> None:
+        """Bring a device online; a further one of its user is let in `by` another."""
+        token = self.server.token(device.user)
+        given = {"user": device.user, "store": str(device.store), "server": self.server.url, "token": token}
+        device.tell("open", **given, link=by is not None)
+        if by is not None:
+            by.ask("approve", code=device.hear()["code"])
+        device.device_id = device.hear()["device"]
+
+    def talk(self, name: str, speakers: Sequence[Device]) -> None:
+        """Let every speaker say two things to each of the other people, all at the same time."""
+        for device in speakers:
+            lines = [
+                (peer, f"{name} {device.name} {peer} {n}") for n in (1, 2) for peer in USERS if peer != device.user
+            ]
+            self.said += [(device.user, peer, text) for peer, text in lines]
+            device.tell("send", messages=lines)
+        for device in speakers:
+            device.hear()
+
+    def texts_of(self, device: Device, *names: str) -> set[str]:
+        """What was said by or to a device's user in some rounds."""
+        concerned = {text for author, peer, text in self.said if device.user in (author, peer)}
+        return {text for text in concerned if not names or text.split()[0] in names}
+
+    def settle(self, devices: Sequence[Device], *names: str) -> None:
+        """Wait until devices hold all that was said in some rounds."""
+        for device in devices:
+            device.tell("until", texts=sorted(self.texts_of(device, *names)))
+        answers = {device.name: device.hear() for device in devices}
+        assert {name: answer for name, answer in answers.items() if answer["missing"]} == {}
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(tmp_path)
+    stage.server.start()
+    try:
+        yield stage
+    finally:
+        for device in stage.devices:
+            device.kill()
+        stage.server.kill()
+
+
+def test_every_message_reaches_every_device_of_both_people_exactly_once(stage: Stage) -> None:
+    late, leaving = stage["bob-3"], stage["alice-3"]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda user: stage.open(stage[f"{user}-1"]), USERS))
+        list(pool.map(lambda user: stage.open(stage[f"{user}-2"], by=stage[f"{user}-1"]), USERS))
+        list(pool.map(lambda user: stage.open(stage[f"{user}-3"], by=stage[f"{user}-2"]), ("alice", "carol")))
+    present = [device for device in stage.devices if device is not late]
+    stage.talk("first", present)
+    stage.open(late, by=stage["bob-1"])  # while messages are on their way
+    stage.settle(present, "first")
+
+    stage.talk("second", stage.devices)
+    stage.settle(stage.devices, "second")
+
+    staying = [device for device in stage.devices if device is not leaving]
+    stage["alice-1"].ask("retire", device=leaving.device_id)
+    stage.talk("third", staying)
+    stage.settle(staying, "third")
+
+    shown = {device.name: Counter(device.ask("close")["shown"]) for device in stage.devices}
+    for device in stage.devices:
+        must = stage.texts_of(device)
+        may = must
+        if device is leaving:
+            may = must = stage.texts_of(device, "first", "second")
+        elif device is late:
+            must = stage.texts_of(device, "second", "third")
+        kept = device.kept()
+        assert must <= set(kept) <= may, device.name
+        assert set(kept.values()) == {1}, device.name
+        own = {text for text in kept if text.split()[1] == device.name}
+        assert shown[device.name] == Counter(set(kept) - own), f"{device.name} was shown each once, but its own"
