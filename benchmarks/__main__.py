@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import message_path, relay_path, store_path
+from benchmarks import claims_path, message_path, relay_path, store_path, wire_cost
 from benchmarks.harness import Row
 
 _RESULTS = Path(__file__).parent / "results" / "bench.json"
@@ -19,6 +19,8 @@ _PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "message path": message_path.rows,
     "store": store_path.rows,
     "relay": relay_path.rows,
+    "claims": claims_path.rows,
+    "transports": wire_cost.rows,
 }
 
 

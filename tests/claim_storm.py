@@ -41,9 +41,10 @@ SERVERS = 4
 HASTE = 0.05
 _GENEROUS = RateLimit(1_000_000, 1)
 _RAISED = {
-    f"claim_{of}_{what}": value
-    for of in ("pair", "claimer", "target")
-    for what, value in (("burst", "1000000"), ("seconds", "1"))
+    "upload_burst": "1000000",
+    "upload_seconds": "1",
+    **{f"claim_{of}_burst": "1000000" for of in ("pair", "claimer", "target")},
+    **{f"claim_{of}_seconds": "1" for of in ("pair", "claimer", "target")},
 }
 
 
@@ -108,7 +109,7 @@ class Owner:
 class Storm:
     """One run. `start`, `run`, then the answers are in `requests`; `close` at the end."""
 
-    def __init__(self, url: str, directory: Path, size: Size, seed: int) -> None:
+    def __init__(self, url: str, directory: Path, size: Size, seed: int, servers: int = SERVERS) -> None:
         self.size = size
         self.random = Random(seed)
         self.clock = Clock()
@@ -120,9 +121,11 @@ class Storm:
         self.retired: dict[DeviceAddress, float] = {}
         """Devices that left their lists during the run, and when the owner knew that."""
         self.kills = 0
-        shared = {"database": url, "origin": ORIGIN, "bus": "postgresql", **_RAISED}
+        shared = {"database": url, "origin": ORIGIN, **_RAISED}
+        if servers > 1:
+            shared["bus"] = "postgresql"
         self._servers = []
-        for number in range(SERVERS):
+        for number in range(servers):
             place = directory / f"server{number}"
             place.mkdir()
             self._servers.append(ServerProcess(place, **shared))
@@ -150,7 +153,7 @@ class Storm:
             for device in owner.devices:
                 owner.uploads[device.address] = one_time = self._one_time(device)
                 await uploads.publish(device.address, [device.signed_prekey(), device.kem_prekey(), *one_time])
-        self._tokens = [await self._token(device) for device in self.claimers]
+        self._tokens = [await self.token(device) for device in self.claimers]
 
     async def run(self, retire: int) -> None:
         """Claim until every key is gone and a little longer, while servers are killed and `retire` devices leave."""
@@ -184,6 +187,12 @@ class Storm:
         request.bundles = [PreKeyBundle.decode(from_base64url(each)) for each in response.json()["bundles"]]
         return True
 
+    async def upload(self, upload: Sequence[PublishedPreKey], token: str) -> None:
+        """Publish one-time X25519 prekeys anywhere."""
+        body = {"one_time_prekeys": [to_base64url(each.encode()) for each in upload]}
+        response = await self._send("PUT", "/v1/prekeys", body, token)
+        assert response.is_success, response.text
+
     async def spent(self) -> dict[Key, bytes | None]:
         """What the database says: every one-time prekey that is spent, and the request that it is spent for."""
 
@@ -214,7 +223,7 @@ class Storm:
         kem = (device.kem_prekey(KemPreKeyKind.ONE_TIME) for _ in range(self.size.keys))
         return [*device.one_time_prekeys(self.size.keys), *kem]
 
-    async def _token(self, device: TestDevice) -> str:
+    async def token(self, device: TestDevice) -> str:
         login_id, now = LoginId(self.random.randbytes(LoginId.LENGTH)), self.clock()
         login = NewLogin(login_id, device.address, now, now + HOUR_MS)
         await self.database.write(lambda connection: logins.add(connection, login, now))
@@ -254,7 +263,7 @@ class Storm:
         owner = self.random.choice([each for each in self.owners if len(each.devices) > 1])
         gone = owner.devices.pop(self.random.randrange(len(owner.devices)))
         body = {"device_list": to_base64url(owner.user.next_list(*owner.devices).encode())}
-        await self._insist("PUT", "/v1/device-lists", body, await self._token(owner.devices[0]))
+        await self._insist("PUT", "/v1/device-lists", body, await self.token(owner.devices[0]))
         self.retired[gone.address] = time.monotonic()
 
     async def _repeat_upload(self) -> None:
@@ -264,7 +273,7 @@ class Storm:
         upload = [to_base64url(each.encode()) for each in owner.uploads[device.address]]
         one_time, kem = upload[: self.size.keys], upload[self.size.keys :]
         body = {"one_time_prekeys": one_time, "one_time_kem_prekeys": kem}
-        await self._insist("PUT", "/v1/prekeys", body, await self._token(device))
+        await self._insist("PUT", "/v1/prekeys", body, await self.token(device))
 
     async def _insist(self, method: str, path: str, body: object, token: str) -> None:
         while True:

@@ -255,6 +255,27 @@ def test_a_message_of_one_slot_is_not_taken_for_another(pair: Pair) -> None:
                     kind.decode(message)  # type: ignore[attr-defined]  # all four have it
 
 
+def test_a_message_under_the_number_of_another_is_refused_whatever_its_length(pair: Pair) -> None:
+    _, existing = pair.compared()
+    honest = [
+        (LinkCommit.decode, pair.offer.commit.encode()),
+        (LinkAnswer.decode, pair.approval().answer.encode()),
+        (LinkReveal.decode, pair.offer.reveal.encode()),
+        (LinkBundle.decode, existing.confirm(START).bundle.encode()),
+    ]
+    for decode, message in honest:
+        for number in set(range(256)) - {message[1]}:
+            with pytest.raises(MalformedMessageError):
+                decode(message[:1] + bytes((number,)) + message[2:])
+
+
+def test_an_answer_of_another_user_is_refused_before_anything_is_shown(pair: Pair) -> None:
+    """Its account would be joined under our own name."""
+    answer = replace(pair.approval().answer, user_id=UserId("alicf"))
+    with pytest.raises(LinkMismatchError, match="another user"):
+        pair.offer.compare(answer, START)
+
+
 def test_no_state_of_a_link_shows_a_secret(pair: Pair) -> None:
     new, existing = pair.compared()
     confirmed = existing.confirm(START)

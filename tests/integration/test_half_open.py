@@ -12,8 +12,8 @@ from starlette.applications import Starlette
 
 from e2ee.wire.identifiers import DeviceAddress
 from tests.chaos_proxy import Admission, Weather
-from tests.chaos_roads import BROKERED, MQTT, NETWORKED, XMPP_PASSWORD, XMPP_USER, NetworkRoad, Road, road
-from tests.contract.mqtt_site import bridge_settings
+from tests.chaos_roads import BROKERED, NETWORKED, XMPP_PASSWORD, XMPP_USER, NetworkRoad, Road, road
+from tests.contract.brokers import Brokers, joined
 from tests.contract.relay_world import (
     EAGER_LINK,
     PATIENT,
@@ -26,14 +26,11 @@ from tests.contract.relay_world import (
 )
 from tests.contract.socketio_server import served
 from tests.servers.mosquitto import Mosquitto
-from tests.servers.prosody import COMPONENT, DOMAIN, SECRET, Prosody
+from tests.servers.prosody import Prosody
 from transport_adapters.base import TransportUnavailableError
 from transport_adapters.server.guard import guard
 from transport_adapters.server.mount import endpoints
-from transport_adapters.server.mqtt_accounts import BUCKETS
-from transport_adapters.server.mqtt_bridge import MqttBridge
 from transport_adapters.server.socketio import attach
-from transport_adapters.server.xmpp import XmppComponent, XmppSettings
 
 HEARTBEAT = 0.05
 PATIENCE = replace(EAGER_LINK, silence_timeout=0.5, connect_timeout=0.5, hello_timeout=0.5)
@@ -62,9 +59,6 @@ async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield made
 
 
-Brokers = tuple[Mosquitto, Prosody] | None
-
-
 @asynccontextmanager
 async def opened(directory: Path, name: str, brokers: Brokers) -> AsyncIterator[Scene]:
     settings = replace(PATIENT, ping_interval=HEARTBEAT)
@@ -88,26 +82,6 @@ async def opened(directory: Path, name: str, brokers: Brokers) -> AsyncIterator[
             await peer.close()
             await world.relay.close()
         await sio.shutdown()
-
-
-@asynccontextmanager
-async def joined(name: str, brokers: Brokers, world: RelayWorld) -> AsyncIterator[tuple[MqttBridge | None, int | None]]:
-    """Connect the relay to the transport's broker; return the bridge to MQTT, and the broker's port for clients."""
-    if brokers is None:
-        yield None, None
-    elif name == MQTT:
-        bridge = MqttBridge(world.relay, bridge_settings(brokers[0], brokers[0].port))
-        await bridge.start()
-        await eventually(lambda: len(bridge.buckets) == BUCKETS)
-        yield bridge, brokers[0].port
-        await bridge.close()
-    else:
-        settings = XmppSettings(COMPONENT, SECRET, frozenset({DOMAIN}), port=brokers[1].component_port)
-        component = XmppComponent(world.relay, settings)
-        component.start()
-        await within(component.online.wait())
-        yield None, brokers[1].port
-        await component.close()
 
 
 async def test_a_half_open_connection_is_given_up_and_made_anew(scene: Scene) -> None:

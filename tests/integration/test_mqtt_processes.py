@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.databases import postgresql
 from tests.server_process import BridgeProcess, ServerProcess
 from tests.servers.mosquitto import Mosquitto
 
+MESSAGES, PAUSE = (1_000, 0.01) if int(os.environ.get("E2EE_SOAK", "0")) else (60, 0.05)
 CANARY = "This canary must be found, or the search is blind."
 TALKATIVE = ("persistence true", "persistence_location {directory}/", "autosave_interval 1", "log_type all")
 """What an operator might set who wants to see as much as there is."""
@@ -46,18 +48,18 @@ async def everything(directory: Path) -> AsyncIterator[tuple[Mosquitto, ServerPr
             yield broker, server, bridge, people
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 async def test_whatever_is_killed_each_message_is_read_once_and_the_broker_keeps_nothing(tmp_path: Path) -> None:
     async with everything(tmp_path) as (broker, server, bridge, (alice, bob)):
-        texts = [f"Meet me at the boathouse, number {number} of the list." for number in range(60)]
+        texts = [f"Meet me at the boathouse, number {number} of the list." for number in range(MESSAGES)]
 
         async def talk() -> None:
             for text in texts:
                 await alice.say(text, "bob")
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(PAUSE)
 
         talking = asyncio.create_task(talk())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(150):
             await bob.until(texts[:5])
             bridge.kill()
             await asyncio.to_thread(bridge.start)

@@ -74,6 +74,7 @@ def test_migrating_twice_changes_nothing(engine: Engine) -> None:
         ("0003", {"link_messages", "leases", "recovery_blobs"}),
         ("0004", {"leases", "recovery_blobs"}),
         ("0005", {"recovery_blobs"}),
+        ("0006", {"recovery_blobs"}),
     ],
 )
 def test_later_tables_go_and_come_back_and_the_rest_stays(engine: Engine, revision: str, gone: set[str]) -> None:

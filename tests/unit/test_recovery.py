@@ -14,7 +14,8 @@ from e2ee.errors import (
 )
 from e2ee.messenger import Messenger
 from e2ee.ports import Table
-from e2ee.recovery import ExportFile, Purpose, RecoveryCode, seal_export
+from e2ee.primitives import aead
+from e2ee.recovery import ExportFile, Purpose, RecoveryCode, _key, seal_export
 from e2ee.stores import records, trust_records
 from e2ee.stores.memory import MemoryStore
 from e2ee.stores.trust_records import Decision, TrustPolicy
@@ -171,6 +172,22 @@ def test_an_export_that_contradicts_itself_is_refused_as_a_whole() -> None:
             Messenger.recover(store, resealed(alice, **changes), CODE)
     with store.read() as tx:
         assert all(tx.count(table) == 0 for table in Table)
+
+
+def test_key_list_and_contacts_of_an_export_are_each_checked_against_its_header() -> None:
+    alice, bob = pair()
+    payload, bobs = opened(alice), bob.messenger.account.account_key_pair
+    under_bobs_key = replace(alice.messenger.account, account_key_pair=bobs).first_device_list(alice.world.now).signed
+    file = seal_export(CODE, alice.user_id, replace(payload, account_key_pair=bobs), Random(1).randbytes)
+    inner = replace(payload, device_list=under_bobs_key)
+    resealed_inner = aead.seal(_key(CODE, Purpose.EXPORT), file.nonce, inner.encode(), file._header())
+    with pytest.raises(InvalidSignatureError, match="private key"):
+        replace(file, sealed=resealed_inner).open(CODE)
+    with pytest.raises(InvalidSignatureError, match="device list is another"):
+        ExportFile.decode(resealed(alice, device_list=under_bobs_key)).open(CODE)
+    strange = replace(payload.contacts[0], account_key=alice.messenger.account.party.account_key)
+    with pytest.raises(InvalidSignatureError, match="contact"):
+        ExportFile.decode(resealed(alice, contacts=(strange,))).open(CODE)
 
 
 def test_what_the_server_keeps_names_nobody_and_is_no_export() -> None:

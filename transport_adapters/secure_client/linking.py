@@ -37,7 +37,7 @@ _OVER: Final = frozenset({"link_not_found", "link_slot_taken"})
 class LinkPace:
     """How often the server is asked for the other device's next message, in seconds."""
 
-    poll: float = 1.0
+    poll: float = 0.5
 
 
 DEFAULT_LINK_PACE: Final = LinkPace()
