@@ -242,12 +242,12 @@ class Messenger:
     def due_prekeys(self, counts: ServerCounts, offered: Collection[PreKeyId] | None = None) -> PreKeyPublication:
         """Make the prekeys that are due and return all that the server has not confirmed.
 
-        `offered` are the ids of the signed and the last-resort prekey that it offers, if that is known: a server that
-        was restored from a backup may have forgotten what it confirmed.
+        `offered` are the ids of the signed and the last-resort prekey that it offers, if that is known: it may not be
+        what it confirmed, after a restore of the server or of this store.
         """
         with self._store.write() as tx:
             if offered is not None:
-                prekey_supply.note_offered(tx, offered)
+                prekey_supply.note_offered(tx, offered, self._clock())
             prekey_supply.make_due(tx, counts, self._clock(), self._rng)
             return prekey_supply.publication(tx)
 

@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
 from e2ee.account import OwnPreKey, PreKeyKind, generate_prekey
-from e2ee.limits import MAX_CLAIMED_ONE_TIME_PREKEYS, ONE_TIME_PREKEY_BATCH, ONE_TIME_PREKEY_LOW, PREKEY_ROTATION_MS
+from e2ee.limits import (
+    HOUR_MS,
+    MAX_CLAIMED_ONE_TIME_PREKEYS,
+    ONE_TIME_PREKEY_BATCH,
+    ONE_TIME_PREKEY_LOW,
+    PREKEY_ROTATION_MS,
+)
 from e2ee.ports import Transaction
 from e2ee.primitives.rng import Rng
 from e2ee.stores.records import delete_prekey, fresh_prekey_id, load_account, load_prekey, prekeys, save_prekey
@@ -79,15 +85,22 @@ def mark_published(tx: Transaction, prekey_ids: tuple[PreKeyId, ...]) -> None:
             save_prekey(tx, replace(prekey, published=True))
 
 
-def note_offered(tx: Transaction, offered: Collection[PreKeyId]) -> None:
-    """Publish the present signed and last-resort prekeys again if the server does not offer them.
+def note_offered(tx: Transaction, offered: Collection[PreKeyId], now: int) -> None:
+    """Take care that the server offers the present signed and last-resort prekeys, which it confirmed once.
 
-    It confirmed them once, and has forgotten them: it was restored from a backup.
+    A server that was restored from a backup has forgotten them: they are published again, byte for byte. One that
+    offers keys which this device does not know outlived a restore of this store: the private halves are gone, and with
+    them every message that begins with such a key. Then fresh keys take over; one pair an hour, and no more, if the
+    server goes on telling this.
     """
+    is_foreign = any(load_prekey(tx, each) is None for each in offered)
     for kind in (PreKeyKind.SIGNED, PreKeyKind.LAST_RESORT_KEM):
-        present = [prekey for prekey in prekeys(tx, kind) if prekey.replaced_at is None]
-        if present and present[-1].published and present[-1].prekey_id not in offered:
-            save_prekey(tx, replace(present[-1], published=False))
+        for present in [prekey for prekey in prekeys(tx, kind) if prekey.replaced_at is None]:
+            if not present.published or present.prekey_id in offered:
+                continue
+            is_fresh = 0 <= now - present.created_at < HOUR_MS
+            again = replace(present, published=False)
+            save_prekey(tx, replace(present, replaced_at=now) if is_foreign and not is_fresh else again)
 
 
 def withhold(tx: Transaction) -> None:

@@ -16,7 +16,7 @@ may depend on the order of two transcripts.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -206,12 +206,31 @@ class Directory:
         held = self.prekeys.get(address)
         return ServerCounts(len(held.one_time), len(held.one_time_kem)) if held else ServerCounts(0, 0)
 
+    def served(self, user_id: UserId) -> list[SignedDeviceList]:
+        """Return the lists of a user, oldest first."""
+        return self.lists[user_id]
+
     def claim(self, address: DeviceAddress) -> PreKeyBundle:
         """Hand out a bundle; falls back to the last-resort key and no one-time key when those have run out."""
         held = self.prekeys[address]
         one_time = held.one_time.pop(0) if held.one_time else None
         kem = held.one_time_kem.pop(0) if held.one_time_kem else held.last_resort
         return PreKeyBundle(address, held.signed_prekey, one_time, kem)
+
+
+class LyingDirectory(Directory):
+    """A key server that serves what a script makes of the truth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.change_lists: Callable[[UserId, list[SignedDeviceList]], list[SignedDeviceList]] = lambda _, lists: lists
+        self.change_bundle: Callable[[PreKeyBundle], PreKeyBundle] = lambda bundle: bundle
+
+    def served(self, user_id: UserId) -> list[SignedDeviceList]:
+        return self.change_lists(user_id, super().served(user_id))
+
+    def claim(self, address: DeviceAddress) -> PreKeyBundle:
+        return self.change_bundle(super().claim(address))
 
 
 class Device:
@@ -260,7 +279,7 @@ class Device:
 
     def meet(self, peer: "Device") -> None:
         """Fetch the peer's device lists."""
-        self.messenger.learn_device_lists(peer.user_id, self.world.directory.lists[peer.user_id])
+        self.messenger.learn_device_lists(peer.user_id, self.world.directory.served(peer.user_id))
 
     def start_session(self, peer: "Device") -> Session:
         """Fetch lists, claim a bundle and start a session, even if there is one already."""
@@ -272,7 +291,7 @@ class Device:
         tended = self.messenger.tend()
         if tended.lacks:
             for user_id in tended.stale_lists:
-                self.messenger.learn_device_lists(user_id, self.world.directory.lists[user_id])
+                self.messenger.learn_device_lists(user_id, self.world.directory.served(user_id))
             for address in tended.sessions_wanted:
                 self.messenger.start_session(self.world.devices[address].bundle())
             again = self.messenger.tend()

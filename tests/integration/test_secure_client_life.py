@@ -1,8 +1,11 @@
 """The life of a SecureClient: opening, iterating, closing, in every state and in any order."""
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,11 @@ from e2ee.errors import StoreLockedError, WrongPassphraseError
 from e2ee.ports import Table
 from e2ee.stores.sqlite import SqliteStore
 from keyserver.client import KeyServerError, KeyServerUnavailableError
-from tests.client_world import ClientWorld, Gate, client_world, eager_socketio, within
+from tests.client_world import QUICK, ClientWorld, Gate, client_world, eager_socketio, within
 from tests.store_files import CHEAP, KEY
 from transport_adapters import events
 from transport_adapters.secure_client.client import SecureClient
+from transport_adapters.secure_client.directory import UserUnreachableError
 
 NOBODY = "http://127.0.0.1:9"
 """Nothing listens on the discard port."""
@@ -268,3 +272,19 @@ async def test_the_first_registration_fails_by_name_when_the_token_provider_does
     assert not isinstance(caught.value, KeyServerError)
     assert caught.value.code == "token_provider_failed"  # type: ignore[attr-defined]  # not a class of the interface
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+async def test_prekeys_that_the_server_has_lost_are_noticed_and_published_again(tmp_path: Path) -> None:
+    async with client_world(tmp_path) as world:
+        bob = await world.open("bob", pace=replace(QUICK, prekey_check=0.05))
+        with contextlib.closing(sqlite3.connect(tmp_path / "server.db")) as database:
+            database.execute("DELETE FROM e2ee_prekeys")
+            database.commit()
+        alice = await world.open("alice")
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(UserUnreachableError):
+                    await alice.client.send("bob", "hello")
+                    break
+                await asyncio.sleep(0.02)
+        assert await bob.read() == ["hello"]
