@@ -36,6 +36,8 @@ test('4.2 a chain of lists, and what contradicts it', () => {
   }
   const lower = makeList(1n, new Uint8Array(32), [entry(2)]);
   assert.equal(judge(judge(undefined, third), lower).heard, 3n); // lower otherwise
+  const last = makeList(3n, listHash(second), []);
+  assert.throws(() => judge(judge(contact, last), makeList(9n, listHash(last))), { code: 'device_list_fork' });
 });
 
 test('4.2 positions in messages', () => {
