@@ -119,13 +119,11 @@ def note_changed_key(tx: Transaction, user_id: UserId, signed: SignedDeviceList,
     Raises:
         InvalidSignatureError: not this user's list, or a wrong signature.
         DeviceListForkError: its seq is not above the newest one known; seq never restarts for a user id.
-        AccountKeyChangedError: it is under the pinned key, so that some list before it cannot belong to the chain; or
-            it is a list of our own user, about whose key nobody is asked.
+        AccountKeyChangedError: it is under the pinned key, so that some list before it cannot belong to the chain.
     """
     contact, verified = _known(tx, user_id), signed.verify(user_id)
     new_key = verified.content.account_key
-    # Our own key is in our store: whoever shows another one lies, or the account was reset on another device.
-    if new_key == contact.account_key or user_id == own_device_list(tx).content.user_id:
+    if new_key == contact.account_key:
         raise AccountKeyChangedError(user_id)
     _refuse_closed_key(tx, user_id, new_key)
     if verified.content.seq <= contact.device_list.content.seq:

@@ -116,7 +116,11 @@ class Application:
         return {"missing": sorted(missing), "told": dict(self.told) if missing else {}}
 
     async def close(self) -> dict[str, Any]:
+        """Close once everything was shown; tell what was."""
         assert self.client is not None
+        async with asyncio.timeout(_LONG_SECONDS):
+            while await asyncio.to_thread(self.client.messenger.inbound, 1):  # noqa: ASYNC110 - taken by `_take`
+                await asyncio.sleep(0.01)
         await self.client.aclose()
         return {"shown": self.shown}
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from e2ee.cli.vectors.arguments import add_vectors_arguments
 from e2ee.errors import MalformedMessageError
-from e2ee.limits import MAX_TTL_SECONDS
+from e2ee.limits import DAY_MS, MAX_TIMESTAMP, MAX_TTL_SECONDS
 from e2ee.wire.identifiers import parse_conversation_id, parse_user_id
 
 WRONG_USE: Final = 2
@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_receive(add("receive", "fetch, decrypt and print messages", online))
     _add_chat(add("chat", "talk with one user, line by line", online))
     _add_verify(add("verify", "compare safety numbers with a contact and record it; works offline", common))
+    _add_history(add("history", "show past messages, or begin to keep them; works offline", common))
     _add_link(add("link", "make this device a further one of an account, or let one in with --approve", online))
     _add_devices(add("devices", "list the devices of the account (works offline), or retire one", online))
     _add_export(add("export", "write the account into a file that a code on paper opens", online))
@@ -250,6 +251,28 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     decision.add_argument("--decline-change", action="store_true", help="stay with the key that USER had before")
 
 
+def _add_history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("user", nargs="?", type=_user, metavar="USER", help="whose messages (default: list all users)")
+    parser.add_argument(
+        "--conversation",
+        type=_conversation,
+        default="",
+        metavar="ID",
+        help="conversation id (default: none)",
+    )
+    parser.add_argument("--limit", type=_count, default=50, metavar="N", help="show the newest N (default: 50)")
+    parser.add_argument(
+        "--before", type=_count, metavar="POSITION", help="show those before a message, by its position"
+    )
+    parser.add_argument("--delete", action="store_true", help="delete the conversation, on this device alone")
+    parser.add_argument(
+        "--keep",
+        type=_retention,
+        metavar="DAYS",
+        help="keep messages from now on for so many days, or 'forever'; 'off' deletes all and keeps none (default)",
+    )
+
+
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interactive", action="store_true", help="leave the server running for a chat of your own")
     parser.add_argument("--transport", choices=_TRANSPORTS, default="socketio", help="default: %(default)s")
@@ -291,6 +314,14 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
     return int(text)
+
+
+def _retention(text: str) -> int:
+    if text in ("forever", "off"):
+        return MAX_TIMESTAMP if text == "forever" else 0
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_TIMESTAMP // DAY_MS:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of days nor 'forever' nor 'off'")
+    return int(text) * DAY_MS
 
 
 def _seconds(text: str) -> float:

@@ -90,6 +90,12 @@ def _verify(call: Call) -> int:
     return verify(call)
 
 
+def _history(call: Call) -> int:
+    from e2ee.cli.past import history
+
+    return history(call)
+
+
 def _devices(call: Call) -> int:
     from e2ee.cli.devices import devices
 
@@ -102,6 +108,7 @@ _COMMANDS: Final[dict[str, Callable[[Call], int]]] = {
     "chat": chat,
     "status": status,
     "verify": _verify,
+    "history": _history,
     "link": approve,
     "devices": _devices,
     "export": export,

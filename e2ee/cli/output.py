@@ -12,6 +12,7 @@ from typing import Final, final
 
 from e2ee import notices
 from e2ee.cli.settings import UsageError
+from e2ee.history_book import EntryState, HistoryEntry
 from transport_adapters import events
 from transport_adapters.secure_client.client import Message
 
@@ -55,6 +56,15 @@ class Printer:
         where += " (from a removed device)" if message.from_removed_device else ""
         to = f" to {message.recipient}" if message.is_copy else ""
         self._print(f"{_moment(message.sent_at)} {message.sender}{to}{where}: {_body(message.data)}")
+
+    def past(self, entry: HistoryEntry) -> None:
+        """Print a message of the history."""
+        if self._json:
+            self._print(json.dumps(_entry_fields(entry)))
+            return
+        to = "" if entry.author == entry.peer else f" to {entry.peer}"
+        state = "" if entry.state is EntryState.NEW else f" ({entry.state.name.lower()})"
+        self._print(f"{_moment(entry.sent_at)} {entry.author}{to}{state}: {_body(entry.data)}")
 
     def event(self, event: events.Event) -> None:
         """Print an event that a person should know of."""
@@ -152,11 +162,29 @@ def _message_fields(message: Message) -> dict[str, object]:
     }
     if message.from_removed_device:
         fields["from_removed_device"] = True
-    match message.data:
+    return fields | _data_fields(message.data)
+
+
+def _entry_fields(entry: HistoryEntry) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "message_id": str(entry.message_id),
+        "author": entry.author,
+        "peer": entry.peer,
+        "device": str(entry.device),
+        "conversation": entry.conversation,
+        "sent_at": entry.sent_at,
+        "received_at": entry.received_at,
+        "state": entry.state.name.lower(),
+        "position": entry.position,
+    }
+    return fields | _data_fields(entry.data)
+
+
+def _data_fields(data: bytes | str | None) -> dict[str, object]:
+    match data:
         case str(text):
-            fields["text"] = text
-        case bytes(data):
-            fields["base64"] = base64.b64encode(data).decode()
+            return {"text": text}
+        case bytes(raw):
+            return {"base64": base64.b64encode(raw).decode()}
         case None:
-            fields["unsupported"] = True
-    return fields
+            return {"unsupported": True}

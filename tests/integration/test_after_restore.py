@@ -130,7 +130,8 @@ async def test_after_a_restore_conversations_go_on_revoked_devices_stay_out_and_
     bob, carol = [await site.open(name) for name in ("bob", "carol")]
     second = await link(site.people, alice, transport=eager_socketio)
     await exchange(alice, bob, "before")
-    assert await second.read(2) == ["before from alice", "before from bob"]  # the first is a copy
+    # The first is a copy, which waits for a session between the two devices.
+    assert set(await second.read(2)) == {"before from alice", "before from bob"}
     await bob.client.flushed()
 
     await asyncio.to_thread(site.server.kill)

@@ -14,7 +14,7 @@ from e2ee.ports import Table
 from e2ee.stores.trust_records import TrustPolicy
 from e2ee.wire.content import ContentKind, ReceiptType, encode_application
 from e2ee.wire.device_list import DeviceListHash, ListPosition
-from e2ee.wire.envelope import Lane
+from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import MessageId
 from e2ee.wire.sync import ReadMarks, SentCopy
 from tests.world import Device, World, content_from, unchanged
@@ -76,6 +76,13 @@ def test_a_copy_names_its_recipient_and_reaches_the_application_once(trio: Trio)
 
 def test_the_longest_message_has_room_for_its_copy_and_a_call_lane_is_not_used_for_it(trio: Trio) -> None:
     phone, laptop, bob = trio
+    send(phone, bob, "so that the devices know each other")
+    queued = phone.messenger.send(bob.user_id, "urgent", lane=Lane.CONTROL)
+    lanes = [Envelope.decode(entry.envelope).lane for entry in (*queued.entries, *queued.copies)]
+    assert lanes == [Lane.CONTROL, Lane.CHAT]
+    phone.messenger.history.delete_conversation(bob.user_id)
+    laptop.messenger.history.delete_conversation(bob.user_id)
+    phone.messenger.outbox_settled(entry.envelope_id for entry in phone.messenger.outbox())
     for lane in (Lane.CHAT, Lane.CONTROL):
         send(phone, bob, b"x" * (MAX_APPLICATION_DATA if lane is Lane.CHAT else 7000), lane)
     assert [len(data) for data in texts(laptop, bob) if data] == [MAX_APPLICATION_DATA, 7000]
@@ -269,3 +276,16 @@ def test_a_device_that_is_new_has_what_waited_when_it_came_once() -> None:
             "when the laptop had no session",
         ]
         assert len(device.messenger.inbound()) == 2
+
+
+def test_two_devices_of_one_author_whose_clocks_are_apart_stand_as_they_came() -> None:
+    world = World()
+    phone, bob = world.device("alice", one_time_prekeys=False), world.device("bob", one_time_prekeys=False)
+    slow = world.further_device(phone, skew=-HOUR_MS)
+    bob.messenger.history.set_retention(FOREVER)
+    expected = []
+    for number, sender in enumerate((phone, bob, slow, bob, slow, phone)):
+        world.wait(1000)
+        send(sender, phone if sender is bob else bob, f"{number}")
+        expected.append(f"{number}")
+    assert texts(bob, phone) == expected
