@@ -11,6 +11,7 @@ Does not know about: private keys, who may link what, the server that carries th
                  <--------  bundle     4  sealed to the key in 3 with L, signed with L
 """
 
+import hmac
 from base64 import b32decode, b32encode
 from binascii import Error as BadBase32
 from dataclasses import dataclass
@@ -226,7 +227,7 @@ def link_transcript(commit: LinkCommit, answer: LinkAnswer, reveal: LinkReveal) 
     """
     if not commit.link_id == answer.link_id == reveal.link_id:
         raise LinkMismatchError("messages of two links")
-    if reveal.commitment() != commit.commitment:
+    if not hmac.compare_digest(reveal.commitment().raw, commit.commitment.raw):
         raise LinkMismatchError("the new device has not revealed what it committed to")
     writer = Writer().bytes8(TRANSCRIPT_LABEL).raw(commit.encode()).raw(answer.encode()).raw(reveal.encode())
     return LinkTranscript(kdf.sha256(writer.finish()))

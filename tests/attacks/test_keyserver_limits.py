@@ -50,7 +50,8 @@ async def test_retention_goes_on_after_a_failure_of_the_driver_itself(monkeypatc
     class Failing:
         rounds = 0
 
-        async def write(self, _work: object) -> None:
+        async def write(self, _work: object, *, patience: float | None) -> None:
+            assert patience is None
             self.rounds += 1
             again.set()
             raise sqlite3.OperationalError("disk I/O error")

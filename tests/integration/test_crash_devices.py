@@ -20,6 +20,19 @@ from e2ee.messenger import Messenger
 _ROOT = Path(e2ee.__file__).parents[1]
 
 
+NOT_IN_THIS_LIFE = {
+    # One transaction each, on a store that is new or thrown away afterwards.
+    "join",
+    "recover",
+    # The life has no account reset and no read marks yet, and no second commit when a key changed.
+    "draft_account_reset",
+    "account_reset_accepted",
+    "mark_read",
+    "_note_changed_key",
+}
+"""Methods that commit and are not killed here."""
+
+
 def committing_methods() -> set[str]:
     """The methods of Messenger that open a transaction to write."""
     functions = [inspect.unwrap(getattr(each, "__func__", each)) for each in vars(Messenger).values()]
@@ -39,7 +52,8 @@ def test_a_device_killed_around_any_commit_of_a_whole_life_loses_repeats_and_reu
         )
     assert told.returncode == 0, told.stderr
     deaths = json.loads(told.stdout)
-    committing = committing_methods()
+    assert committing_methods() >= NOT_IN_THIS_LIFE
+    committing = committing_methods() - NOT_IN_THIS_LIFE
     assert len(committing) > 15
     assert deaths.keys() == {f"{name} {moment}" for name in committing for moment in ("before", "after")}
     assert deaths["tend before"] > 20
