@@ -345,8 +345,7 @@ async def test_neither_storage_nor_logs_of_the_xmpp_server_hold_an_envelope(tmp_
 async def test_the_device_token_is_not_printed_by_the_clients_library(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.DEBUG):
-        logging.getLogger("slixmpp.xmlstream.xmlstream").setLevel(logging.DEBUG)
+    with caplog.at_level(logging.DEBUG, logger="slixmpp.xmlstream.xmlstream"):
         bob = scene.peer(scene.bob)
         await bob.online()
     sent = [record.getMessage() for record in caplog.records if record.getMessage().startswith("SEND")]
