@@ -21,6 +21,7 @@ import socketio
 from starlette.applications import Starlette
 
 from benchmarks.harness import Row, plain
+from e2ee.wire.identifiers import DeviceAddress
 from tests.chaos_roads import BROKERED, NETWORKED, XMPP_PASSWORD, XMPP_USER
 from tests.contract.brokers import Brokers, joined
 from tests.contract.relay_world import EAGER_LINK, CursorCell, Peer, RelayWorld, relay_world
@@ -75,7 +76,7 @@ async def _cost(name: str, directory: Path, brokers: Brokers) -> _Cost:
             peers = []
             for owner in (alice, bob):
 
-                async def token(owner=owner) -> str:  # type: ignore[no-untyped-def]
+                async def token(owner: DeviceAddress = owner) -> str:
                     return world.tokens.issue(owner)
 
                 cell = CursorCell()

@@ -23,7 +23,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import pairwise
-from typing import Protocol, assert_never, final, runtime_checkable
+from typing import Final, Protocol, assert_never, final, runtime_checkable
 from urllib.parse import urlsplit
 
 from e2ee.wire.identifiers import UserId
@@ -65,6 +65,7 @@ __all__ = [
     "Dial",
     "Link",
     "LinkOptions",
+    "LinkTransport",
     "Linked",
     "Receiver",
     "Route",
@@ -354,6 +355,34 @@ class Link:
         refusal = session.refusal
         if refusal is not None and not (refusal.reason == ErrorCode.REPLACED and session.number < self._number):
             raise refusal
+
+
+class LinkTransport:
+    """An `EnvelopeTransport` that is a link. An adapter inherits it, and brings the link's `dial`."""
+
+    def __init__(self, link: Link) -> None:
+        self.link: Final = link
+        """See `Linked`."""
+
+    async def send(self, outgoing: Outgoing) -> SendResult:
+        """See `EnvelopeTransport.send`."""
+        return await self.link.send(outgoing)
+
+    def receive(self) -> AsyncIterator[Incoming]:
+        """See `EnvelopeTransport.receive`."""
+        return self.link.receive()
+
+    async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
+        """See `EnvelopeTransport.ack`."""
+        await self.link.ack(epoch, ranges)
+
+    async def signal(self, signal: Signal) -> None:
+        """See `EnvelopeTransport.signal`."""
+        await self.link.signal(signal)
+
+    async def aclose(self) -> None:
+        """See `EnvelopeTransport.aclose`."""
+        await self.link.aclose()
 
 
 async def _keep_connected(link: Link) -> None:

@@ -5,13 +5,11 @@ Does not know about: requests (http_wire.py), what frames mean. Without asyncio:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 from typing import Final, final
 
-from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
 from transport_adapters.frames import ClientFrame, Hello
 from transport_adapters.http_wire import HttpOptions, Requests, Uplink
-from transport_adapters.link import CursorSource, Link, Receiver, TokenSource, require_secure
+from transport_adapters.link import CursorSource, Link, LinkTransport, Receiver, TokenSource, require_secure
 from transport_adapters.text import encode_frame
 
 HOLD: Final = 15.0
@@ -19,7 +17,7 @@ HOLD: Final = 15.0
 
 
 @final
-class LongPollTransport:
+class LongPollTransport(LinkTransport):
     """Implements `EnvelopeTransport` over requests that are held until there is something.
 
     Raises:
@@ -33,27 +31,7 @@ class LongPollTransport:
         require_secure(url)
         self._url = url
         self._options = options or HttpOptions()
-        self._link = Link(self._dial, token, cursor, self._options.link)
-
-    @property
-    def link(self) -> Link:
-        """See `Linked`."""
-        return self._link
-
-    async def send(self, outgoing: Outgoing) -> SendResult:
-        return await self._link.send(outgoing)
-
-    def receive(self) -> AsyncIterator[Incoming]:
-        return self._link.receive()
-
-    async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
-        await self._link.ack(epoch, ranges)
-
-    async def signal(self, signal: Signal) -> None:
-        await self._link.signal(signal)
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
+        super().__init__(Link(self._dial, token, cursor, self._options.link))
 
     async def _dial(self, receiver: Receiver) -> "_LongPollWire":
         return _LongPollWire(self._url, self._options, receiver)

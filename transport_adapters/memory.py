@@ -4,12 +4,10 @@ Owns: passing frames between a link and a relay's connection, as the fields that
 Does not know about: how either side works.
 """
 
-from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, final
 
-from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
 from transport_adapters.frames import ClientFrame, CloseCode, ServerFrame
-from transport_adapters.link import CursorSource, Link, LinkOptions, Receiver, TokenSource
+from transport_adapters.link import CursorSource, Link, LinkOptions, LinkTransport, Receiver, TokenSource
 
 
 class RelayConnection(Protocol):
@@ -27,34 +25,14 @@ class MemoryRelay(Protocol):
 
 
 @final
-class MemoryTransport:
+class MemoryTransport(LinkTransport):
     """Implements `EnvelopeTransport` against a relay in the same event loop."""
 
     def __init__(
         self, relay: MemoryRelay, *, token: TokenSource, cursor: CursorSource, options: LinkOptions | None = None
     ) -> None:
         self._relay = relay
-        self._link = Link(self._dial, token, cursor, options or LinkOptions())
-
-    @property
-    def link(self) -> Link:
-        """See `Linked`."""
-        return self._link
-
-    async def send(self, outgoing: Outgoing) -> SendResult:
-        return await self._link.send(outgoing)
-
-    def receive(self) -> AsyncIterator[Incoming]:
-        return self._link.receive()
-
-    async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
-        await self._link.ack(epoch, ranges)
-
-    async def signal(self, signal: Signal) -> None:
-        await self._link.signal(signal)
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
+        super().__init__(Link(self._dial, token, cursor, options or LinkOptions()))
 
     async def _dial(self, receiver: Receiver) -> "_MemoryWire":
         return _MemoryWire(self._relay.connect(MemoryChannel(receiver)))

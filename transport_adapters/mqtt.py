@@ -13,15 +13,21 @@ still under way of an earlier one is not taken for this one's.
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
 
 from e2ee.errors import MalformedMessageError
-from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
 from transport_adapters.frames import ClientFrame, Hello
 from transport_adapters.http_wire import PREFIX, HttpOptions, Requests
-from transport_adapters.link import CursorSource, Link, LinkOptions, Receiver, TokenSource, require_secure
+from transport_adapters.link import (
+    CursorSource,
+    Link,
+    LinkOptions,
+    LinkTransport,
+    Receiver,
+    TokenSource,
+    require_secure,
+)
 from transport_adapters.mqtt_session import Account, Broker, Message, MqttSession, NotAuthorizedError, broker_at
 from transport_adapters.text import decode_frame, encode_frame
 
@@ -67,7 +73,7 @@ class Access(NamedTuple):
 
 
 @final
-class MqttTransport:
+class MqttTransport(LinkTransport):
     """Implements `EnvelopeTransport` over an MQTT broker. `url` is the server's, which names the broker.
 
     Raises:
@@ -83,27 +89,7 @@ class MqttTransport:
         self._options = options or MqttOptions()
         self._access: Access | None = None
         self._asked_at = 0.0
-        self._link = Link(self._dial, token, cursor, self._options.link)
-
-    @property
-    def link(self) -> Link:
-        """See `Linked`."""
-        return self._link
-
-    async def send(self, outgoing: Outgoing) -> SendResult:
-        return await self._link.send(outgoing)
-
-    def receive(self) -> AsyncIterator[Incoming]:
-        return self._link.receive()
-
-    async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
-        await self._link.ack(epoch, ranges)
-
-    async def signal(self, signal: Signal) -> None:
-        await self._link.signal(signal)
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
+        super().__init__(Link(self._dial, token, cursor, self._options.link))
 
     async def _dial(self, receiver: Receiver) -> "_MqttWire":
         return _MqttWire(self, receiver, self._options.link)

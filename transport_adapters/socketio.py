@@ -10,13 +10,20 @@ at the level INFO they would print tokens.
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
-from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
 from transport_adapters.frames import SERVER_EVENTS, ClientFrame
-from transport_adapters.link import CursorSource, Link, LinkOptions, Receiver, TokenSource, require_secure
+from transport_adapters.link import (
+    CursorSource,
+    Link,
+    LinkOptions,
+    LinkTransport,
+    Receiver,
+    TokenSource,
+    require_secure,
+)
 
 try:
     import aiohttp
@@ -46,7 +53,7 @@ class SocketIoOptions:
 
 
 @final
-class SocketIoTransport:
+class SocketIoTransport(LinkTransport):
     """Implements `EnvelopeTransport` over Socket.IO.
 
     Raises:
@@ -60,27 +67,7 @@ class SocketIoTransport:
         require_secure(url)
         self._url = url
         self._options = options or SocketIoOptions()
-        self._link = Link(self._dial, token, cursor, self._options.link)
-
-    @property
-    def link(self) -> Link:
-        """See `Linked`."""
-        return self._link
-
-    async def send(self, outgoing: Outgoing) -> SendResult:
-        return await self._link.send(outgoing)
-
-    def receive(self) -> AsyncIterator[Incoming]:
-        return self._link.receive()
-
-    async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
-        await self._link.ack(epoch, ranges)
-
-    async def signal(self, signal: Signal) -> None:
-        await self._link.signal(signal)
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
+        super().__init__(Link(self._dial, token, cursor, self._options.link))
 
     async def _dial(self, receiver: Receiver) -> "_SocketIoWire":
         wire = _SocketIoWire(self._options, receiver)

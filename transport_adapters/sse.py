@@ -5,21 +5,19 @@ Does not know about: requests (http_wire.py), what frames mean.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple, final
 
 from e2ee.errors import MalformedMessageError
-from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
 from transport_adapters.frames import ClientFrame, Hello
 from transport_adapters.http_wire import HttpOptions, Requests, Uplink
-from transport_adapters.link import CursorSource, Link, Receiver, TokenSource, require_secure
+from transport_adapters.link import CursorSource, Link, LinkTransport, Receiver, TokenSource, require_secure
 from transport_adapters.text import MAX_TEXT, from_pair, load_json
 
 OPEN_EVENT: Final = "open"
 
 
 @final
-class SseTransport:
+class SseTransport(LinkTransport):
     """Implements `EnvelopeTransport` over server-sent events and POSTs.
 
     Raises:
@@ -33,27 +31,7 @@ class SseTransport:
         require_secure(url)
         self._url = url
         self._options = options or HttpOptions()
-        self._link = Link(self._dial, token, cursor, self._options.link)
-
-    @property
-    def link(self) -> Link:
-        """See `Linked`."""
-        return self._link
-
-    async def send(self, outgoing: Outgoing) -> SendResult:
-        return await self._link.send(outgoing)
-
-    def receive(self) -> AsyncIterator[Incoming]:
-        return self._link.receive()
-
-    async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
-        await self._link.ack(epoch, ranges)
-
-    async def signal(self, signal: Signal) -> None:
-        await self._link.signal(signal)
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
+        super().__init__(Link(self._dial, token, cursor, self._options.link))
 
     async def _dial(self, receiver: Receiver) -> "_SseWire":
         return _SseWire(self._url, self._options, receiver)

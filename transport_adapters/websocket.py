@@ -10,14 +10,20 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
 from e2ee.errors import MalformedMessageError
-from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
 from transport_adapters.frames import ClientFrame
-from transport_adapters.link import CursorSource, Link, LinkOptions, Receiver, TokenSource, require_secure
+from transport_adapters.link import (
+    CursorSource,
+    Link,
+    LinkOptions,
+    LinkTransport,
+    Receiver,
+    TokenSource,
+    require_secure,
+)
 from transport_adapters.text import MAX_TEXT, decode_frame, encode_frame
 
 try:
@@ -47,7 +53,7 @@ class WebSocketOptions:
 
 
 @final
-class WebSocketTransport:
+class WebSocketTransport(LinkTransport):
     """Implements `EnvelopeTransport` over a WebSocket. `url` is the server's: http, https, ws or wss.
 
     Raises:
@@ -62,27 +68,7 @@ class WebSocketTransport:
         self._options = options or WebSocketOptions()
         scheme, _, rest = url.partition("://")
         self._url = f"{scheme.lower().replace('http', 'ws')}://{rest.rstrip('/')}{self._options.path}"
-        self._link = Link(self._dial, token, cursor, self._options.link)
-
-    @property
-    def link(self) -> Link:
-        """See `Linked`."""
-        return self._link
-
-    async def send(self, outgoing: Outgoing) -> SendResult:
-        return await self._link.send(outgoing)
-
-    def receive(self) -> AsyncIterator[Incoming]:
-        return self._link.receive()
-
-    async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
-        await self._link.ack(epoch, ranges)
-
-    async def signal(self, signal: Signal) -> None:
-        await self._link.signal(signal)
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
+        super().__init__(Link(self._dial, token, cursor, self._options.link))
 
     async def _dial(self, receiver: Receiver) -> "_WebSocketWire":
         is_secure = self._url.startswith("wss:")

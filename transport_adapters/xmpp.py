@@ -13,15 +13,14 @@ import asyncio
 import ipaddress
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, final
 from xml.sax.saxutils import quoteattr
 
 from e2ee.errors import MalformedMessageError
-from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
 from transport_adapters.frames import ClientFrame
-from transport_adapters.link import CursorSource, Link, LinkOptions, Receiver, TokenSource
+from transport_adapters.link import CursorSource, Link, LinkOptions, LinkTransport, Receiver, TokenSource
 from transport_adapters.text import decode_frame
 from transport_adapters.xmpp_stanzas import NAMESPACE, end_stanza, frame_stanza
 
@@ -65,7 +64,7 @@ class XmppOptions:
 
 
 @final
-class XmppTransport:
+class XmppTransport(LinkTransport):
     """Implements `EnvelopeTransport` over XMPP. `jid` is a bare JID: an account, which several devices may share."""
 
     def __init__(
@@ -73,27 +72,7 @@ class XmppTransport:
     ) -> None:
         self._jid, self._password = jid, password
         self._options = options
-        self._link = Link(self._dial, token, cursor, options.link)
-
-    @property
-    def link(self) -> Link:
-        """See `Linked`."""
-        return self._link
-
-    async def send(self, outgoing: Outgoing) -> SendResult:
-        return await self._link.send(outgoing)
-
-    def receive(self) -> AsyncIterator[Incoming]:
-        return self._link.receive()
-
-    async def ack(self, epoch: int, ranges: Sequence[SeqRange]) -> None:
-        await self._link.ack(epoch, ranges)
-
-    async def signal(self, signal: Signal) -> None:
-        await self._link.signal(signal)
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
+        super().__init__(Link(self._dial, token, cursor, options.link))
 
     async def _dial(self, receiver: Receiver) -> "_XmppWire":
         stream = _Stream(f"{self._jid}/{secrets.token_hex(16)}", await self._password(), self._options, receiver)

@@ -68,7 +68,7 @@ def ghost(world: World) -> ListedDevice:
 def newest_with(lists: list[SignedDeviceList], **fields: object) -> SignedDeviceList:
     """The newest list with its successor's seq and hash, other fields replaced, under the old signature."""
     last = lists[-1].unverified
-    content = replace(last, seq=last.seq + 1, previous_hash=last.hash(), **fields)  # type: ignore[arg-type]
+    content = replace(last, seq=last.seq + 1, previous_hash=last.hash(), **fields)  # type: ignore[arg-type]  # names and types are the cases'
     return SignedDeviceList(content, lists[-1].signature)
 
 
