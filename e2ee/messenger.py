@@ -584,7 +584,7 @@ class Messenger:
         if user_id == self.address.user_id:
             self.own_devices.learn(lists)
             return
-        changed = False
+        refused: E2EEError | None = None
         with self._store.write() as tx:
             before, now = records.load_contact(tx, user_id), self._clock()
             for signed in lists:
@@ -592,21 +592,12 @@ class Messenger:
                     contact = learn_device_list(tx, user_id, signed, now)
                 except AccountKeyChangedError:
                     # What came before stays: it may be the list with which the old key said that it is the last.
-                    changed = True
+                    refused = _note_changed_key(tx, user_id, lists[-1], now)
                     break
                 healing.note_new_devices(tx, before, contact, now)
                 before = contact
-        if changed:
-            self._note_changed_key(user_id, lists[-1])
-
-    def _note_changed_key(self, user_id: UserId, newest: SignedDeviceList) -> None:
-        """Keep the newest of some lists, one of which is under another account key, until a person decides."""
-        with self._store.write() as tx:
-            contact = note_changed_key(tx, user_id, newest, self._clock())
-            if contact.changed is None:
-                return  # accepted, or the newest is under the pinned key after all
-        with self._store.read() as tx:
-            raise changed_key_error(tx, contact)
+        if refused is not None:
+            raise refused
 
     def _receive(self, envelope: Envelope, position: DeliveryPosition | None, *, kept: bool) -> Reception:
         """Receive an envelope; one that was `kept` until a person decided is kept no longer if that was enough."""
@@ -634,6 +625,19 @@ class Messenger:
 
     def _receiver(self) -> receiving.Receiver:
         return receiving.Receiver(self._account, self._clock(), self._encapsulate)
+
+
+def _note_changed_key(tx: Transaction, user_id: UserId, newest: SignedDeviceList, now: int) -> E2EEError | None:
+    """Keep the newest of some lists, one of which is under another account key, until a person decides.
+
+    In the transaction that takes in the lists before it: after a last list alone nobody would be asked. Return the
+    error to raise after the commit; None if the key was accepted.
+    """
+    try:
+        contact = note_changed_key(tx, user_id, newest, now)
+    except (ProtocolError, TrustError) as error:
+        return error
+    return None if contact.changed is None else changed_key_error(tx, contact)
 
 
 def _marked(tx: ReadTransaction, message: InboundMessage) -> InboundMessage:

@@ -15,15 +15,20 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
-from e2ee.errors import AccountNotFoundError
+from e2ee.errors import AccountKeyChangedError, AccountNotFoundError
+from e2ee.linking import LinkedAccount
 from e2ee.messenger import Messenger
 from e2ee.ports import ReadTransaction, Store, Transaction
+from e2ee.primitives.rng import system_rng
+from e2ee.recovery import RecoveryCode
+from e2ee.stores.memory import MemoryStore
 from e2ee.stores.sqlite import SqliteStore
-from e2ee.wire.identifiers import parse_user_id
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId, parse_user_id
 from tests.store_files import KEY
 from tests.whole_life import Act, Story
 
@@ -33,6 +38,9 @@ SURVIVED, FAILED = 1, 2
 SIMPLE = ("outbox_settled", "confirm")
 """What only ever deletes a row. A few deaths there are enough."""
 ENOUGH = 8
+
+
+_ANOTHER = DeviceId(b"\x07" * 16)
 
 
 class Moment(Enum):
@@ -88,30 +96,57 @@ class Deaths:
         assert act.device.snapshot() == before, f"{act.method} left something"
         self._connect(act)
         queued = act.device.messenger.outbox()
-        if self._die(act, Moment.AFTER) and act.method == "send":
+        died = self._die(act, Moment.AFTER)
+        if act.method == "reconsider":
+            self._connect(act)
+            self._die(act, Moment.AFTER)  # a commit for each envelope that was kept
+        if died and act.method == "send":
             new = [entry for entry in act.device.messenger.outbox() if entry not in queued]
             assert len(new) == 1
             self.story.sent.add(new[0].message_id)
+        if act.raises is AccountKeyChangedError:
+            user_id, _ = act.arguments
+            assert isinstance(user_id, str)
+            change = act.device.messenger.contact_book.change(UserId(user_id))
+            assert change is not None, "nobody is asked about a changed key"
+        drafted = act.device.messenger.pending_account_reset() if act.method == "draft_account_reset" else None
         self._connect(act)
-        return act.perform()
+        result = act.perform()
+        assert drafted in (None, result), "a draft that may have been published is given up"
+        return result
 
     def _connect(self, act: Act) -> None:
         """Come online after a death: it must not look like a rollback, unless the act is to find one out."""
         if act.method != "note_connected":
             assert act.device.messenger.note_connected(self.story.inboxes[act.device].statement()) == ()
 
-    def create(self, path: Path) -> None:
-        """Let processes die that make an account."""
+    def create(self, directory: Path) -> None:
+        """Let processes die that make an account, or a further device of one."""
+        carol, code = parse_user_id("carol"), RecoveryCode.generate(system_rng)
+        first = Messenger.create(MemoryStore(), carol)
+        linked = LinkedAccount(replace(first.account, address=DeviceAddress(carol, _ANOTHER)), first.own_device_list())
+        export = first.export_account(code)
+        ways: dict[str, Callable[[Store], object]] = {
+            "create": lambda store: Messenger.create(store, carol),
+            "join": lambda store: Messenger.join(store, linked),
+            "recover": lambda store: Messenger.recover(store, export, code),
+        }
+        for name, way in ways.items():
+            self._create(way, directory / f"{name}.db")
+
+    def _create(self, way: Callable[[Store], object], path: Path) -> None:
         SqliteStore.create(path, key=KEY).close()
         for moment in Moment:
-            assert self._fork(lambda store: Messenger.create(store, parse_user_id("carol")), path, moment)
+            assert self._fork(way, path, moment)
             with SqliteStore.open(path, key=KEY) as store:
                 try:
-                    Messenger.open(store)
+                    made = Messenger.open(store)
                 except AccountNotFoundError:
                     assert moment is Moment.BEFORE
                 else:
                     assert moment is Moment.AFTER
+                    assert made.is_recovering() == (path.stem == "recover")
+                    assert made.own_device_list().content.user_id == made.address.user_id
 
     def _die(self, act: Act, moment: Moment) -> bool:
         """Let a process act until it dies, and start the device anew; return False if it lived to the end."""
@@ -158,7 +193,7 @@ def live(act: Callable[[Store], object], path: Path, moment: Moment, record: int
 
 def main(directory: Path) -> None:
     deaths = Deaths(directory)
-    deaths.create(directory / "carol.db")
+    deaths.create(directory)
     deaths.story.tell(deaths.perform)
     print(json.dumps(deaths.summary()))
 

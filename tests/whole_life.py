@@ -16,14 +16,16 @@ from typing import Any, Final
 
 from e2ee.account import PreKeyKind
 from e2ee.errors import AccountKeyChangedError, DeviceListForkError, E2EEError
+from e2ee.history_book import FOREVER, EntryState
 from e2ee.limits import DAY_MS, LATE_ENVELOPE_MS, OUTBOX_LIFETIME_MS, PQ_ANSWER_MS
 from e2ee.messenger import DeliveryPosition
 from e2ee.ports import Table
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.rollback import RelayStatement
-from e2ee.stores import records
+from e2ee.stores import history_records, records
 from e2ee.stores.message_records import OutboxEntry
 from e2ee.stores.sqlite import SqliteStore
+from e2ee.stores.trust_records import Decision
 from e2ee.wire.content import ContentKind, ReceiptType, decode_application
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import MessageId, PreKeyId
@@ -42,13 +44,13 @@ class Act:
     device: Device
     method: str
     arguments: tuple[object, ...]
-    raises: type[E2EEError] | None = None
+    raises: type[Exception] | None = None
 
     def perform(self) -> Any:
         """Make the call; return its result."""
         try:
             return getattr(self.device.messenger, self.method)(*self.arguments)
-        except E2EEError as error:
+        except (E2EEError, ValueError) as error:
             if self.raises is None or not isinstance(error, self.raises):
                 raise
             return None
@@ -128,6 +130,8 @@ class Story:
                 device.store.close()
 
     def _acts(self) -> Acts:
+        for device in (self.alice, self.bob):
+            device.messenger.history.set_retention(FOREVER)
         # Alice first: her publication is of the same kind as Bob's, and a hundred keys smaller.
         yield from self._supply(self.alice, ServerCounts(25, 25))
         yield from self._supply(self.bob, ServerCounts(24, 24))
@@ -137,11 +141,13 @@ class Story:
         yield from self._lost_session()
         yield from self._refusals()
         yield from self._changed_account_key()
+        yield from self._account_reset()
         yield from self._rollback()
         yield from self._housekeeping()
         for sender, recipient in ((self.alice, self.bob), (self.bob, self.alice)):
             yield from self._say(sender, recipient, "in the end")
             yield from self._bring(sender, recipient)
+        yield from self._read_marks()
 
     def _check(self) -> None:
         assert self.sent <= self.shown.keys(), "nothing accepted is lost"
@@ -149,6 +155,17 @@ class Story:
         assert self.alice.sending_session(self.bob).session_id == self.bob.sending_session(self.alice).session_id
         for device in (self.alice, self.bob):
             assert device.messenger.status().outbox == device.messenger.status().inbound == 0
+        self._check_histories()
+
+    def _check_histories(self) -> None:
+        for device, peer in ((self.alice, self.bob), (self.bob, self.alice)):
+            entries = device.messenger.history.messages(peer.user_id, limit=1_000)
+            kept = {entry.message_id for entry in entries}
+            assert len(entries) == len(kept), "nothing is in a history twice"
+            assert self.sent <= kept, "nothing accepted lacks in a history"
+            unread = [entry for entry in entries if entry.author == peer.user_id and entry.state is EntryState.NEW]
+            (conversation,) = (each for each in device.messenger.history.conversations() if each.peer == peer.user_id)
+            assert conversation.unread == len(unread)
 
     # --- chapters --------------------------------------------------------------------------------------------
 
@@ -263,14 +280,73 @@ class Story:
         yield act(bob, "receive", again.encrypt(bob, "my phone was stolen"), self._next_position(bob))
         assert again.user_id in bob.messenger.waiting_for_trust()
         yield Act(bob, "learn_device_lists", (again.user_id, [renewed.signed]), raises=AccountKeyChangedError)
-        change = bob.messenger.contact_book.change(again.user_id)
-        assert change is not None
-        bob.messenger.contact_book.accept_change(again.user_id, change.new_safety_number)
+        self._accept_change(bob, again)
         yield act(bob, "reconsider", again.user_id)
         assert again.user_id not in bob.messenger.waiting_for_trust()
         (row,) = bob.messenger.inbound()
         assert decode_application(row.content.body) == "my phone was stolen"
         yield act(bob, "confirm", row.number)
+
+    def _account_reset(self) -> Acts:
+        """Alice lost a device: her account gets a new key, while something waits for Bob and something comes of him."""
+        alice, bob = self.alice, self.bob
+        yield from self._say(bob, alice, "under way to the old key")
+        yield from self._post(bob)
+        yield from self._say(alice, bob, "waits under the old key")
+        old_key = alice.messenger.account.party.account_key
+        reset = yield act(alice, "draft_account_reset")
+        assert alice.messenger.pending_account_reset() == reset
+        published = self.world.directory.lists[alice.user_id]
+        published += [reset.closing.signed, reset.first.signed]
+        # Who died after it was accepted finds no draft.
+        yield Act(alice, "account_reset_accepted", (), raises=ValueError)
+        assert alice.messenger.pending_account_reset() is None
+        assert alice.messenger.account.party == reset.account.party
+        assert alice.messenger.account.party.account_key != old_key
+        assert alice.messenger.own_device_list().position == reset.first.position
+        assert alice.sessions(bob) == []
+        assert alice.messenger.outbox() == []
+        yield Act(bob, "learn_device_lists", (alice.user_id, published[-2:]), raises=AccountKeyChangedError)
+        yield from self._take(alice)
+        tended = yield act(alice, "tend")
+        assert tended.sessions_wanted == (bob.address,)
+        yield act(alice, "start_session", bob.bundle())
+        yield act(alice, "tend")
+        yield from self._post(alice)
+        yield from self._take(bob)
+        assert alice.user_id in bob.messenger.waiting_for_trust()
+        self._accept_change(bob, alice)
+        yield act(bob, "reconsider", alice.user_id)
+        yield from self._take(bob)
+        # Under her new key Alice is a stranger, whom Bob sends nothing again before he writes to her.
+        yield from self._say(bob, alice, "accepted")
+        yield from self._rest()
+        decided = [each.decision for each in bob.messenger.contact_book.decisions(alice.user_id)]
+        assert decided == [Decision.PINNED, Decision.KEY_CLOSED, Decision.CHANGE_SEEN, Decision.CHANGE_ACCEPTED]
+
+    def _accept_change(self, device: Device, peer: Device) -> None:
+        change = device.messenger.contact_book.change(peer.user_id)
+        assert change is not None
+        device.messenger.contact_book.accept_change(peer.user_id, change.new_safety_number)
+
+    def _read_marks(self) -> Acts:
+        """Bob has a second device, which does not die, and reads."""
+        bob, alice = self.bob, self.alice
+        tablet = self.world.further_device(bob)
+        tablet.messenger.history.set_retention(FOREVER)
+        yield act(bob, "start_session", tablet.bundle())
+        unread = bob.messenger.history.unread(alice.user_id)
+        assert len(unread) > 1
+        yield act(bob, "mark_read", alice.user_id, unread)
+        assert bob.messenger.history.unread(alice.user_id) == ()
+        yield from self._post(bob)
+        for _, entry in self.inboxes[tablet].waiting:
+            assert tablet.messenger.receive(entry.envelope).error is None
+        with tablet.store.read() as tx:
+            for message_id in unread:
+                said = history_records.early(tx, alice.user_id, message_id)
+                assert said is not None
+                assert said.state is EntryState.READ
 
     def _rollback(self) -> Acts:
         """The relay remembers more of Alice than her store: what waits is encrypted anew."""
@@ -292,7 +368,7 @@ class Story:
             yield act(device, "prune")
             self._offer(device, (yield act(device, "due_prekeys", ServerCounts(25, 25))))
             # Lists expire after 30 days, so the server is asked for a newer one.
-            yield act(device, "learn_device_lists", peer.user_id, self.world.directory.lists[peer.user_id])
+            yield act(device, "learn_device_lists", peer.user_id, self.world.directory.lists[peer.user_id][-1:])
 
     # --- what recurs -----------------------------------------------------------------------------------------
 

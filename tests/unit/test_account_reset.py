@@ -1,12 +1,14 @@
 """A new account key: the draft, what ends with it, and what contacts make of the two lists."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 import pytest
 
 from e2ee.errors import AccountKeyChangedError, DeviceListForkError, InvalidSignatureError
-from e2ee.messenger import Outcome
-from e2ee.ports import Table
+from e2ee.messenger import Messenger, Outcome
+from e2ee.ports import ReadTransaction, Table, Transaction
 from e2ee.stores import records, trust_records
 from e2ee.wire.identifiers import DeviceId
 from tests.world import Device, World, talk, unchanged
@@ -112,6 +114,36 @@ def test_a_contact_stops_and_asks_a_human_and_everything_of_the_old_key_is_refus
         )
         with unchanged(bob), pytest.raises(InvalidSignatureError, match="closed"):
             bob.messenger.learn_device_lists(alice.user_id, [old.sign_device_list(content).signed])
+
+
+def test_a_last_list_and_the_key_that_follows_it_are_taken_in_with_one_commit() -> None:
+    """A crash between two would leave a contact without devices, and nobody would be asked about the new key."""
+    alice, bob = pair()
+    reset(alice)
+    commits = 0
+
+    class Counting:
+        @contextmanager
+        def write(self) -> Iterator[Transaction]:
+            nonlocal commits
+            with bob.store.write() as tx:
+                yield tx
+            commits += 1
+
+        def read(self) -> AbstractContextManager[ReadTransaction]:
+            return bob.store.read()
+
+        def close(self) -> None:
+            bob.store.close()
+
+    messenger = Messenger.open(Counting(), clock=bob.clock)
+    with pytest.raises(AccountKeyChangedError):
+        messenger.learn_device_lists(alice.user_id, bob.world.directory.lists[alice.user_id])
+    assert commits == 1
+    contact = bob.messenger.contact(alice.user_id)
+    assert contact is not None
+    assert contact.device_list.content.closes
+    assert contact.changed is not None
 
 
 def test_a_first_message_under_a_closed_key_is_refused_and_not_kept_for_a_decision() -> None:
