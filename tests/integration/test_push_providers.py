@@ -1,8 +1,10 @@
 """What each push service is asked, over TLS, and what its answers mean."""
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -20,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from e2ee.wire.identifiers import DeviceAddress
 from tests.contract.relay_world import Clock, address
 from tests.push_services import Answer, PushServer, json_answer, p256_key, push_server
+from transport_adapters.server.push import http
 from transport_adapters.server.push.apns import Apns
 from transport_adapters.server.push.fcm import SCOPE, Fcm
 from transport_adapters.server.push.ports import GONE, TAKEN, PushKind, Subscription, Verdict
@@ -303,3 +306,51 @@ async def test_apples_token_is_made_anew_within_the_hour(server: PushServer, apn
 async def test_what_apple_answers(server: PushServer, apns: Apns, answer: Answer, verdict: Verdict) -> None:
     server.otherwise = answer
     assert await apns.wake(ON_APNS, urgent=False) == verdict
+
+
+# --- answers of a hostile service -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Mon, 01 Jan 99999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2020 99999999999999999999:00:00 GMT",
+        "Mon, 01 Jan 2020 00:00:00 +99999999999999999999",
+        "-5",
+        "NaN",
+        "9" * 6000,
+    ],
+)
+async def test_a_retry_after_beyond_reason_is_not_an_exception(server: PushServer, web: WebPush, said: str) -> None:
+    server.otherwise = Answer(503, headers=((b"retry-after", said.encode()),))
+    verdict = await web.wake(subscription(server), urgent=False)
+    assert verdict.retry_after is not None
+    assert 0 <= verdict.retry_after < 1_000_000
+
+
+async def test_an_endpoint_whose_host_is_no_name_is_one_that_does_not_answer(server: PushServer, web: WebPush) -> None:
+    nowhere = replace(subscription(server), target="https://xn--a.web.push.apple.com/token")
+    assert await web.wake(nowhere, urgent=False) == Verdict(retry_after=0.0)
+
+
+async def test_an_answer_that_comes_byte_by_byte_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "ANSWER_SECONDS", 0.3)
+
+    async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(b"HTTP/1.1 201 Created\r\n\r\n")
+            while not writer.is_closing():
+                writer.write(b".")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    client = http.client()
+    async with asyncio.timeout(20), await asyncio.start_server(drip, "127.0.0.1", 0) as dripping:
+        port = dripping.sockets[0].getsockname()[1]
+        assert (await http.post(client, f"http://127.0.0.1:{port}/", {}, b"")).status == 0
+        await client.aclose()

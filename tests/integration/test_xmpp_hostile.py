@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from slixmpp import ClientXMPP
+from slixmpp.exceptions import IqError
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath
 
@@ -68,6 +69,7 @@ class Scene:
     alice: DeviceAddress
     bob: DeviceAddress
     peers: list[Peer]
+    component: XmppComponent
 
     def peer(self, owner: DeviceAddress, options: XmppOptions | None = None) -> Peer:
         async def token() -> str:
@@ -83,8 +85,8 @@ class Scene:
 
 @asynccontextmanager
 async def scene_on(tmp_path: Path, prosody: Prosody) -> AsyncIterator[Scene]:
-    async with relay_world(tmp_path) as world, serving(world, settings_of(prosody)):
-        scene = Scene(world, prosody, await world.device("alice"), await world.device("bob"), [])
+    async with relay_world(tmp_path) as world, serving(world, settings_of(prosody)) as component:
+        scene = Scene(world, prosody, await world.device("alice"), await world.device("bob"), [], component)
         yield scene
         for peer in scene.peers:
             await peer.close()
@@ -215,6 +217,64 @@ async def test_a_component_with_a_wrong_secret_serves_nobody_and_says_so(
     assert SECRET not in repr(settings_of(prosody))
 
 
+# --- stanzas that hurt others -----------------------------------------------------------------------------------
+
+
+DEEP = "<a>" * 3000 + "</a>" * 3000
+HURTFUL = [
+    f"<iq to='{COMPONENT}' type='get' id='1'><q xmlns='of:nobody'>{DEEP}</q></iq>",
+    f"<iq to='{COMPONENT}' type='result' id='1'><q xmlns='of:nobody'>{DEEP}</q></iq>",
+    f"<message to='{COMPONENT}'><frame xmlns='{NAMESPACE}'>{DEEP}</frame></message>",
+    f"<message to='{COMPONENT}'><frame xmlns='{NAMESPACE}'>{'[' * 100_000}</frame><end xmlns='{NAMESPACE}'/></message>",
+    f"<message to='{COMPONENT}' type='error'><frame xmlns='{NAMESPACE}'/><end xmlns='{NAMESPACE}'/></message>",
+    f"<presence to='{COMPONENT}'>{DEEP}</presence>",
+    f"<presence to='{COMPONENT}' type='subscribe'/><presence to='{COMPONENT}' type='probe'/>",
+]
+
+
+@pytest.mark.parametrize("stanza", HURTFUL, ids=range(len(HURTFUL)))
+async def test_no_stanza_of_one_user_ends_the_stream_of_all(scene: Scene, stanza: str) -> None:
+    bob = scene.peer(scene.bob)
+    await bob.online()
+    async with stranger(scene.prosody) as mallory:
+        mallory.send_raw(stanza)
+        mallory.send_raw(ACK)
+        while "<end " not in await mallory.next():
+            pass
+    assert scene.world.relay.is_live(scene.bob)
+    assert bob.connected.empty()  # still the first connection
+
+
+async def test_a_question_to_the_component_is_answered(scene: Scene) -> None:
+    async with stranger(scene.prosody) as mallory:
+        asked = mallory.make_iq_get("of:nobody", ito=COMPONENT)
+        asked["id"] = "<'&\">"
+        with pytest.raises(IqError) as refusal:
+            await within(asked.send())  # type: ignore[no-untyped-call]  # slixmpp's types are incomplete
+        assert refusal.value.condition == "service-unavailable"
+
+
+async def test_who_sends_presence_is_not_kept(scene: Scene) -> None:
+    async with stranger(scene.prosody) as mallory:
+        mallory.send_raw(f"<presence to='{COMPONENT}'/><presence to='{COMPONENT}' type='subscribe'/>{ACK}")
+        await mallory.next()
+        stream = scene.component._stream
+        assert stream is not None
+        kept = {jid for owner in list(stream.roster) for jid in list(stream.roster[owner])}
+        assert f"mallory@{DOMAIN}" not in kept
+
+
+async def test_an_account_has_a_bound_of_connections(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transport_adapters.server.xmpp.MAX_PER_ACCOUNT", 1)
+    await scene.peer(scene.bob).online()  # the account is alice's, too
+    alice = scene.peer(scene.alice)
+    async with stranger(scene.prosody) as mallory:
+        mallory.send_raw(frame_stanza(COMPONENT, HELLO))
+        assert "token_invalid" in await mallory.next()  # another account has its own
+    assert alice.connected.empty()
+    assert not scene.world.relay.is_live(scene.alice)
+
+
 # --- TLS --------------------------------------------------------------------------------------------------------
 
 
@@ -272,9 +332,9 @@ async def test_a_killed_xmpp_server_and_a_killed_component_lose_and_double_nothi
     with Prosody() as prosody:
         prosody.register("phone", PASSWORD)
         async with relay_world(tmp_path, replace(PATIENT, ping_interval=0.2)) as world:
-            scene = Scene(world, prosody, await world.device("alice"), await world.device("bob"), [])
             reached = XmppOptions(COMPONENT, "127.0.0.1", prosody.port, link=quick)
             async with serving(world, settings_of(prosody)) as component:
+                scene = Scene(world, prosody, await world.device("alice"), await world.device("bob"), [], component)
                 alice, bob = scene.peer(scene.alice, reached), scene.peer(scene.bob, reached)
                 got: dict[bytes, int] = {}
                 taking = asyncio.create_task(take_all(bob, got, len(bodies)))

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from typing import Any, Final, NamedTuple, final
+from xml.etree.ElementTree import Element
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_ENVELOPE
@@ -21,12 +22,10 @@ from transport_adapters.server.connection import Connection
 from transport_adapters.server.heartbeat import Liveness
 from transport_adapters.server.relay import Relay
 from transport_adapters.text import MAX_TEXT, decode_frame
-from transport_adapters.xmpp_stanzas import NAMESPACE, end_stanza, frame_stanza
+from transport_adapters.xmpp_stanzas import NAMESPACE, end_stanza, frame_stanza, unavailable_stanza
 
 try:
-    from slixmpp import JID, ComponentXMPP
-    from slixmpp.xmlstream.handler import Callback
-    from slixmpp.xmlstream.matcher import MatchXPath
+    from slixmpp import ComponentXMPP
     from slixmpp.xmlstream.stanzabase import StanzaBase
 except ImportError as missing:
     raise ImportError("the XMPP component needs slixmpp: install 'e2ee-layer[xmpp]'") from missing
@@ -38,7 +37,7 @@ CARRIAGE: Final = Carriage(held=64 * 1024, as_text=True, liveness=Liveness.PINGE
 CONNECT_SECONDS: Final = 10.0
 MAX_PER_ACCOUNT: Final = 64
 """Connections of one XMPP account; it costs its user nothing to open more."""
-_ACCEPT: Final = "jabber:component:accept"
+_MESSAGE, _PRESENCE, _IQ = (f"{{jabber:component:accept}}{name}" for name in ("message", "presence", "iq"))
 _TALKATIVE: Final = "slixmpp.xmlstream.xmlstream"
 
 
@@ -131,10 +130,6 @@ class _Stream(ComponentXMPP):
         self.add_event_handler("session_start", self._start)
         for failure in ("connection_failed", "disconnected", "stream_error"):
             self.add_event_handler(failure, self._fail)
-        for name in ("frame", "end"):
-            matcher = MatchXPath(f"{{{_ACCEPT}}}message/{{{NAMESPACE}}}{name}")
-            self.register_handler(Callback(f"e2ee {name}", matcher, self._take))
-        self.add_event_handler("presence_unavailable", self._gone)
 
     async def open(self) -> None:
         """Connect and prove the secret.
@@ -147,6 +142,7 @@ class _Stream(ComponentXMPP):
 
     async def end(self) -> None:
         """Leave; connections that are still there have ended. Never raises."""
+        self.lost.set()  # what still comes opens none
         for connection in list(self._connections.values()):
             connection.disconnected()
         self._connections.clear()
@@ -193,22 +189,40 @@ class _Stream(ComponentXMPP):
                 OSError("it cannot be reached, refuses the secret, or has this component already")
             )
 
-    def _take(self, message: StanzaBase) -> None:
-        jid = message["from"].full
+    def recv_stanza(self, stanza: StanzaBase) -> None:
+        """Called by slixmpp for every stanza. It sees those of users no further.
+
+        It would keep everybody who ever sent presence, and raise on names and nesting that XMPP servers let pass; what
+        is raised here ends the stream, which is everybody's.
+        """
+        if stanza.xml.tag not in (_MESSAGE, _PRESENCE, _IQ):
+            super().recv_stanza(stanza)
+        elif not self.lost.is_set():
+            try:
+                self._take(stanza.xml, stanza.xml.get("from", ""))
+            except Exception as error:  # noqa: BLE001 - one user's stanza; nothing of it is printed
+                _logger.error("A stanza could not be taken: %s", type(error).__name__)
+
+    def _take(self, stanza: Element, jid: str) -> None:
+        kind = stanza.get("type")
+        if stanza.tag == _MESSAGE:
+            text = stanza.findtext(f"{{{NAMESPACE}}}frame")
+            if text is not None and kind != "error":
+                self._take_frame(jid, text)
+            elif text is not None or stanza.find(f"{{{NAMESPACE}}}end") is not None:
+                self._gone(jid)
+        elif stanza.tag == _PRESENCE:
+            if kind == "unavailable":
+                self._gone(jid)
+        elif kind in ("get", "set") and self.transport is not None:
+            by = self._settings.component
+            self.transport.write(unavailable_stanza(jid, stanza.get("id", ""), by=by).encode())
+
+    def _take_frame(self, jid: str, text: str) -> None:
         connection = self._connections.get(jid)
-        text = message.xml.findtext(f"{{{NAMESPACE}}}frame")
-        if message["type"] == "error" or text is None:
-            if connection is not None:
-                self.forget(jid)
-                connection.disconnected()
-            return
         event, fields = _decoded(text)
         if connection is None:
-            if (
-                event != Hello.EVENT
-                or message["from"].domain not in self._settings.domains
-                or not message["from"].resource
-            ):
+            if event != Hello.EVENT or not self._may_connect(jid):
                 self._refuse(jid)
                 return
             connection = self._relay.connect(_Channel(self, jid), CARRIAGE)
@@ -218,24 +232,21 @@ class _Stream(ComponentXMPP):
         else:
             connection.receive(event, fields)
 
-    def _may_connect(self, jid: JID) -> bool:
-        account = f"{jid.bare}/"
-        connected = sum(each.startswith(account) for each in self._connections)
-        return bool(jid.resource) and jid.domain in self._settings.domains and connected < MAX_PER_ACCOUNT
+    def _may_connect(self, jid: str) -> bool:
+        account, _, resource = jid.partition("/")
+        if not resource or account.rpartition("@")[2] not in self._settings.domains:
+            return False
+        return sum(each.startswith(f"{account}/") for each in self._connections) < MAX_PER_ACCOUNT
 
     def _refuse(self, jid: str) -> None:
         if self.transport is not None:
             self.transport.write(end_stanza(jid, by=self._settings.component).encode())
 
-    def _gone(self, presence: StanzaBase) -> None:
-        """The user's stream has ended: its server says so, because the client sent us presence."""
-        connection = self._connections.pop(presence["from"].full, None)
+    def _gone(self, jid: str) -> None:
+        """The client has said so, or its server: the user's stream has ended, and the client had sent us presence."""
+        connection = self._connections.pop(jid, None)
         if connection is not None:
             connection.disconnected()
-
-    def exception(self, exception: Exception) -> None:
-        """Called by slixmpp for an error in a handler; nothing of the stanza is printed."""
-        _logger.error("A stanza could not be taken: %s", type(exception).__name__)
 
 
 @final

@@ -285,3 +285,20 @@ async def test_a_database_that_fails_costs_a_push_and_nothing_else(
 def test_a_subscription_does_not_show_where_a_device_is_woken() -> None:
     kept = Subscription(address("bob"), PushKind.WEB, "https://push/secret", b"key-", b"auth")
     assert all(each not in repr(kept) for each in ("secret", "key-", "auth"))
+
+
+async def test_after_its_end_the_gateway_asks_nothing_of_the_database(
+    world: RelayWorld, pushing: Pushing, bob: DeviceAddress
+) -> None:
+    asked: list[DeviceAddress] = []
+
+    def is_live(address: DeviceAddress) -> bool:
+        asked.append(address)
+        return False
+
+    around = Around(world.database, pushing.kept, world.relay.mailbox.is_waiting, is_live, world.clock)
+    gateway = PushGateway(around, {}, AT_ONCE)
+    await gateway.close()
+    gateway.left(bob)  # a connection that is noticed to be dead meanwhile
+    await asyncio.sleep(0.02)
+    assert asked == []

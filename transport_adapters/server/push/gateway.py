@@ -72,6 +72,7 @@ class PushGateway:
         self._waiting: dict[tuple[DeviceAddress, bool], asyncio.TimerHandle] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def stored(self, address: DeviceAddress, lane: Lane) -> None:
         if lane in _WORTH_A_PUSH and not self._around.is_live(address):
@@ -83,6 +84,7 @@ class PushGateway:
 
     async def close(self) -> None:
         """Wake nobody any more, and release the providers."""
+        self._closed = True  # what is stored meanwhile starts no timer
         for timer in self._waiting.values():
             timer.cancel()
         self._waiting.clear()
@@ -95,7 +97,7 @@ class PushGateway:
 
     def _note(self, address: DeviceAddress, urgent: bool, delay: float) -> None:
         key = address, urgent
-        if key not in self._waiting and len(self._waiting) < MAX_WAITING:
+        if not self._closed and key not in self._waiting and len(self._waiting) < MAX_WAITING:
             self._waiting[key] = asyncio.get_running_loop().call_later(delay, self._due, *key)
 
     def _due(self, address: DeviceAddress, urgent: bool) -> None:

@@ -4,6 +4,7 @@ Owns: timeouts, no redirects, a bounded answer, Retry-After.
 Does not know about: any particular service.
 """
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ except ImportError as missing:
 _logger = logging.getLogger(__name__)
 
 _TIMEOUT: Final = httpx.Timeout(10.0)
+ANSWER_SECONDS: Final = 30.0
+"""For the whole of a request; httpx bounds each read, and an answer of a byte now and then would never end."""
 _MAX_ANSWER: Final = 64 * 1024
 
 
@@ -41,14 +44,17 @@ def client(*, http2: bool = False, verify: ssl.SSLContext | bool = True) -> http
 async def post(by: httpx.AsyncClient, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
     """POST, and read as much of the answer as one needs to know. Never raises."""
     try:
-        async with by.stream("POST", url, headers=dict(headers), content=body) as response:
+        async with (
+            asyncio.timeout(ANSWER_SECONDS),
+            by.stream("POST", url, headers=dict(headers), content=body) as response,
+        ):
             answer = b""
             async for piece in response.aiter_bytes():
                 answer += piece
                 if len(answer) > _MAX_ANSWER:
                     break
             return Answer(response.status_code, response.headers, answer)
-    except (httpx.HTTPError, httpx.InvalidURL):
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, UnicodeError):  # the last: a host that is no name
         return Answer(0, {}, b"")
 
 
@@ -68,5 +74,5 @@ def _seconds(text: str) -> float:
         return float(text[:6])
     try:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
