@@ -73,6 +73,8 @@ def accepted(tx: Transaction, now: int) -> tuple[Account, list[OutboxEntry]]:
     if reset is None:
         raise ValueError("there is no draft of a new account key")
     records.save_account(tx, reset.account)
+    # A device under the old key may have told us of further lists meanwhile; the server has accepted none of them.
+    records.forget_own_device_lists(tx, reset.closing.content.seq)
     for each in (reset.closing, reset.first):
         records.save_own_device_list(tx, each)
     records.forget_own_warnings(tx)

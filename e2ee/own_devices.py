@@ -135,10 +135,12 @@ class OwnDevices:
         user_id = self._account.address.user_id
         verified = signed.verify(user_id)
         content = verified.content
+        known = records.own_device_list_at(tx, content.seq)
+        if known is not None and known.position == verified.position:
+            return verified  # perhaps of before a reset, under the key of then
         if content.account_key != self._account.party.account_key:
             raise AccountKeyChangedError(user_id)
-        known = records.own_device_list_at(tx, content.seq)
-        if known is not None and known.position != verified.position:
+        if known is not None:
             raise DeviceListForkError(user_id)
         entry = content.device(self._account.address.device_id)
         ours = self._account.party

@@ -304,8 +304,9 @@ def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, ses
         check_listed(contact.device_list, peer)
     elif contact.device_list.content.device(peer.address.device_id) is None:
         # A removed device may still be read, but its word on the user's lists could only stop us from sending, and one
-        # of ours may be lost: it must not write into our history what we never said.
-        if content.kind == ContentKind.SYNC:
+        # of ours may be lost: it must not write into our history what we never said, as a copy or as a note to us.
+        own = user_id == receiver.account.address.user_id
+        if own and content.kind not in _NOT_FOR_THE_APPLICATION:
             raise ForbiddenContentError(content.kind)
         return contact
     return hear_of_list(contact, content.sender_list)

@@ -12,7 +12,7 @@ from typing import final
 from e2ee import persist
 from e2ee.account import Account, OwnPreKey, PreKeyKind
 from e2ee.errors import AccountNotFoundError, CorruptStateError, ProtocolError
-from e2ee.limits import MAX_ENVELOPE
+from e2ee.limits import MAX_ENVELOPE, MAX_TIMESTAMP
 from e2ee.ports import ReadTransaction, Table, Transaction
 from e2ee.primitives.rng import Rng
 from e2ee.wire.codec import Reader, Writer
@@ -180,6 +180,12 @@ def save_own_device_list(tx: Transaction, device_list: VerifiedDeviceList) -> No
     """Append a link to our own chain; earlier ones stay, so that a restored server can be given them again."""
     seq = device_list.content.seq
     tx.put(Table.OWN_DEVICE_LISTS, seq.to_bytes(8, "big"), device_list.signed.encode(), order=seq)
+
+
+def forget_own_device_lists(tx: Transaction, from_seq: int) -> None:
+    """Forget the links of our own chain from one on."""
+    for record in list(tx.scan_range(Table.OWN_DEVICE_LISTS, b"", (from_seq, MAX_TIMESTAMP))):
+        tx.delete(Table.OWN_DEVICE_LISTS, record.key)
 
 
 def forget_own_warnings(tx: Transaction) -> None:

@@ -62,6 +62,7 @@ class DeviceListService:
             ContactRefusedProblem, FirstListProblem: the caller may not bring it.
             DeviceListConflictProblem, AccountKeyChangedProblem: it does not follow.
             ListedKeysProblem, DeviceRetiredProblem: it names a device wrongly.
+            ResetListsProblem: it is the last one of its key, which comes with the first of a new one (`reset`).
         """
         content = signed.unverified
         if not await self.policy.may_contact(caller, content.user_id):
@@ -117,6 +118,9 @@ class DeviceListService:
         current = ListPosition(user.list_seq, user.list_hash)
         if content.seq != current.seq + 1 or content.previous_hash != current.hash:
             raise DeviceListConflictProblem(current.seq, current.hash.raw)
+        if content.closes:
+            # Without the first list of a new key it would lock the user out, whoever brought it.
+            raise ResetListsProblem
         wait = rate_limits.take(connection, f"list {content.user_id}", self.limit, now)
         if wait:
             raise RateLimitedProblem(wait)

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_DEVICES, MAX_TIMESTAMP, MAX_TTL_SECONDS
 from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.codec import Reader
@@ -85,6 +86,7 @@ from e2ee.wire.public_keys import (
     RatchetPublicKey,
     X25519PublicKey,
 )
+from e2ee.wire.sync import ReadMarks, SentCopy, decode_sync
 
 T = TypeVar("T")
 X = TypeVar("X", bound=X25519PublicKey)
@@ -213,6 +215,9 @@ call_signals = st.builds(
     st.binary(max_size=100),
     st.builds(DeviceId, st.binary(min_size=16, max_size=16)),
 )
+syncs = st.builds(
+    SentCopy, user_ids, st.just(int(ContentKind.APPLICATION)), application_data.map(encode_application)
+) | st.builds(ReadMarks, user_ids, st.lists(message_ids, min_size=1, max_size=20).map(tuple))
 retry_requests = st.lists(envelope_ids, min_size=1, max_size=20).map(tuple)
 device_list_updates = st.lists(signed_device_lists, min_size=1, max_size=3).map(tuple)
 content_kinds = st.sampled_from(ContentKind).map(int) | st.integers(0, 255)
@@ -280,6 +285,14 @@ def whole(decode: Callable[[Reader], T]) -> Callable[[bytes], T]:
     return decode_whole
 
 
+def known_sync(data: bytes) -> SentCopy | ReadMarks:
+    """Decode a sync; one of a type that means nothing is refused, as it has no value."""
+    sync = decode_sync(data)
+    if sync is None:
+        raise MalformedMessageError("sync of an unknown type")
+    return sync
+
+
 WIRE_TYPES: Final = (
     WireType("DeviceAddress", addresses, DeviceAddress.encode, whole(DeviceAddress.decode)),
     WireType("DeviceList", device_lists(), DeviceList.encode, whole(DeviceList.decode)),
@@ -296,6 +309,7 @@ WIRE_TYPES: Final = (
     WireType("application data", application_data, encode_application, decode_application, False),
     WireType("Receipt", receipts, Receipt.encode, Receipt.decode),
     WireType("CallSignal", call_signals, CallSignal.encode, CallSignal.decode, self_delimiting=False),
+    WireType("sync", syncs, lambda sync: sync.encode(), known_sync, self_delimiting=False),
     WireType("retry request", retry_requests, encode_retry_request, decode_retry_request),
     WireType("device list update", device_list_updates, encode_device_lists, decode_device_lists),
     WireType("LinkCommit", link_commits, LinkCommit.encode, LinkCommit.decode),

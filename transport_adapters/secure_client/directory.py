@@ -151,7 +151,8 @@ class Directory:
     async def _give_back(self, user_id: UserId) -> None:
         """Give the server the newest list of a contact that we know, in case it was restored from before that."""
         contact = await self._parts.call(self._parts.messenger.contact, user_id)
-        if contact is not None:
+        # The last list of a key is for its owner to bring, together with the first one of the next key.
+        if contact is not None and not contact.device_list.content.closes:
             with contextlib.suppress(DeviceListConflictError):  # more is missing: its owner has the whole chain
                 await self._parts.key_server.publish_device_list(contact.device_list.signed)
 
@@ -174,8 +175,15 @@ class Directory:
         # The server is behind us. What it has must still be ours: learning it tells.
         held = await key_server.device_lists(user_id)
         await self.take_in(held)
+        closing: SignedDeviceList | None = None
         for signed in await self._parts.call(own.lists_after, len(held)):
-            await key_server.publish_device_list(signed)
+            if signed.unverified.closes:
+                closing = signed
+            elif closing is not None:
+                await key_server.reset_account(closing, signed)
+                closing = None
+            else:
+                await key_server.publish_device_list(signed)
 
     async def change_own_list(self, draft: Callable[[], VerifiedDeviceList]) -> None:
         """Publish a list that `draft` signs, and take it in once the server accepted it.
