@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, final
 
-from e2ee.errors import AccountKeyChangedError, DeviceListStaleError, ProtocolError, SessionNotFoundError, TrustError
+from e2ee.errors import DeviceListStaleError, ProtocolError, SessionNotFoundError, TrustError
 from e2ee.prekey_supply import ServerCounts
 from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
@@ -286,11 +286,11 @@ class Directory:
         claim = await self._parts.key_server.claim(user_id, secrets.token_bytes(16), device_ids)
         if claim.device_list is None:
             raise UserUnreachableError(user_id)
-        try:
-            await self._parts.call(messenger.learn_device_lists, user_id, [claim.device_list])
-        except AccountKeyChangedError:
-            await self.fetch_lists(user_id)  # with the list in between, in which the old key may have closed itself
-            raise
+        contact = await self._parts.call(messenger.contact, user_id)
+        if contact and claim.device_list.unverified.account_key != contact.device_list.content.account_key:
+            # In order, and before a person is asked: in a list in between the old key may have closed itself.
+            await self.fetch_lists(user_id)
+        await self._parts.call(messenger.learn_device_lists, user_id, [claim.device_list])
         for bundle in claim.bundles:
             try:
                 await self._parts.call(messenger.start_session, bundle)
