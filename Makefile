@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CAMPAIGNS := $(VENV)/.campaigns
 # One file stays on one worker, so that what its tests share is made once.
-PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
+PYTEST_FLAGS ?= -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check servers format bench fuzz soak mutants vectors docs lock clean

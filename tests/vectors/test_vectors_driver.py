@@ -124,7 +124,8 @@ def test_unsupported_types_fail_unless_asked_for_a_part(capsys: pytest.CaptureFi
     ],
 )
 def test_what_is_no_answer_is_an_error(source: str, problem: str) -> None:
-    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(source)}"
+    # It takes the question first: one that has ended by then is told of for that.
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote('input()' + chr(10) + source)}"
     with Driver(command) as driver, pytest.raises(DriverError, match=problem):
         driver(PADDING, UNPAD, TEST)
 
