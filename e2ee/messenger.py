@@ -46,7 +46,7 @@ from e2ee.errors import (
 from e2ee.history_book import HistoryBook
 from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
 from e2ee.linking import LinkedAccount
-from e2ee.notices import Notice, StoreRolledBack
+from e2ee.notices import DeviceListExpired, Notice, StoreRolledBack
 from e2ee.own_devices import OwnDevices
 from e2ee.ports import ReadTransaction, Store, Table, Transaction
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
@@ -62,7 +62,15 @@ from e2ee.stores import healing_records, message_records, records, sent_records,
 from e2ee.stores.message_records import InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
-from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, recipients, sendable_contact
+from e2ee.trust import (
+    changed_key_error,
+    learn_device_list,
+    mark_forked,
+    note_asked,
+    note_changed_key,
+    recipients,
+    sendable_contact,
+)
 from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
 from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
@@ -308,8 +316,10 @@ class Messenger:
         with self._store.read() as tx:
             return records.load_contact(tx, user_id)
 
-    def learn_device_lists(self, user_id: UserId, lists: Iterable[SignedDeviceList]) -> None:
-        """Take in lists of a user, oldest first.
+    def learn_device_lists(self, user_id: UserId, lists: Iterable[SignedDeviceList]) -> tuple[Notice, ...]:
+        """Take in lists of a user, oldest first; none, if the server had none to give beyond those known.
+
+        Returns whether the newest known has expired all the same.
 
         Raises:
             InvalidSignatureError: not a list of this user, or a wrong signature.
@@ -318,7 +328,7 @@ class Messenger:
             DeviceListForkError: it contradicts the newest list known. This is recorded: sending to this user stops.
         """
         try:
-            self._learn(user_id, tuple(lists))
+            return self._learn(user_id, tuple(lists))
         except DeviceListForkError:
             with self._store.write() as tx:
                 mark_forked(tx, user_id)
@@ -370,7 +380,7 @@ class Messenger:
         """
         with self._store.read() as tx:
             now = self._clock()
-            addresses = recipients(sendable_contact(tx, user_id), self.address)
+            addresses = recipients(sendable_contact(tx, user_id, now), self.address)
             return tuple(address for address in addresses if session_records.sending_session(tx, address, now) is None)
 
     def start_session(self, bundle: PreKeyBundle) -> Session:
@@ -580,13 +590,14 @@ class Messenger:
 
     # --- inside ----------------------------------------------------------------------------------------------
 
-    def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> None:
+    def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> tuple[Notice, ...]:
         if user_id == self.address.user_id:
             self.own_devices.learn(lists)
-            return
+            return ()
         refused: E2EEError | None = None
         with self._store.write() as tx:
-            before, now = records.load_contact(tx, user_id), self._clock()
+            now = self._clock()
+            before = note_asked(tx, user_id, now)
             for signed in lists:
                 try:
                     contact = learn_device_list(tx, user_id, signed, now)
@@ -598,6 +609,7 @@ class Messenger:
                 before = contact
         if refused is not None:
             raise refused
+        return (DeviceListExpired(user_id),) if before is not None and before.is_expired(now) else ()
 
     def _receive(self, envelope: Envelope, position: DeliveryPosition | None, *, kept: bool) -> Reception:
         """Receive an envelope; one that was `kept` until a person decided is kept no longer if that was enough."""

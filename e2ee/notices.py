@@ -7,7 +7,7 @@ Does not know about: who causes them, who shows them.
 from dataclasses import dataclass
 from typing import final
 
-from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId
+from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
 
 
 @final
@@ -59,4 +59,15 @@ class EpochStalled:
     peer: DeviceAddress
 
 
-Notice = SessionReplaced | AskedAgain | MessageResent | MessageNotResent | StoreRolledBack | EpochStalled
+@final
+@dataclass(frozen=True, slots=True)
+class DeviceListExpired:
+    """The server has no list of this user that has not expired: all devices have been away for weeks, or somebody keeps
+    back that one of them was removed. Sending goes on; the user does not count as verified meanwhile."""
+
+    user_id: UserId
+
+
+Notice = (
+    SessionReplaced | AskedAgain | MessageResent | MessageNotResent | StoreRolledBack | EpochStalled | DeviceListExpired
+)

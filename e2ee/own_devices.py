@@ -18,9 +18,10 @@ from e2ee.errors import (
     TooManyDevicesError,
     UnlistedDeviceError,
 )
-from e2ee.limits import DEVICE_LIST_LIFETIME_MS, MAX_DEVICES
+from e2ee.limits import DEVICE_LIST_LIFETIME_MS, LIST_RENEWAL_MS, LIST_RENEWAL_SPREAD_MS, MAX_DEVICES
 from e2ee.linking import Approval
 from e2ee.ports import ReadTransaction, Store
+from e2ee.primitives import kdf
 from e2ee.primitives.rng import Rng
 from e2ee.sending import Sender
 from e2ee.stores import records
@@ -109,6 +110,23 @@ class OwnDevices:
         """Sign, but do not take in, the next list with this device alone: all others are lost."""
         return self._next(self.newest_list().content, (self._account.listed,))
 
+    def is_renewal_due(self) -> bool:
+        """Whether it is on this device to sign the newest list again, before it expires or after it did.
+
+        Each device has its own time for it, so that mostly one of them does it for all.
+        """
+        newest = self.newest_list().content
+        ours = self._account.address.device_id
+        if newest.device(ours) is None:
+            return False
+        early = LIST_RENEWAL_MS - _spread(ours, newest.seq)
+        return self._clock() >= newest.expires_at - early
+
+    def draft_renewed(self) -> VerifiedDeviceList | None:
+        """Sign, but do not take in, the next list with the same devices; None if none is due (any more)."""
+        newest = self.newest_list().content
+        return self._next(newest, newest.devices) if self.is_renewal_due() else None
+
     def approve(self, commit: LinkCommit) -> Approval:
         """Begin to let a new device in, which has sent message 1 of a link.
 
@@ -149,3 +167,9 @@ class OwnDevices:
         if verified.follows(newest) and content.seq != newest.content.seq + 1:
             raise MalformedMessageError("links of our own chain are missing")
         return verified
+
+
+def _spread(device_id: DeviceId, seq: int) -> int:
+    """Return by how many milliseconds a device lets others go first: always the same for one list, another for each."""
+    drawn = kdf.sha256(device_id.raw + seq.to_bytes(8, "big"))[:8]
+    return int.from_bytes(drawn, "big") % LIST_RENEWAL_SPREAD_MS

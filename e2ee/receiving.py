@@ -317,7 +317,7 @@ def _judge_carried_list(tx: ReadTransaction, receiver: Receiver, signed: SignedD
     if signed.unverified.account_key != peer.account_key:
         raise InvalidSignatureError("device list: signed by another account key than the session's")
     check_listed(signed.verify(peer.address.user_id), peer)
-    return judge_device_list(tx, peer.address.user_id, signed, receiver.now)
+    return judge_device_list(tx, peer.address.user_id, signed)
 
 
 def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:

@@ -56,9 +56,15 @@ def _decide(book: ContactBook, user: UserId, arguments: Namespace) -> None:
 
 def _show(call: Call, number: str, contact: Contact | None, book: ContactBook) -> None:
     user = UserId(call.arguments.user)
-    change, is_verified = book.change(user), contact is not None and contact.verified
+    change, is_verified = book.change(user), book.is_verified(user)
     state = "verified" if is_verified else "not verified"
     lines = [f"safety number with {user}, {state}:", "", in_groups(number), ""]
+    if contact is not None and contact.verified and not is_verified:
+        lines += [
+            "the numbers were compared, but no recent list of their devices is known: send them something, and look "
+            "again when one of their devices was online",
+            "",
+        ]
     if change is not None:
         lines += [f"the account key of {user} has changed; the safety number with the new key:", ""]
         lines += [in_groups(change.new_safety_number), ""]

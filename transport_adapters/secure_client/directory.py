@@ -82,13 +82,14 @@ class Directory:
         await self._parts.call(messenger.mark_registered)
 
     async def keep_supplied(self) -> None:
-        """Keep one-time prekeys at the server and rotate the signed ones, for ever."""
+        """Keep one-time prekeys at the server, rotate the signed ones, renew our list before it expires, for ever."""
         failures, pace = 0, self._parts.pace
         while True:
             await self._parts.online.wait()
             self._parts.restarted.clear()
             try:
                 await self._bring_own_lists_up_to_date()
+                await self._renew_own_list()
                 await self._supply()
                 failures, pause = 0, pace.prekey_check
             except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
@@ -185,8 +186,8 @@ class Directory:
             else:
                 await key_server.publish_device_list(signed)
 
-    async def change_own_list(self, draft: Callable[[], VerifiedDeviceList]) -> None:
-        """Publish a list that `draft` signs, and take it in once the server accepted it.
+    async def change_own_list(self, draft: Callable[[], VerifiedDeviceList | None]) -> None:
+        """Publish a list that `draft` signs, if it does, and take it in once the server accepted it.
 
         If another device was faster, its list is taken in and the draft made anew.
 
@@ -196,6 +197,8 @@ class Directory:
         for attempts_left in reversed(range(_DRAFTS)):
             await self.sync_own_lists()
             drafted = await self._parts.call(draft)
+            if drafted is None:
+                return
             try:
                 await self._parts.key_server.publish_device_list(drafted.signed)
             except DeviceListConflictError:
@@ -231,6 +234,11 @@ class Directory:
         after = await self._parts.call(messenger.own_devices.newest_list)
         self._tell(before, after)
 
+    async def _renew_own_list(self) -> None:
+        own = self._parts.messenger.own_devices
+        if await self._parts.call(own.is_renewal_due):
+            await self.change_own_list(own.draft_renewed)
+
     async def _bring_own_lists_up_to_date(self) -> None:
         if await self._parts.call(self._parts.messenger.pending_account_reset) is None:
             await self.sync_own_lists()
@@ -262,9 +270,9 @@ class Directory:
         """
         messenger = self._parts.messenger
         contact = await self._parts.call(messenger.contact, user_id)
-        known = contact.device_list.content.seq if contact else 0
+        known = 0 if contact is None else (contact.gap or contact.device_list.position).seq
         lists = await self._parts.key_server.device_lists(user_id, from_seq=known + 1)
-        await self._parts.commit(messenger.learn_device_lists, user_id, lists)
+        await self._learn(user_id, lists)
         if lists:
             self.on_lists()
 
@@ -276,8 +284,28 @@ class Directory:
         try:
             return await self._parts.call(messenger.missing_sessions, user_id)
         except DeviceListStaleError:
-            await self.fetch_lists(user_id)
+            await self._ask_again(user_id)
             return await self._parts.call(messenger.missing_sessions, user_id)
+
+    async def _ask_again(self, user_id: UserId) -> None:
+        """Fetch a contact's lists before more is sent. Only one that is known to be outdated makes the server needed.
+
+        Raises:
+            See `fetch_lists`.
+        """
+        try:
+            await self.fetch_lists(user_id)
+        except SERVER_TROUBLE as error:
+            contact = await self._parts.call(self._parts.messenger.contact, user_id)
+            if contact is None or contact.is_stale:
+                raise
+            # Merely expired, or with a gap before it: the relay refuses what goes out under a list that is not current.
+            self._parts.emit(events.Trouble(error.code))
+            await self._learn(user_id, ())
+
+    async def _learn(self, user_id: UserId, lists: Sequence[SignedDeviceList]) -> None:
+        for notice in await self._parts.commit(self._parts.messenger.learn_device_lists, user_id, lists):
+            self._parts.emit(notice)
 
     async def _contact(self, user_id: UserId, missing: Sequence[DeviceAddress] | None) -> None:
         """Claim bundles and start sessions. A device whose bundle is bad is skipped; the others are not held up."""
@@ -287,10 +315,11 @@ class Directory:
         if claim.device_list is None:
             raise UserUnreachableError(user_id)
         contact = await self._parts.call(messenger.contact, user_id)
-        if contact and claim.device_list.unverified.account_key != contact.device_list.content.account_key:
+        served = claim.device_list.unverified
+        if contact and (served.account_key != contact.account_key or served.seq > contact.device_list.content.seq + 1):
             # In order, and before a person is asked: in a list in between the old key may have closed itself.
             await self.fetch_lists(user_id)
-        await self._parts.call(messenger.learn_device_lists, user_id, [claim.device_list])
+        await self._learn(user_id, [claim.device_list])
         for bundle in claim.bundles:
             try:
                 await self._parts.call(messenger.start_session, bundle)
