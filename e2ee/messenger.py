@@ -605,7 +605,7 @@ class Messenger:
                     # What came before stays: it may be the list with which the old key said that it is the last.
                     refused = _note_changed_key(tx, user_id, lists[-1], now)
                     break
-                healing.note_new_devices(tx, before, contact, now)
+                healing.note_list_change(tx, before, contact, now)
                 before = contact
         if refused is not None:
             raise refused

@@ -8,7 +8,7 @@ Does not know about: the network, messages, how two devices compare (linking.py)
 from collections.abc import Callable, Iterable
 from typing import final
 
-from e2ee import sending
+from e2ee import healing, sending
 from e2ee.account import Account
 from e2ee.errors import (
     AccountKeyChangedError,
@@ -66,14 +66,15 @@ class OwnDevices:
         try:
             with self._store.write() as tx:
                 newest = records.own_device_list(tx)
-                known = newest.content.addresses()
+                before = newest.content
                 for signed in lists:
                     verified = self._judge(tx, newest, signed)
                     if verified.content.seq > newest.content.seq:
                         records.save_own_device_list(tx, verified)
                         newest = verified
-                if added := [address for address in newest.content.addresses() if address not in known]:
-                    sending.copy_to_new_devices(tx, Sender(self._account, self._clock(), self._rng), added)
+                now = self._clock()
+                if added := healing.note_who_left(tx, before, newest.content, now):
+                    sending.copy_to_new_devices(tx, Sender(self._account, now, self._rng), added)
                 return newest
         except DeviceListForkError:
             with self._store.write() as tx:

@@ -74,11 +74,8 @@ def judge_device_list(tx: ReadTransaction, user_id: UserId, signed: SignedDevice
     if verified.content.account_key != contact.account_key:
         _refuse_closed_key(tx, user_id, verified.content.account_key)
         raise AccountKeyChangedError(user_id)
-    known = contact.device_list
-    if verified.follows(known):
-        is_next = verified.content.seq == known.content.seq + 1
-        gap = contact.gap if contact.gap is not None or is_next else known.position
-        return replace(contact, device_list=verified, gap=gap)
+    if verified.follows(contact.device_list):
+        return contact.with_list(verified)
     return _with_link(contact, verified)
 
 
@@ -179,6 +176,8 @@ def accept_changed_key(tx: Transaction, user_id: UserId, account_key: AccountKey
     if contact.changed is None or contact.changed.content.account_key != account_key:
         raise SafetyNumberMismatchError(user_id)
     session_records.delete_sessions_of_user(tx, user_id)
+    for device in contact.changed.content.addresses():
+        trust_records.forget_removed(tx, device)  # it was not in the last list of the old key
     contact = Contact(user_id, account_key, contact.changed, queried_at=now)
     save_contact(tx, contact)
     _record(tx, contact, Decision.CHANGE_ACCEPTED, now)

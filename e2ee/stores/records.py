@@ -136,8 +136,10 @@ class Contact:
         return self.heard_seq > self.device_list.content.seq
 
     def with_list(self, device_list: VerifiedDeviceList) -> "Contact":
-        """Return the contact with another newest list."""
-        return replace(self, device_list=device_list)
+        """Return the contact with a newer list. If it leaves links out, the list before becomes the gap."""
+        leaves_out = device_list.content.seq > self.device_list.content.seq + 1
+        gap = self.device_list.position if leaves_out and self.gap is None else self.gap
+        return replace(self, device_list=device_list, gap=gap)
 
 
 def load_contact(tx: ReadTransaction, user_id: UserId) -> Contact | None:
