@@ -191,6 +191,33 @@ class Messenger:
         return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
+    def start_over(
+        cls,
+        store: Store,
+        user_id: UserId,
+        lists: Sequence[SignedDeviceList],
+        *,
+        rng: Rng = system_rng,
+        clock: Clock = system_clock,
+        sent_log: bool = True,
+    ) -> "Messenger":
+        """Make a new account key for a user who lost all devices and the recovery code, in an empty store. `sent_log`:
+        see `open`.
+
+        `lists` are those of the user that the server has, oldest first. Publish `own_device_list` as an account reset
+        without a closing list; if others were faster, call `restart_over` with the longer chain, and publish again.
+
+        Raises:
+            MalformedMessageError, InvalidSignatureError: what the server has is no chain of lists of the user.
+            ValueError: it has none, or the store holds an account already.
+        """
+        account = Account.generate(user_id, rng)
+        with store.write() as tx:
+            _require_empty(tx)
+            account_reset.start_over(tx, account, lists, clock())
+        return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
+
+    @classmethod
     def open(
         cls, store: Store, *, rng: Rng = system_rng, clock: Clock = system_clock, sent_log: bool = True
     ) -> "Messenger":
@@ -246,6 +273,7 @@ class Messenger:
         with self._store.write() as tx:
             records.set_counter(tx, _REGISTERED, 1)
             records.set_counter(tx, _RECOVERING, 0)
+            account_reset.note_registered(tx)
 
     def due_prekeys(self, counts: ServerCounts, offered: Collection[PreKeyId] | None = None) -> PreKeyPublication:
         """Make the prekeys that are due and return all that the server has not confirmed.
@@ -280,6 +308,22 @@ class Messenger:
         """Whether this device was made from an export, and has not taken the place of the lost ones yet."""
         with self._store.read() as tx:
             return records.counter(tx, _RECOVERING) == 1
+
+    def is_starting_over(self) -> bool:
+        """Whether the server has not accepted the new account key of `start_over` yet."""
+        with self._store.read() as tx:
+            return account_reset.is_starting_over(tx)
+
+    def restart_over(self, lists: Sequence[SignedDeviceList]) -> None:
+        """Let the first list of a new account key follow a longer chain than the one that `start_over` was given.
+
+        Raises:
+            See `start_over`. ValueError: the new key was accepted already.
+        """
+        with self._store.write() as tx:
+            if not account_reset.is_starting_over(tx):
+                raise ValueError("the account does not start over")
+            account_reset.start_over(tx, self._account, lists, self._clock())
 
     def draft_account_reset(self) -> AccountReset:
         """Make a new account key because a device was lost or stolen, and the two lists that announce it.
@@ -658,8 +702,12 @@ def _marked(tx: ReadTransaction, message: InboundMessage) -> InboundMessage:
     return replace(message, from_removed_device=True) if removed else message
 
 
-def _begin(tx: Transaction, account: Account, device_list: VerifiedDeviceList) -> None:
+def _require_empty(tx: ReadTransaction) -> None:
     if tx.count(Table.ACCOUNT):
         raise ValueError("the store holds an account already")
+
+
+def _begin(tx: Transaction, account: Account, device_list: VerifiedDeviceList) -> None:
+    _require_empty(tx)
     records.save_account(tx, account)
     records.save_own_device_list(tx, device_list)

@@ -68,6 +68,24 @@ class DeviceListExpired:
     user_id: UserId
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class DeviceListsForked:
+    """Two device lists of a user contradict each other: the server shows several, or somebody else signs them.
+
+    Nothing more is sent to the user; if it is our own user, no copies to our other devices. Ask over another channel.
+    """
+
+    user_id: UserId
+
+
 Notice = (
-    SessionReplaced | AskedAgain | MessageResent | MessageNotResent | StoreRolledBack | EpochStalled | DeviceListExpired
+    SessionReplaced
+    | AskedAgain
+    | MessageResent
+    | MessageNotResent
+    | StoreRolledBack
+    | EpochStalled
+    | DeviceListExpired
+    | DeviceListsForked
 )

@@ -5,7 +5,7 @@ only after the server accepted it; whoever loses that race throws the draft away
 Does not know about: the network, messages, how two devices compare (linking.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
 from e2ee import healing, sending
@@ -26,7 +26,14 @@ from e2ee.primitives.rng import Rng
 from e2ee.sending import Sender
 from e2ee.stores import records
 from e2ee.trust import mark_forked
-from e2ee.wire.device_list import DeviceList, ListedDevice, SignedDeviceList, VerifiedDeviceList, ordered
+from e2ee.wire.device_list import (
+    DeviceList,
+    ListedDevice,
+    ListPosition,
+    SignedDeviceList,
+    VerifiedDeviceList,
+    ordered,
+)
 from e2ee.wire.identifiers import DeviceAddress, DeviceId
 from e2ee.wire.link import LinkCommit
 
@@ -80,6 +87,29 @@ class OwnDevices:
             with self._store.write() as tx:
                 mark_forked(tx, user_id)
             raise
+
+    def lacks_earlier(self) -> int:
+        """Return how many links of our own chain are missing at its beginning: this device was linked, or recovered."""
+        with self._store.read() as tx:
+            return next(records.own_device_lists(tx)).content.seq - 1
+
+    def learn_earlier(self, lists: Sequence[SignedDeviceList]) -> None:
+        """Take in links from before the first that we have, oldest first and up to that one, so that a server that
+        loses them can be given them again. What vouches for them are the hashes in those that follow.
+
+        Raises:
+            InvalidSignatureError: not a list of ours, or a wrong signature. Nothing was taken in.
+            DeviceListForkError: they do not lead up to ours. Nothing was taken in.
+        """
+        user_id = self._account.address.user_id
+        with self._store.write() as tx:
+            later = next(records.own_device_lists(tx)).content
+            for signed in reversed(lists):
+                verified = signed.verify(user_id)
+                if verified.position != ListPosition(later.seq - 1, later.previous_hash):
+                    raise DeviceListForkError(user_id)
+                records.save_own_device_list(tx, verified)
+                later = verified.content
 
     def draft_with(self, device: ListedDevice) -> VerifiedDeviceList:
         """Sign, but do not take in, the next list with one device more.

@@ -28,7 +28,7 @@ from e2ee.errors import (
     WrongRecipientError,
 )
 from e2ee.limits import CALL_CLOCK_SKEW_MS, CALL_TTL_SECONDS, LATE_ENVELOPE_MS, SECOND_MS
-from e2ee.notices import EpochStalled, Notice, SessionReplaced
+from e2ee.notices import DeviceListsForked, EpochStalled, Notice, SessionReplaced
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import ResponderKeys
 from e2ee.primitives import kdf
@@ -369,6 +369,8 @@ def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
         if known is None:
             note_first_use(tx, opened.contact, now)
         healing.note_list_change(tx, known, opened.contact, now)
+        if opened.contact.forked and not (known is not None and known.forked):
+            notices.append(DeviceListsForked(opened.contact.user_id))
     if not _is_listed(opened.contact, session.peer):
         trust_records.note_removed(tx, session.peer, now)  # should it have left when this was not noted yet
     message_records.remember_body(tx, opened.body_hash, now)

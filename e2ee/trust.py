@@ -106,11 +106,13 @@ def hear_of_list(contact: Contact, position: ListPosition) -> Contact:
     return replace(contact, heard_seq=max(contact.heard_seq, position.seq), forked=forked)
 
 
-def mark_forked(tx: Transaction, user_id: UserId) -> None:
-    """Stop sending to a contact whose lists contradict each other."""
+def mark_forked(tx: Transaction, user_id: UserId) -> bool:
+    """Stop sending to a contact whose lists contradict each other; return False if that had stopped before."""
     contact = load_contact(tx, user_id)
-    if contact is not None:
-        save_contact(tx, replace(contact, forked=True))
+    if contact is None or contact.forked:
+        return False
+    save_contact(tx, replace(contact, forked=True))
+    return True
 
 
 def sendable_contact(tx: ReadTransaction, user_id: UserId, now: int) -> Contact:

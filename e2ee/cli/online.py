@@ -19,9 +19,10 @@ from e2ee import notices
 from e2ee.cli.credentials import TokenProvider, token_provider
 from e2ee.cli.output import Printer
 from e2ee.cli.settings import Settings, UsageError, store_path
+from e2ee.errors import AccountKeyChangedError
 from e2ee.recovery import RecoveryCode
 from e2ee.stores.sqlite import SqliteStore
-from e2ee.wire.identifiers import DeviceAddress, MessageId
+from e2ee.wire.identifiers import DeviceAddress, MessageId, UserId
 from keyserver.client import KeyServerError, KeyServerRefusedError, RateLimitedError
 from transport_adapters import events
 from transport_adapters.base import Cursor, EnvelopeTransport
@@ -69,6 +70,7 @@ class Line:
         self._has_token = False
         self._accepted: set[MessageId] = set()
         self._lost: set[tuple[MessageId, DeviceAddress]] = set()
+        self._changed: dict[UserId, AccountKeyChangedError] = {}
         self._settled = asyncio.Event()
         self._client: SecureClient | None = None
 
@@ -122,6 +124,19 @@ class Line:
         )
         return self._client
 
+    async def start_over(self, store: Path, secret: str) -> SecureClient:
+        """Make the only device of an account under a new key; see `SecureClient.start_over`."""
+        self._client = await SecureClient.start_over(
+            store=store,
+            passphrase=secret,
+            server=self._settings.server,
+            token_provider=token_provider(self._settings),
+            user=self._settings.user,
+            transport=self._transport,
+            on_event=self._note,
+        )
+        return self._client
+
     async def until(self, step: Coroutine[Any, Any, T], deadline: float | None, what: str = "") -> T:
         """Wait for a step until a moment of the loop's clock.
 
@@ -146,7 +161,11 @@ class Line:
                 await asyncio.wait([task])
 
     async def settled(self, message_id: MessageId) -> bool:
-        """Wait until the server has taken a message or refused it for good; return whether any device will get it."""
+        """Wait until the server has taken a message or refused it for good; return whether any device will get it.
+
+        Raises:
+            AccountKeyChangedError: its recipient has another key now; it waits until a person has decided.
+        """
         messenger = self.client.messenger
         while True:
             self._settled.clear()
@@ -155,6 +174,9 @@ class Line:
             queued = await asyncio.to_thread(messenger.outbox)
             waiting = {(each.message_id, each.recipient) for each in queued if each.message_id == message_id}
             lost = {each for each in self._lost if each[0] == message_id}
+            for _, recipient in waiting:
+                if (change := self._changed.get(recipient.user_id)) is not None:
+                    raise change
             # A message may have left the outbox a moment before its event comes: then neither says anything yet.
             if not waiting and message_id in self._accepted:
                 return True
@@ -216,6 +238,10 @@ class Line:
                 event.recipient.user_id != self._settings.user
             ):  # a copy for our own devices is no arrival
                 self._accepted.add(event.message_id)
+                self._settled.set()
+            case events.TrustNeeded():
+                numbers = event.old_safety_number, event.new_safety_number
+                self._changed[event.user_id] = AccountKeyChangedError(event.user_id, *numbers)
                 self._settled.set()
             case events.SendFailed():
                 self._lost.add((event.message_id, event.recipient))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from e2ee.errors import AccountKeyChangedError, RemovedDeviceError, SessionNotFoundError, UnlistedDeviceError
+from e2ee.errors import AccountKeyChangedError, E2EEError, RemovedDeviceError, SessionNotFoundError, UnlistedDeviceError
 from e2ee.limits import DAY_MS, LATE_ENVELOPE_MS
 from e2ee.messenger import Outcome, Reception
 from e2ee.ports import Table
@@ -51,7 +51,7 @@ def late(stage: Stage, text: str = "late") -> bytes:
     return stage.laptop.encrypt(stage.alice, text)
 
 
-def refused(reception: Reception) -> type[BaseException]:
+def refused(reception: Reception) -> type[E2EEError] | type[None]:
     assert reception.outcome is Outcome.UNREADABLE
     return type(reception.error)
 
