@@ -33,7 +33,7 @@ from tests.contract.relay_world import (
 )
 from tests.servers.prosody import COMPONENT, DOMAIN, SECRET, Prosody
 from transport_adapters.base import Accepted, Outgoing, TransportUnavailableError
-from transport_adapters.frames import Hello, InstanceId
+from transport_adapters.frames import CloseCode, Deliver, Hello, InstanceId, Ping, Welcome
 from transport_adapters.server.xmpp import XmppComponent, XmppSettings
 from transport_adapters.xmpp import XmppOptions, XmppTransport, xmpp_transport
 from transport_adapters.xmpp_stanzas import NAMESPACE, frame_stanza
@@ -232,6 +232,37 @@ HURTFUL = [
 ]
 
 
+def hurtful_to(jid: str) -> list[str]:
+    return [
+        f"<iq to='{jid}' type='get' id='1'><q xmlns='of:nobody'>{DEEP}</q></iq>",
+        f"<iq to='{jid}' type='result' id='1'><q xmlns='of:nobody'>{DEEP}</q></iq>",
+        f"<iq to='{jid}' type='error' id='1'>{DEEP}</iq>",
+        f"<message to='{jid}' type='headline'><frame xmlns='{NAMESPACE}'>{DEEP}</frame></message>",
+        f"<presence to='{jid}'>{DEEP}</presence>",
+        f"<presence to='{jid}' type='subscribe'/><presence to='{jid}' type='probe'/>",
+    ]
+
+
+async def test_no_stanza_of_another_user_ends_a_devices_stream(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as known:
+        known.setattr("transport_adapters.xmpp.secrets.token_hex", lambda _length: "known")
+        bob = scene.peer(scene.bob)
+        await bob.online()
+    jid = f"phone@{DOMAIN}/known"
+    async with stranger(scene.prosody) as mallory:
+        for stanza in hurtful_to(jid):
+            mallory.send_raw(stanza)
+        asked = mallory.make_iq_get("of:nobody", ito=jid)
+        with pytest.raises(IqError) as refusal:
+            await within(asked.send())  # type: ignore[no-untyped-call]  # slixmpp's types are incomplete
+        assert refusal.value.condition == "service-unavailable"
+    alice = scene.peer(scene.alice)
+    await alice.online()
+    await alice.transport.send(scene.world.outgoing(scene.alice, scene.bob))
+    await bob.next()
+    assert bob.connected.empty()  # still the first connection
+
+
 @pytest.mark.parametrize("stanza", HURTFUL, ids=range(len(HURTFUL)))
 async def test_no_stanza_of_one_user_ends_the_stream_of_all(scene: Scene, stanza: str) -> None:
     bob = scene.peer(scene.bob)
@@ -273,6 +304,27 @@ async def test_an_account_has_a_bound_of_connections(scene: Scene, monkeypatch: 
         assert "token_invalid" in await mallory.next()  # another account has its own
     assert alice.connected.empty()
     assert not scene.world.relay.is_live(scene.alice)
+
+
+async def test_an_end_that_comes_late_harms_no_newer_connection_of_the_same_address(scene: Scene) -> None:
+    stream = scene.component._stream
+    assert stream is not None
+    hello = replace(HELLO, token=scene.world.tokens.issue(scene.bob))
+    async with stranger(scene.prosody) as client:
+        client.send_raw(frame_stanza(COMPONENT, hello))
+        assert Welcome.EVENT in await client.next()
+        (old,) = [line.channel for line in stream._lines.values()]
+        client.send_raw(f"<presence to='{COMPONENT}' type='unavailable'/>")
+        client.send_raw(frame_stanza(COMPONENT, replace(hello, connection=2)))
+        assert Welcome.EVENT in await client.next()
+        await old.close(CloseCode.DRAINING)
+        with pytest.raises(OSError, match="gone"):
+            await old.send(Ping())
+        assert scene.world.relay.is_live(scene.bob)
+        alice = scene.peer(scene.alice)
+        await alice.online()
+        await alice.transport.send(scene.world.outgoing(scene.alice, scene.bob))
+        assert Deliver.EVENT in await client.next()  # and no end before it
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------
