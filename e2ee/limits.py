@@ -58,6 +58,9 @@ LINK_LIFETIME_MS: Final = 10 * MINUTE_MS
 MAX_LINK_MESSAGE: Final = 8 * 1024
 """Largest message of a link."""
 
+MAX_LINK_BODY: Final = 60 * 1024
+"""Body of a link content: with all that is around it, a Content stays below 64 KiB."""
+
 CALL_TTL_SECONDS: Final = 60
 """Time to live of what is said about a call; as long does it ring."""
 

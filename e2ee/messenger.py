@@ -332,7 +332,7 @@ class Messenger:
     @property
     def contact_book(self) -> ContactBook:
         """What a person sees of contacts, and decides about them."""
-        return ContactBook(self._store, self._clock)
+        return ContactBook(self._store, self._sender)
 
     @property
     def history(self) -> HistoryBook:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, final
 
-from e2ee import history, session as sessions
+from e2ee import contact_sharing, history, session as sessions
 from e2ee.account import Account
 from e2ee.errors import (
     DeviceListForkError,
@@ -174,6 +174,31 @@ def tell_read(tx: Transaction, sender: Sender, author: UserId, message_ids: Sequ
         _, waits = _to_own_devices(tx, sender, MessageId(sender.rng(16)), draft)
         tend = tend or waits
     return tend
+
+
+def tell_contact(tx: Transaction, sender: Sender, user_id: UserId) -> bool:
+    """Tell our other devices how things stand with a contact; return whether one of them waits for a session."""
+    draft = _link(contact_sharing.one_contact(tx, user_id))
+    _, waits = _to_own_devices(tx, sender, MessageId(sender.rng(16)), draft)
+    return waits
+
+
+def tell_contacts(tx: Transaction, sender: Sender, session: Session) -> int:
+    """Tell a device of our own that has just been linked of all contacts; return how many envelopes that takes.
+
+    Raises:
+        DeviceListStaleError, DeviceListForkError: see `trust.sendable_contact`.
+    """
+    own, queued = sender.account.address.user_id, 0
+    to = sendable_contact(tx, own), (session.peer,)
+    for body in contact_sharing.everything(tx, own):
+        _fan_out(tx, sender, to, _link(body), MessageId(sender.rng(16)))
+        queued += 1
+    return queued
+
+
+def _link(body: bytes) -> Draft:
+    return Draft(ContentKind.LINK, body, ConversationId(""), Lane.BULK, MAX_TTL_SECONDS)
 
 
 def copy_to_new_devices(tx: Transaction, sender: Sender, added: Sequence[DeviceAddress]) -> None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, final
 
-from e2ee.errors import InvalidSignatureError, MalformedMessageError, UnsupportedVersionError
+from e2ee.errors import MalformedMessageError, UnsupportedVersionError
 from e2ee.private_keys import AccountKeyPair, SeedBytes32
 from e2ee.wire.codec import Reader, Writer
-from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
+from e2ee.wire.contacts import ContactEntry, DecisionEntry, check_contacts_ascend
+from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import UserId, decode_ascii, parse_user_id
-from e2ee.wire.public_keys import AccountKey
 
 _LINK_VERSION: Final = 1
 _EXPORT_VERSION: Final = 1
@@ -56,72 +56,6 @@ class LinkPayload:
 
 @final
 @dataclass(frozen=True, slots=True)
-class ExportedContact:
-    """A contact as an export holds it: parsed, not verified."""
-
-    user_id: UserId
-    account_key: AccountKey
-    """Pinned."""
-    verified: bool
-    """The safety number was compared, with this account key."""
-    forked: bool
-    device_list: SignedDeviceList
-
-    def encode_into(self, writer: Writer) -> None:
-        """`user id u8 length | account key 32 | verified u8 | forked u8 | signed device list u16 length`."""
-        writer.ascii8(self.user_id).raw(self.account_key.raw).u8(self.verified).u8(self.forked)
-        writer.bytes16(self.device_list.encode())
-
-    @classmethod
-    def decode(cls, reader: Reader) -> "ExportedContact":
-        """Take a contact off a reader.
-
-        Raises:
-            MalformedMessageError, InvalidPublicKeyError: it does not decode.
-        """
-        user_id, account_key = parse_user_id(decode_ascii(reader.bytes8())), AccountKey.decode(reader)
-        verified, forked = reader.flag(), reader.flag()
-        return cls(user_id, account_key, verified, forked, SignedDeviceList.decode(reader.bytes16()))
-
-    def verify(self, owner: UserId) -> VerifiedDeviceList:
-        """Check that the list is this contact's, under the pinned key, and that it is no contact with oneself.
-
-        Raises:
-            InvalidSignatureError: it is not.
-        """
-        verified = self.device_list.verify(self.user_id)
-        if verified.content.account_key != self.account_key or self.user_id == owner:
-            raise InvalidSignatureError("export: a contact's device list is under another account key")
-        return verified
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ExportedDecision:
-    """One line of the history of a contact (`stores.trust_records.TrustDecision`)."""
-
-    user_id: UserId
-    decision: int
-    key: AccountKey
-    at: int
-
-    def encode_into(self, writer: Writer) -> None:
-        """`user id u8 length | decision u8 | account key 32 | at u64`."""
-        writer.ascii8(self.user_id).u8(self.decision).raw(self.key.raw).u64(self.at)
-
-    @classmethod
-    def decode(cls, reader: Reader) -> "ExportedDecision":
-        """Take a decision off a reader.
-
-        Raises:
-            MalformedMessageError: it does not decode.
-        """
-        user_id = parse_user_id(decode_ascii(reader.bytes8()))
-        return cls(user_id, reader.u8(), AccountKey.decode(reader), reader.u64())
-
-
-@final
-@dataclass(frozen=True, slots=True)
 class ExportPayload:
     """What is left of an account without its devices. Sections of a kind that this release lacks are kept as bytes."""
 
@@ -129,8 +63,8 @@ class ExportPayload:
     device_list: SignedDeviceList
     """The newest of the account."""
     policy: int
-    contacts: tuple[ExportedContact, ...]
-    decisions: tuple[ExportedDecision, ...]
+    contacts: tuple[ContactEntry, ...]
+    decisions: tuple[DecisionEntry, ...]
     sections: tuple[tuple[int, bytes], ...] = ()
     """For what comes later, such as the history: (kind, bytes), in ascending order of kinds, each once."""
 
@@ -173,15 +107,11 @@ class ExportPayload:
         pair = AccountKeyPair(SeedBytes32(reader.fixed(SeedBytes32.LENGTH)))
         device_list, policy = SignedDeviceList.decode(reader.bytes16()), reader.u8()
         # A count that is too high runs out of bytes: nothing is allocated by it.
-        contacts = tuple(ExportedContact.decode(reader) for _ in range(reader.u32()))
-        decisions = tuple(ExportedDecision.decode(reader) for _ in range(reader.u32()))
+        contacts = tuple(ContactEntry.decode(reader) for _ in range(reader.u32()))
+        decisions = tuple(DecisionEntry.decode(reader) for _ in range(reader.u32()))
         sections = tuple((reader.u8(), reader.bytes32(len(data))) for _ in range(reader.u8()))
         reader.finish()
-        _check_ascending([each.user_id for each in contacts], "contacts")
-        _check_ascending([kind for kind, _ in sections], "sections")
+        check_contacts_ascend(contacts)
+        if any(later <= earlier for (earlier, _), (later, _) in pairwise(sections)):
+            raise MalformedMessageError("sections of an export ascend, each once")
         return cls(pair, device_list, policy, contacts, decisions, sections)
-
-
-def _check_ascending(keys: "list[UserId] | list[int]", what: str) -> None:
-    if any(later <= earlier for earlier, later in pairwise(keys)):  # type: ignore[operator]  # both are of one kind
-        raise MalformedMessageError(f"{what} of an export ascend, each once")

@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_send(add("send", "send one message", online))
     _add_receive(add("receive", "fetch, decrypt and print messages", online))
     _add_chat(add("chat", "talk with one user, line by line", online))
+    add("contacts", "list the contacts, and who of them was verified; works offline", common)
     _add_verify(add("verify", "compare safety numbers with a contact and record it; works offline", common))
     _add_history(add("history", "show past messages, or begin to keep them; works offline", common))
     _add_link(add("link", "make this device a further one of an account, or let one in with --approve", online))

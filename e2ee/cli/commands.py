@@ -90,6 +90,12 @@ def _verify(call: Call) -> int:
     return verify(call)
 
 
+def _contacts(call: Call) -> int:
+    from e2ee.cli.verifying import contacts
+
+    return contacts(call)
+
+
 def _history(call: Call) -> int:
     from e2ee.cli.past import history
 
@@ -107,6 +113,7 @@ _COMMANDS: Final[dict[str, Callable[[Call], int]]] = {
     "receive": receive,
     "chat": chat,
     "status": status,
+    "contacts": _contacts,
     "verify": _verify,
     "history": _history,
     "link": approve,

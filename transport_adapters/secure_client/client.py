@@ -111,7 +111,7 @@ class SecureClient:
         self._inbound = Inbound(parts, self._outbound, self._tending, live)
         self.devices = Devices(parts, self._directory)
         """The devices of our own account."""
-        self.contacts = Contacts(parts, self._directory, self._inbound)
+        self.contacts = Contacts(parts, self._directory, self._inbound, self._wake)
         """Safety numbers, verification, changed account keys."""
         self._tasks: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -295,7 +295,7 @@ class SecureClient:
             return messenger.send(user_id, data, conversation=conversation_id, lane=lane, ttl=seconds)
 
         queued = await self._directory.with_sessions(user_id, queue)
-        self._wake(tend=queued.tend)
+        self._wake(queued.tend)
         return queued.message_id
 
     async def mark_read(self, message: Received, *, receipt: bool = True) -> None:
@@ -447,7 +447,7 @@ class SecureClient:
 
     async def _mark_read(self, user_id: UserId, message_ids: Sequence[MessageId], receipt: bool) -> None:
         tend = await self._parts.call(self._parts.messenger.mark_read, user_id, message_ids)
-        self._wake(tend=tend)
+        self._wake(tend)
         if receipt:
             await self._tell(user_id, ReceiptType.READ, message_ids)
 
@@ -459,7 +459,7 @@ class SecureClient:
             await self._directory.with_sessions(user_id, functools.partial(messenger.send_receipt, user_id, kind, ids))
         self._outbound.wake()
 
-    def _wake(self, *, tend: bool) -> None:
+    def _wake(self, tend: bool) -> None:
         """Something was queued; with `tend`, something is due besides."""
         self._outbound.wake()
         self.history.note_change()

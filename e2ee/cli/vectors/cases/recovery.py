@@ -11,7 +11,8 @@ from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject
 from e2ee.cli.vectors.operations import recovery
 from e2ee.primitives import aead, kdf
 from e2ee.recovery import ExportFile, Purpose, RecoveryCode, seal_export
-from e2ee.transfer import ExportedContact, ExportedDecision, ExportPayload
+from e2ee.transfer import ExportPayload
+from e2ee.wire.contacts import ContactEntry, DecisionEntry
 from e2ee.wire.identifiers import UserId
 
 ALICE: Final = person("alice")
@@ -48,9 +49,9 @@ def _read() -> Iterator[Case]:
     yield invalid("nothing", "decode", {"text": ""}, "Truncated")
 
 
-def _contact(who: Person, *, verified: bool = False, forked: bool = False) -> ExportedContact:
+def _contact(who: Person, *, verified: bool = False, forked: bool = False) -> ContactEntry:
     key = who.account.account_key_pair.public
-    return ExportedContact(who.user_id, key, verified, forked, who.device_list().signed)
+    return ContactEntry(who.user_id, key, verified, forked, who.device_list().signed)
 
 
 def _payload(**changes: object) -> ExportPayload:
@@ -60,7 +61,7 @@ def _payload(**changes: object) -> ExportPayload:
         ALICE.device_list().signed,
         1,
         (_contact(BOB, verified=True), _contact(CAROL, forked=True)),
-        (ExportedDecision(BOB.user_id, 1, bob, NOW), ExportedDecision(CAROL.user_id, 1, carol, NOW + 1)),
+        (DecisionEntry(BOB.user_id, 1, bob, NOW), DecisionEntry(CAROL.user_id, 1, carol, NOW + 1)),
     )
     return replace(honest, **changes)  # type: ignore[arg-type]  # names and types are the cases'
 

@@ -9,7 +9,8 @@ from e2ee.cli.vectors.refusals import decoding
 from e2ee.cli.vectors.schema import array, hex_bytes, integer, one_of, record, text, timestamp
 from e2ee.private_keys import AccountKeyPair, SeedBytes32
 from e2ee.recovery import ExportFile, Purpose, RecoveryCode, seal_export
-from e2ee.transfer import ExportedContact, ExportedDecision, ExportPayload
+from e2ee.transfer import ExportPayload
+from e2ee.wire.contacts import ContactEntry, DecisionEntry
 from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import parse_user_id
 from e2ee.wire.public_keys import AccountKey
@@ -22,7 +23,7 @@ def payload_of(fields: Fields) -> ExportPayload:
         SignedDeviceList.decode(fields.hex("device_list")),
         fields.number("policy"),
         tuple(
-            ExportedContact(
+            ContactEntry(
                 parse_user_id(each.text("user_id")),
                 AccountKey(each.hex("account_key")),
                 bool(each.number("verified")),
@@ -32,7 +33,7 @@ def payload_of(fields: Fields) -> ExportPayload:
             for each in fields.records("contacts")
         ),
         tuple(
-            ExportedDecision(
+            DecisionEntry(
                 parse_user_id(each.text("user_id")),
                 each.number("decision"),
                 AccountKey(each.hex("account_key")),
