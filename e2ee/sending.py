@@ -264,14 +264,18 @@ def _to_own_devices(
 
     Nothing about our own devices holds up what others are to get.
     """
-    own = sender.account.address
-    if len(own_device_list(tx).content.devices) == 1:
+    own, known = sender.account.address, own_device_list(tx).content.addresses()
+    if len(known) == 1:
         return (), False
     try:
         ourselves = sendable_contact(tx, own.user_id)
-    except (DeviceListStaleError, DeviceListForkError):
+    except DeviceListForkError:
         return (), False
-    entries, waiting = _fan_out(tx, sender, (ourselves, recipients(ourselves, own)), draft, message_id)
+    except DeviceListStaleError:
+        # A device of ours named a newer list than is here. Once that is here, all of them get what they lack.
+        entries, waiting = tuple[OutboxEntry, ...](), tuple(address for address in known if address != own)
+    else:
+        entries, waiting = _fan_out(tx, sender, (ourselves, recipients(ourselves, own)), draft, message_id)
     if not waiting or not sender.keeps_contents:
         return entries, False
     original = entries[0].envelope_id if entries else EnvelopeId(sender.rng(16))
