@@ -24,7 +24,7 @@ from e2ee.wire.identifiers import UserId
 @final
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What a step of taking an export in has changed."""
+    """What taking an export in has changed, by a step or so far."""
 
     contacts: tuple[UserId, ...] = ()
     """New here, or something else is known of them now."""
@@ -32,6 +32,10 @@ class Merged:
     """Those among them whose account key is another one here: a human must decide."""
     messages: int = 0
     """New in the history."""
+
+    def plus(self, step: "Merged") -> "Merged":
+        """Return what this and a further step have changed."""
+        return Merged((*self.contacts, *step.contacts), (*self.waiting, *step.waiting), self.messages + step.messages)
 
 
 @final

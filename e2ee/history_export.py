@@ -47,7 +47,9 @@ def restore_retention(tx: Transaction, retention: int) -> None:
 
 
 def merge(tx: Transaction, owner: UserId, messages: Sequence[ExportedMessage]) -> int:
-    """Take messages into the history; return how many were new."""
+    """Take messages into the history, if one is kept here; return how many were new."""
+    if not history_records.retention(tx):
+        return 0
     added = 0
     rows: dict[tuple[UserId, ConversationId], ConversationRow] = {}
     for message in messages:

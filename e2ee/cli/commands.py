@@ -18,7 +18,7 @@ from e2ee.cli.init import init
 from e2ee.cli.linking import approve, is_approval, link
 from e2ee.cli.online import LOCK_SECONDS, Call
 from e2ee.cli.output import Printer
-from e2ee.cli.recovering import export, recover
+from e2ee.cli.recovering import export, recover, take_in
 from e2ee.cli.settings import Settings, home_directory, store_path
 from e2ee.cli.talking import chat, receive, send
 from e2ee.messenger import Messenger
@@ -119,6 +119,7 @@ _COMMANDS: Final[dict[str, Callable[[Call], int]]] = {
     "link": approve,
     "devices": _devices,
     "export": export,
+    "import": take_in,
 }
 
 

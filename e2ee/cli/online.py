@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar, final
+from typing import Any, BinaryIO, Final, TypeVar, final
 
 from e2ee import notices
 from e2ee.cli.credentials import TokenProvider, token_provider
@@ -108,7 +108,7 @@ class Line:
         )
         return self._client
 
-    async def recover(self, store: Path, secret: str, export: bytes | None, code: RecoveryCode) -> SecureClient:
+    async def recover(self, store: Path, secret: str, export: BinaryIO | None, code: RecoveryCode) -> SecureClient:
         """Make a device of an exported account; see `SecureClient.recover`."""
         self._client = await SecureClient.recover(
             store=store,

@@ -18,12 +18,13 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Any, BinaryIO, Final, Self, final
 
 from e2ee.errors import E2EEError
+from e2ee.export_file import owner_of
 from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
-from e2ee.recovery import ExportFile, Purpose, RecoveryCode
+from e2ee.recovery import Purpose, RecoveryCode
 from e2ee.sending import Queued, batched
 from e2ee.wire.call_signal import CallSignal
 from e2ee.wire.content import ReceiptType
@@ -215,7 +216,7 @@ class SecureClient:
         token_provider: TokenProvider,
         user: str,
         code: RecoveryCode,
-        export: bytes | None = None,
+        export: bytes | BinaryIO | None = None,
         transport: TransportFactory | None = None,
         passphrase: str | None = None,
         key: bytes | None = None,
@@ -223,8 +224,8 @@ class SecureClient:
         pace: Pace = DEFAULT_PACE,
         sent_log: bool = True,
     ) -> "SecureClient":
-        """Make a new device of an account whose devices are all lost, from an export (`Messenger.export_account`), or
-        without one from what was left with the server (`devices.set_recovery`).
+        """Make a new device of an account whose devices are all lost, from an export (`Messenger.backup`), or without
+        one from what was left with the server (`devices.set_recovery`). A file is given open, and read in pieces.
 
         The store is empty. The new device takes the place of all others: those that still live are out. The other
         parameters are those of `open`, which finishes what could not be finished here.
@@ -242,7 +243,7 @@ class SecureClient:
             await asyncio.to_thread(refuse_account, opened)
             purpose = Purpose.RECOVERY if export is None else Purpose.EXPORT
             given = export or await left_with_server(application_user(user), server, token_provider)
-            if ExportFile.decode(given).user_id != user:
+            if owner_of(given)[0] != user:
                 raise ValueError(f"the export is not one of {user}")
             messenger = await asyncio.to_thread(
                 Messenger.recover, opened, given, code, purpose=purpose, sent_log=sent_log
