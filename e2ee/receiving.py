@@ -254,8 +254,10 @@ def _decrypt(
 
 def _is_own(receiver: Receiver, session: Session) -> bool:
     """Whether a session is one with another device of our own account."""
-    own, peer = receiver.account.party, session.origin.peer
-    return peer.address.user_id == own.address.user_id and peer.account_key == own.account_key
+    account, peer = receiver.account, session.origin.peer
+    # In this order: a public key is computed anew each time, and almost every message is another user's.
+    is_our_user = peer.address.user_id == account.address.user_id
+    return is_our_user and peer.account_key == account.account_key_pair.public
 
 
 def _check_body(content: Content, sender: UserId, is_own: bool) -> None:

@@ -92,9 +92,8 @@ class Person:
         self.reading.cancel()
         for each in self.roads:
             each.reset()
-        for task in self.client._tasks:
-            task.cancel()
-        await asyncio.gather(self.reading, *self.client._tasks, return_exceptions=True)
+        await self.client._background.cancel()
+        await asyncio.gather(self.reading, return_exceptions=True)
         await self.client.aclose()
 
     async def close(self) -> None:

@@ -18,9 +18,8 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self, final
+from typing import BinaryIO, Final, Self, final
 
-from e2ee.errors import E2EEError
 from e2ee.export_file import owner_of
 from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
@@ -30,8 +29,8 @@ from e2ee.wire.call_signal import CallSignal
 from e2ee.wire.content import ReceiptType
 from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceAddress, MessageId, UserId
-from transport_adapters import events
-from transport_adapters.base import PresenceState, TransportRefusedError
+from transport_adapters.base import PresenceState
+from transport_adapters.secure_client.background import Background
 from transport_adapters.secure_client.calls import Call, Calls
 from transport_adapters.secure_client.contacts import Contacts
 from transport_adapters.secure_client.devices import Devices
@@ -48,6 +47,7 @@ from transport_adapters.secure_client.linking import (
 )
 from transport_adapters.secure_client.messages import Message, Received, present
 from transport_adapters.secure_client.opening import (
+    Going,
     TransportFactory,
     application_conversation,
     application_user,
@@ -100,13 +100,14 @@ class SecureClient:
     def __init__(self, store: Store, parts: Parts) -> None:
         """Put a client together from its parts; applications call `open`."""
         self._store, self._parts = store, parts
+        self._background = Background(parts.emit)
         self._directory = Directory(parts)
         self._outbound = Outbound(parts, self._directory)
         self._tending = Tending(parts, self._directory, self._outbound)
         self._directory.on_lists = self._tending.wake
         self._presence = PresenceView(parts)
         self._calls = Calls(self.address.device_id, self._say, parts.emit, parts.pace.ring)
-        self.history = History(parts, self._mark_read, self._goes_on)
+        self.history = History(parts, self._mark_read, self._background.goes_on)
         """Past messages and conversations, if the application has them kept."""
         live = Live(self._presence, self._calls, self.history)
         self._inbound = Inbound(parts, self._outbound, self._tending, live)
@@ -114,8 +115,6 @@ class SecureClient:
         """The devices of our own account."""
         self.contacts = Contacts(parts, self._directory, self._inbound, self._wake)
         """Safety numbers, verification, changed account keys."""
-        self._tasks: list[asyncio.Task[None]] = []
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
         self._asking = False
         self._shown: int | None = None
@@ -149,12 +148,11 @@ class SecureClient:
             KeyServerError, TokenProviderError: the first registration failed.
             InsecureUrlError, InsecureServerUrlError: plaintext beyond this machine.
         """
+        going = Going(server, token_provider, transport, on_event, pace)
         opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
         try:
             messenger = await asyncio.to_thread(open_messenger, opened, user, sent_log)
-            parts = make_parts(messenger, server, token_provider, transport or socketio_transport)
-            parts.on_event, parts.pace = on_event, pace
-            client = cls(opened, parts)
+            client = cls(opened, make_parts(messenger, going))
         except BaseException:
             opened.close()
             raise
@@ -192,15 +190,14 @@ class SecureClient:
             StateError, KeyServerError, TokenProviderError: see `open`. If it was only to be put into the list, `open`
                 finishes it later.
         """
+        going = Going(server, token_provider, transport, on_event, pace)
         opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
         try:
             await asyncio.to_thread(refuse_account, opened)
             user_id = application_user(user)
             linked, until = await join(user_id, server, token_provider, show_code, confirm, link_pace)
             messenger = await asyncio.to_thread(Messenger.join, opened, linked, sent_log=sent_log)
-            parts = make_parts(messenger, server, token_provider, transport or socketio_transport)
-            parts.on_event, parts.pace = on_event, pace
-            client = cls(opened, parts)
+            client = cls(opened, make_parts(messenger, going))
         except BaseException:
             opened.close()
             raise
@@ -238,6 +235,7 @@ class SecureClient:
             KeyServerRefusedError: `account_key_changed`: the account was given another key since the export was made.
             StateError, KeyServerError, TokenProviderError: see `open`.
         """
+        going = Going(server, token_provider, transport, on_event, pace)
         opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
         try:
             await asyncio.to_thread(refuse_account, opened)
@@ -248,9 +246,7 @@ class SecureClient:
             messenger = await asyncio.to_thread(
                 Messenger.recover, opened, given, code, purpose=purpose, sent_log=sent_log
             )
-            parts = make_parts(messenger, server, token_provider, transport or socketio_transport)
-            parts.on_event, parts.pace = on_event, pace
-            client = cls(opened, parts)
+            client = cls(opened, make_parts(messenger, going))
         except BaseException:
             opened.close()
             raise
@@ -412,7 +408,7 @@ class SecureClient:
         Raises:
             StateError, TransportRefusedError: work in the background ended for this reason.
         """
-        await self._until(self._parts.online)
+        await self._background.until(self._parts.online)
 
     async def caught_up(self) -> None:
         """Wait until everything that waited at the relay when we came online is committed here.
@@ -420,7 +416,7 @@ class SecureClient:
         Raises:
             See `online`.
         """
-        await self._until(self._parts.caught_up)
+        await self._background.until(self._parts.caught_up)
 
     async def flushed(self) -> None:
         """Wait until the server has taken everything that was queued.
@@ -429,7 +425,7 @@ class SecureClient:
             See `online`.
         """
         self._outbound.wake()
-        await self._until(self._outbound.empty)
+        await self._background.until(self._outbound.empty)
 
     async def aclose(self) -> None:
         """Go offline and close the store. What is queued stays queued. Idempotent."""
@@ -482,29 +478,12 @@ class SecureClient:
         except BaseException:
             await self.aclose()
             raise
-        self._start()
-
-    def _start(self) -> None:
-        background = self._outbound.run, self._directory.keep_supplied, self._tending.run, self.contacts.run
-        work = (self._inbound.run, self._inbound.acknowledge, *background)
-        for each in work:
-            task = asyncio.create_task(each())
-            task.add_done_callback(self._note_end)
-            self._tasks.append(task)
-
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        """Hand a task's failure to whoever waits."""
-        if task.cancelled() or self._ended.done():
-            return
-        error = task.exception()
-        if error is not None:
-            self._ended.set_exception(error)
-            self._ended.exception()  # mark it as retrieved: perhaps nobody waits, which is no error
-            self._parts.emit(events.Ended(_code(error)))
+        inbound, outbound = self._inbound, self._outbound
+        self._background.start((inbound.run, inbound.acknowledge, outbound.run))
+        self._background.start((self._directory.keep_supplied, self._tending.run, self.contacts.run))
 
     async def _close(self) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
+        self._background.finish()
         async with contextlib.AsyncExitStack() as last_first:
             last_first.push_async_callback(self._parts.thread.close, self._store.close)
             last_first.push_async_callback(self._parts.key_server.aclose)
@@ -514,54 +493,27 @@ class SecureClient:
                     await self._inbound.flush()
             self._presence.close()
             await self._calls.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._background.cancel()
 
     async def _next(self) -> Message:
         # Looked at before every call, because after the end there is no store to ask.
-        while not self._ended.done():
+        while not self._background.ended:
             if self._shown is not None:
                 await self._confirm(self._shown)
                 continue
             self._inbound.changed.clear()
             rows = await self._parts.call(self._parts.messenger.inbound, 1)
             if not rows:
-                await self._until(self._inbound.changed)
+                await self._background.until(self._inbound.changed)
             elif (message := present(self._parts, rows[0], self._confirm)) is not None:
                 self._shown = message.number
                 return message
-            elif not self._ended.done():
+            elif not self._background.ended:
                 await self._confirm(rows[0].number)
-        self._ended.result()
+        self._background.check()
         raise StopAsyncIteration
-
-    async def _until(self, event: asyncio.Event) -> None:
-        """Wait for an event, or for the end of the client, which raises its reason if it has one."""
-        waiter = asyncio.ensure_future(event.wait())
-        either: set[asyncio.Future[Any]] = {waiter, self._ended}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiter.cancel()
-        if self._ended.done():
-            self._ended.result()
-
-    async def _goes_on(self, event: asyncio.Event) -> bool:
-        if not self._ended.done():
-            await self._until(event)
-        if self._ended.done():
-            self._ended.result()
-            return False
-        return True
 
     async def _confirm(self, number: int) -> None:
         await self._parts.call(self._parts.messenger.confirm, number)
         if self._shown == number:
             self._shown = None
-
-
-def _code(error: BaseException) -> str:
-    if isinstance(error, TransportRefusedError):
-        return error.reason
-    return error.code if isinstance(error, E2EEError) else type(error).__name__
