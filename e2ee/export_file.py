@@ -12,6 +12,7 @@ all of it once before anything is taken in.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from io import BytesIO
 from typing import BinaryIO, Final, final
 
@@ -56,18 +57,25 @@ def write_export(
     """Yield an export in pieces. `history` is how long messages are kept, milliseconds, and messages in batches."""
     retention, batches = history
     section = HistorySection(HistoryKey(rng(HistoryKey.LENGTH)), retention)
-    with_history = ExportPayload(
-        payload.account_key_pair,
-        payload.device_list,
-        payload.policy,
-        payload.contacts,
-        payload.decisions,
-        ((HISTORY_SECTION, section.encode()),),
-    )
-    header, nonce = export_header(_VERSION, user_id, payload.account_key_pair.public), rng(aead.NONCE_LENGTH)
-    sealed = aead.seal(export_key(code, Purpose.EXPORT), nonce, with_history.encode(), header)
+    with_history = replace(payload, sections=((HISTORY_SECTION, section.encode()),))
+    return seal_pieces(code, user_id, with_history, _chunks(batches), rng(aead.NONCE_LENGTH))
+
+
+def seal_pieces(
+    code: RecoveryCode, user_id: UserId, payload: ExportPayload, chunks: Iterable[tuple[bytes, bool]], nonce: bytes
+) -> Iterator[bytes]:
+    """Yield an export whose payload holds the section of the history. `chunks` says of each whether it is the last.
+
+    The caller guarantees a nonce and a history key that were never used before.
+
+    Raises:
+        MalformedMessageError: the payload lacks the section.
+    """
+    section = _section_of(payload)
+    header = export_header(_VERSION, user_id, payload.account_key_pair.public)
+    sealed = aead.seal(export_key(code, Purpose.EXPORT), nonce, payload.encode(), header)
     yield Writer().raw(header).raw(nonce).bytes32(sealed).finish()
-    for number, (messages, is_last) in enumerate(_chunks(batches)):
+    for number, (messages, is_last) in enumerate(chunks):
         chunk = aead.seal(section.key.expose(), _chunk_nonce(number, is_last), messages, header)
         yield Writer().bytes32(chunk).finish()
 
@@ -100,10 +108,7 @@ class ExportReader:
             nonce = _take(self._file, aead.NONCE_LENGTH)
             sealed = _take_sized(self._file, MAX_EXPORTED_ACCOUNT)
             self.payload = open_payload(export_key(code, purpose), nonce, sealed, self._header)
-            section = self.payload.section(HISTORY_SECTION)
-            if section is None:
-                raise MalformedMessageError("an export without the section of its history")
-            history = HistorySection.decode(section)
+            history = _section_of(self.payload)
         else:
             raise UnsupportedVersionError("export", version)
         self._history, self._begin = history, self._file.tell()
@@ -153,6 +158,13 @@ def owner_of(file: BinaryIO | bytes) -> tuple[UserId, AccountKey]:
     _, user_id, account_key = read_export_header(Reader(_read_header(stream)))
     stream.seek(0)
     return user_id, account_key
+
+
+def _section_of(payload: ExportPayload) -> HistorySection:
+    section = payload.section(HISTORY_SECTION)
+    if section is None:
+        raise MalformedMessageError("an export without the section of its history")
+    return HistorySection.decode(section)
 
 
 def _chunks(batches: Iterable[Sequence[ExportedMessage]]) -> Iterator[tuple[bytes, bool]]:
