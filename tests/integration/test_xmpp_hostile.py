@@ -38,7 +38,8 @@ from tests.contract.relay_world import (
 from tests.servers.ejabberd import Ejabberd
 from tests.servers.prosody import COMPONENT, DOMAIN, SECRET, Prosody
 from transport_adapters.base import Accepted, Outgoing, TransportUnavailableError
-from transport_adapters.frames import CloseCode, Deliver, Hello, InstanceId, Ping, Welcome
+from transport_adapters.codes import CloseCode
+from transport_adapters.frames import Deliver, Hello, InstanceId, Ping, Welcome
 from transport_adapters.server.xmpp import XmppComponent, XmppSettings
 from transport_adapters.xmpp import XmppOptions, XmppTransport, xmpp_transport
 from transport_adapters.xmpp_stanzas import NAMESPACE, frame_stanza
