@@ -183,7 +183,7 @@ async def test_a_stanza_in_another_users_name_is_its_real_senders(
         await bob.online()
     async with stranger(scene.server) as mallory:
         mallory.send_raw(frame_stanza(COMPONENT, HELLO, by=f"phone@{DOMAIN}/known"))
-        # Taken for bob's it would be a second hello; his connection would hear of it. ejabberd ends the forger's stream.
+        # Taken for his own it would be a second hello, and his connection hear of it. ejabberd ends the forger's stream.
         said = await mallory.next()
         assert "token_invalid" in said or said == THE_END
     assert scene.world.relay.is_live(scene.bob)
