@@ -1,4 +1,6 @@
-"""`e2ee verify`: the safety number with a contact, and what was decided about it. Works offline.
+"""`e2ee verify`: the safety number with a contact, and what was decided about it. `e2ee contacts`: who there is.
+
+Both work offline.
 
 Owns: what is shown, which decision the options mean.
 Does not know about: how numbers are made (e2ee.safety_number), what a decision changes (e2ee.trust).
@@ -41,6 +43,34 @@ def verify(call: Call) -> int:
         contact = messenger.contact(user)
         _show(call, number, contact, book)
     return DONE
+
+
+def contacts(call: Call) -> int:
+    """List the contacts, and how things stand with each."""
+    store = SqliteStore.open(store_path(call.home), passphrase=call.secret, wait=LOCK_SECONDS)
+    with contextlib.closing(store):
+        messenger = Messenger.open(store)
+        known = [messenger.contact(user) for user in messenger.contact_book.users()]
+    for contact in known:
+        if contact is not None:
+            call.printer.result(
+                f"{contact.user_id}, {_state(contact)}",
+                user=contact.user_id,
+                verified=contact.verified,
+                forked=contact.forked,
+                changed=contact.changed is not None,
+            )
+    if not known:
+        call.printer.remark("no contacts yet")
+    return DONE
+
+
+def _state(contact: Contact) -> str:
+    if contact.changed is not None:
+        return "the account key has changed"
+    if contact.forked:
+        return "the device lists contradict each other"
+    return "verified" if contact.verified else "not verified"
 
 
 def _refuse_mistakes(messenger: Messenger, user: UserId, arguments: Namespace) -> None:

@@ -88,9 +88,22 @@ def received(desk: Desk, home: str) -> list[str]:
     return [json.loads(line)["text"] for line in ended.out.splitlines()]
 
 
+def verified(desk: Desk, home: str) -> bool:
+    shown = json.loads(desk.call("verify", "bob", "--json", "--home", home).out)
+    assert [each["decision"] for each in shown["decisions"]][:2] == ["pinned", "verified"]
+    return bool(shown["verified"])
+
+
 def test_a_second_device_is_linked_listed_written_to_and_retired(desk: Desk, start: Any) -> None:
+    assert desk.call("send", "bob", "hello", "--home", "alice").code == 0
+    assert received(desk, "bob") == ["hello"]
+    number = json.loads(desk.call("verify", "alice", "--json", "--home", "bob").out)["safety_number"]
+    assert desk.call("verify", "bob", "--number", number, "--home", "alice").code == 0
+
     linked = link(desk, start, "laptop")
-    assert linked["user"] == "alice"
+    assert (linked["user"], linked["contacts"]) == ("alice", 1)
+    assert verified(desk, "laptop")
+    assert desk.call("contacts", "--home", "laptop").out == "bob, verified\n"
     listed = json.loads(desk.call("devices", "--json", "--home", "laptop").out)
     assert [each["device"] for each in listed["devices"] if each["this"]] == [linked["device"]]
     assert sorted(each["device"] for each in listed["devices"]) == sorted(linked["devices"])
@@ -111,7 +124,7 @@ def test_a_second_device_is_linked_listed_written_to_and_retired(desk: Desk, sta
     assert gone.code == 1
     assert "device_revoked" in gone.err
     assert desk.call("send", "alice", "to one", "--home", "bob").code == 0
-    assert received(desk, "alice") == ["to one"]
+    assert received(desk, "alice")[-1] == "to one"  # perhaps after a copy of what the laptop said
 
 
 def test_a_lost_device_is_out_and_contacts_are_told_to_look(desk: Desk, start: Any) -> None:

@@ -312,7 +312,6 @@ TABLE: Final[dict[tuple[str, str, str], Treatment]] = {
     (_QUICKSTART, "text", "sent to bob"): printed,
     (_QUICKSTART, "sh", "e2ee status --home bob"): shell,
     (_QUICKSTART, "text", "e2ee chat bob --home alice"): two_terminals,
-    (_QUICKSTART, "sh", "e2ee verify bob --home alice --qr alice.png"): shell,
     (_QUICKSTART, "python", "import asyncio"): saved_as("hello.py"),
     (_QUICKSTART, "sh", "python hello.py"): shell,
     (_QUICKSTART, "text", "carol lunch hello"): printed,
