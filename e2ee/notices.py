@@ -70,11 +70,36 @@ class DeviceListExpired:
 
 @final
 @dataclass(frozen=True, slots=True)
+class ContactsShared:
+    """Another device of ours told of contacts: these are new here, or something else is known of them now."""
+
+    device: DeviceAddress
+    users: tuple[UserId, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class DeviceListsForked:
     """Two device lists of a user contradict each other: the server shows several, or somebody else signs them.
 
     Nothing more is sent to the user; if it is our own user, no copies to our other devices. Ask over another channel.
     """
+
+    user_id: UserId
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ContactsTold:
+    """A device that was linked to our account was told of all contacts: that is queued for it."""
+
+    device: DeviceAddress
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AccountKeysDiffer:
+    """Another device of ours knows a user under another account key than this one: a human must decide."""
 
     user_id: UserId
 
@@ -88,4 +113,7 @@ Notice = (
     | EpochStalled
     | DeviceListExpired
     | DeviceListsForked
+    | ContactsShared
+    | ContactsTold
+    | AccountKeysDiffer
 )

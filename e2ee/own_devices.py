@@ -24,7 +24,7 @@ from e2ee.ports import ReadTransaction, Store
 from e2ee.primitives import kdf
 from e2ee.primitives.rng import Rng
 from e2ee.sending import Sender
-from e2ee.stores import records
+from e2ee.stores import records, trust_records
 from e2ee.trust import mark_forked
 from e2ee.wire.device_list import (
     DeviceList,
@@ -82,6 +82,7 @@ class OwnDevices:
                 now = self._clock()
                 if added := healing.note_who_left(tx, before, newest.content, now):
                     sending.copy_to_new_devices(tx, Sender(self._account, now, self._rng), added)
+                    trust_records.owe_contacts(tx, (each for each in added if each != self._account.address))
                 return newest
         except DeviceListForkError:
             with self._store.write() as tx:

@@ -8,7 +8,7 @@ changed nothing.
 from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
-from e2ee import healing, history, session as sessions
+from e2ee import contact_sharing, healing, history, session as sessions
 from e2ee.account import Account, OwnPreKey, PreKeyKind
 from e2ee.errors import (
     AuthenticationError,
@@ -28,7 +28,14 @@ from e2ee.errors import (
     WrongRecipientError,
 )
 from e2ee.limits import CALL_CLOCK_SKEW_MS, CALL_TTL_SECONDS, LATE_ENVELOPE_MS, SECOND_MS
-from e2ee.notices import DeviceListsForked, EpochStalled, Notice, SessionReplaced
+from e2ee.notices import (
+    AccountKeysDiffer,
+    ContactsShared,
+    DeviceListsForked,
+    EpochStalled,
+    Notice,
+    SessionReplaced,
+)
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import ResponderKeys
 from e2ee.primitives import kdf
@@ -40,6 +47,7 @@ from e2ee.stores import healing_records, message_records, records, session_recor
 from e2ee.stores.records import Contact
 from e2ee.trust import check_listed, hear_of_list, judge_device_list, note_first_use
 from e2ee.wire.call_signal import CallAction, CallSignal
+from e2ee.wire.contacts import decode_linked
 from e2ee.wire.content import (
     Content,
     ContentKind,
@@ -266,6 +274,7 @@ def _check_body(content: Content, sender: UserId, is_own: bool) -> None:
 
     Raises:
         MalformedMessageError, InvalidPublicKeyError: it does not decode.
+        InvalidSignatureError: a contact of a link content does not verify.
         ForbiddenContentError: this sender may not send it.
     """
     match content.kind:
@@ -285,7 +294,11 @@ def _check_body(content: Content, sender: UserId, is_own: bool) -> None:
                 raise ForbiddenContentError(content.kind)
             decode_sync(content.body)
         case ContentKind.LINK:
-            raise ForbiddenContentError(content.kind)
+            if not is_own:
+                raise ForbiddenContentError(content.kind)
+            linked = decode_linked(content.body)
+            for contact in linked.contacts if linked is not None else ():
+                contact.verify(sender)
         case _:
             pass
 
@@ -309,9 +322,10 @@ def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, ses
     elif not _is_listed(contact, peer.address):
         _refuse_long_removed(tx, peer.address, receiver.now)
         # A removed device may still be read, but its word on the user's lists could only stop us from sending, and one
-        # of ours may be lost: it must not write into our history what we never said, as a copy or as a note to us.
+        # of ours may be lost: it must not write into our history what we never said, as a copy or as a note to us, nor
+        # tell us whom to trust.
         own = user_id == receiver.account.address.user_id
-        if own and content.kind not in _NOT_FOR_THE_APPLICATION:
+        if own and (content.kind == ContentKind.LINK or content.kind not in _NOT_FOR_THE_APPLICATION):
             raise ForbiddenContentError(content.kind)
         return contact
     return hear_of_list(contact, content.sender_list)
@@ -400,7 +414,7 @@ def _commit_content(
         envelope_ids = decode_retry_request(content.body)
         return None, healing.honour(tx, opened.decrypted.session, opened.contact, envelope_ids, now), None
     if content.kind in _NOT_FOR_THE_APPLICATION:
-        return None, [], None
+        return None, _believe(tx, sender, content, now), None
     if content.kind == ContentKind.SYNC and decode_sync(content.body) is None:
         return None, [], None  # of a later release
     if content.kind == ContentKind.CALL:
@@ -412,3 +426,12 @@ def _commit_content(
     history.note_content(tx, receiver.account.address.user_id, sender, content, now)
     stored = replace(content, device_list=None).encode()
     return message_records.add_inbound(tx, sender, stored, now), [], None
+
+
+def _believe(tx: Transaction, device: DeviceAddress, content: Content, now: int) -> list[Notice]:
+    """Take in what another device of ours says about contacts, if that is what a content does."""
+    linked = decode_linked(content.body) if content.kind == ContentKind.LINK else None
+    if linked is None:
+        return []  # another kind, or of a later release
+    believed = contact_sharing.believe(tx, device.user_id, linked, now)
+    return [ContactsShared(device, believed.changed), *(AccountKeysDiffer(each) for each in believed.waiting)]

@@ -106,8 +106,8 @@ class Expired:
 @final
 @dataclass(frozen=True, slots=True)
 class TrustNeeded:
-    """A user's account key has changed, and a message of theirs waits as ciphertext, or one of ours for them: a human
-    must decide (`SecureClient.contacts`).
+    """A user's account key has changed, and a message of theirs waits as ciphertext, or one of ours for them; or
+    another device of ours knows another key of the user than this one. A human must decide (`SecureClient.contacts`).
 
     The safety numbers of the pinned key and of the new one have 60 digits, and are empty if the server did not answer.
     """

@@ -18,11 +18,12 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, final
+from typing import BinaryIO, Final, Self, final
 
+from e2ee.export_file import owner_of
 from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
-from e2ee.recovery import ExportFile, Purpose, RecoveryCode
+from e2ee.recovery import Purpose, RecoveryCode
 from e2ee.sending import Queued, batched
 from e2ee.wire.call_signal import CallSignal
 from e2ee.wire.content import ReceiptType
@@ -112,7 +113,7 @@ class SecureClient:
         self._inbound = Inbound(parts, self._outbound, self._tending, live)
         self.devices = Devices(parts, self._directory)
         """The devices of our own account."""
-        self.contacts = Contacts(parts, self._directory, self._inbound)
+        self.contacts = Contacts(parts, self._directory, self._inbound, self._wake)
         """Safety numbers, verification, changed account keys."""
         self._closing: asyncio.Task[None] | None = None
         self._asking = False
@@ -212,7 +213,7 @@ class SecureClient:
         token_provider: TokenProvider,
         user: str,
         code: RecoveryCode,
-        export: bytes | None = None,
+        export: bytes | BinaryIO | None = None,
         transport: TransportFactory | None = None,
         passphrase: str | None = None,
         key: bytes | None = None,
@@ -220,8 +221,8 @@ class SecureClient:
         pace: Pace = DEFAULT_PACE,
         sent_log: bool = True,
     ) -> "SecureClient":
-        """Make a new device of an account whose devices are all lost, from an export (`Messenger.export_account`), or
-        without one from what was left with the server (`devices.set_recovery`).
+        """Make a new device of an account whose devices are all lost, from an export (`Messenger.backup`), or without
+        one from what was left with the server (`devices.set_recovery`). A file is given open, and read in pieces.
 
         The store is empty. The new device takes the place of all others: those that still live are out. The other
         parameters are those of `open`, which finishes what could not be finished here.
@@ -240,7 +241,7 @@ class SecureClient:
             await asyncio.to_thread(refuse_account, opened)
             purpose = Purpose.RECOVERY if export is None else Purpose.EXPORT
             given = export or await left_with_server(application_user(user), server, token_provider)
-            if ExportFile.decode(given).user_id != user:
+            if owner_of(given)[0] != user:
                 raise ValueError(f"the export is not one of {user}")
             messenger = await asyncio.to_thread(
                 Messenger.recover, opened, given, code, purpose=purpose, sent_log=sent_log
@@ -333,7 +334,7 @@ class SecureClient:
             return messenger.send(user_id, data, conversation=conversation_id, lane=lane, ttl=seconds)
 
         queued = await self._directory.with_sessions(user_id, queue)
-        self._wake(tend=queued.tend)
+        self._wake(queued.tend)
         return queued.message_id
 
     async def mark_read(self, message: Received, *, receipt: bool = True) -> None:
@@ -485,7 +486,7 @@ class SecureClient:
 
     async def _mark_read(self, user_id: UserId, message_ids: Sequence[MessageId], receipt: bool) -> None:
         tend = await self._parts.call(self._parts.messenger.mark_read, user_id, message_ids)
-        self._wake(tend=tend)
+        self._wake(tend)
         if receipt:
             await self._tell(user_id, ReceiptType.READ, message_ids)
 
@@ -497,7 +498,7 @@ class SecureClient:
             await self._directory.with_sessions(user_id, functools.partial(messenger.send_receipt, user_id, kind, ids))
         self._outbound.wake()
 
-    def _wake(self, *, tend: bool) -> None:
+    def _wake(self, tend: bool) -> None:
         """Something was queued; with `tend`, something is due besides."""
         self._outbound.wake()
         self.history.note_change()
