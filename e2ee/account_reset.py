@@ -91,7 +91,7 @@ def accepted(tx: Transaction, now: int) -> tuple[Account, list[OutboxEntry]]:
     rollback.encrypt_outbox_anew(tx, now)
     lost = message_records.outbox(tx)
     for entry in lost:
-        message_records.remove_outbox(tx, entry.envelope_id)
+        message_records.give_up(tx, entry, "account_reset", now)
     tx.delete(Table.ACCOUNT, _DRAFT)
     return reset.account, lost
 

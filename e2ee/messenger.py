@@ -62,7 +62,7 @@ from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
 from e2ee.status import Status
 from e2ee.stores import healing_records, message_records, records, sent_records, session_records, trust_records
-from e2ee.stores.message_records import InboundMessage, OutboxEntry
+from e2ee.stores.message_records import FailedSend, InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
 from e2ee.trust import (
@@ -353,8 +353,8 @@ class Messenger:
     def account_reset_accepted(self) -> list[OutboxEntry]:
         """The server has accepted the draft: the account has the new key, all sessions end.
 
-        What waited in the outbox is encrypted anew once sessions can be started. What cannot be is returned, for an
-        event each.
+        What waited in the outbox is encrypted anew once sessions can be started. What cannot be is returned, and is
+        among the `failed_sends`.
 
         Raises:
             ValueError: there is no draft.
@@ -521,11 +521,32 @@ class Messenger:
         with self._store.read() as tx:
             return any(each.message_id == message_id for each in sent_records.due_resends(tx))
 
-    def outbox_settled(self, envelope_ids: Iterable[EnvelopeId]) -> None:
-        """Forget envelopes for which the server has taken responsibility, or which nobody wants any more."""
+    def outbox_settled(
+        self, envelope_ids: Iterable[EnvelopeId], given_up: Iterable[tuple[EnvelopeId, str]] = ()
+    ) -> None:
+        """Forget envelopes for which the server has taken responsibility, or which nobody wants any more.
+
+        Those that are `given_up`, each with a code of why (ASCII, at most 255 characters), become `failed_sends`.
+        """
         with self._store.write() as tx:
             for envelope_id in envelope_ids:
                 message_records.remove_outbox(tx, envelope_id)
+            for envelope_id, code in given_up:
+                message_records.give_up_by_id(tx, envelope_id, code, self._clock())
+
+    def failed_sends(self) -> list[FailedSend]:
+        """Return the envelopes that were given up, oldest first, until `failures_told` forgets them.
+
+        So that no process can die between giving up and telling. Tell the application of each, then forget them.
+        """
+        with self._store.read() as tx:
+            return message_records.failed_sends(tx)
+
+    def failures_told(self, envelope_ids: Iterable[EnvelopeId]) -> None:
+        """Forget failed sends, of which the application was told."""
+        with self._store.write() as tx:
+            for envelope_id in envelope_ids:
+                message_records.forget_failed_send(tx, envelope_id)
 
     def list_positions(self, user_id: UserId) -> tuple[ListPosition, ListPosition]:
         """Return the newest known positions of a recipient's list and of our own, as a send must state them.
@@ -623,7 +644,7 @@ class Messenger:
 
     def expire_outbox(self) -> list[OutboxEntry]:
         """Give up on envelopes that no server accepted for 14 days, or, in lane 0, within their time to live; return
-        them, for an event each.
+        them. They are among the `failed_sends`.
 
         What was said so long ago is forgotten, too. Call it at the start and now and then, whether or not there is a
         connection.

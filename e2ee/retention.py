@@ -30,6 +30,7 @@ _KEPT_FOR_LATE_ENVELOPES: Final = (
     Table.HEALING,
     Table.DROPPED,
     Table.EARLY_WORDS,
+    Table.FAILED_SENDS,
 )
 
 
@@ -53,7 +54,7 @@ def expire_outbox(tx: Transaction, now: int) -> list[OutboxEntry]:
     deadline = now - OUTBOX_LIFETIME_MS
     given_up = [entry for entry in message_records.outbox(tx) if entry.created_at < deadline or _is_over(entry, now)]
     for entry in given_up:
-        message_records.remove_outbox(tx, entry.envelope_id)
+        message_records.give_up(tx, entry, "expired", now)
     return given_up
 
 

@@ -49,7 +49,10 @@ class Sent:
 @final
 @dataclass(frozen=True, slots=True)
 class SendFailed:
-    """A message will not reach one device of its recipient. `code` is stable, for example `contact_refused`."""
+    """A message will not reach one device of its recipient. `code` is stable, for example `contact_refused`.
+
+    Told after a crash as well, then perhaps for the second time.
+    """
 
     message_id: MessageId
     recipient: DeviceAddress

@@ -37,8 +37,6 @@ LOCK_SECONDS: Final = 5.0
 """How long a command waits for another one that uses the same device."""
 _QUIET_SECONDS: Final = 2.0
 """After this time a person wants to know what is being waited for."""
-_FORGETTING_SECONDS: Final = 0.02
-"""What was refused for good leaves the outbox a moment after its event, and no event tells when it has."""
 
 
 @final
@@ -189,10 +187,7 @@ class Line:
                 return True
             if not waiting and lost and not due_again:
                 return False  # else a device that took the place of the lost one is to get it
-            if waiting and waiting <= lost:
-                await asyncio.sleep(_FORGETTING_SECONDS)
-            else:
-                await self._settled.wait()
+            await self._settled.wait()
 
     async def contacts_told(self, device_id: DeviceId) -> None:
         """Wait until the server has taken what tells a linked device of our contacts."""

@@ -287,8 +287,8 @@ class Directory:
                 reset = None
             else:
                 break
-        for lost in await self._parts.commit(messenger.account_reset_accepted):
-            self._parts.emit(events.SendFailed(lost.message_id, lost.recipient, "account_reset"))
+        await self._parts.commit(messenger.account_reset_accepted)
+        await self._parts.tell_failures()
         after = await self._parts.call(messenger.own_devices.newest_list)
         self._tell(before, after)
 
