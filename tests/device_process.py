@@ -142,7 +142,7 @@ class Application:
         assert self.client is not None
         assert self.taking is not None
         async with asyncio.timeout(_LONG_SECONDS):
-            while await asyncio.to_thread(self.client.messenger.inbound, 1):  # noqa: ASYNC110 - taken by `_take`
+            while await asyncio.to_thread(self.client.messenger.inbound, 1):
                 if self.taking.done():
                     break
                 await asyncio.sleep(0.01)
