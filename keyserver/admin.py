@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from e2ee.wire.identifiers import DeviceAddress, UserId
 from keyserver.app import remove_inboxes, survey, system_clock
 from keyserver.database import database_url, is_sqlite, sqlite_engine
-from keyserver.migrations.runner import NOT_CURRENT, is_current
+from keyserver.migrations.runner import check_current
 from keyserver.repository import surveys
 from keyserver.service import revocation
 
@@ -79,8 +79,15 @@ def revoke_user(database: str, user_id: UserId) -> Result:
         AdminError: the database cannot be used.
     """
     now = system_clock()
-    _run(database, lambda connection: revocation.revoke_user(connection, user_id, now))
-    return {"user_id": user_id, "revoked_at": now, "cut_within_seconds": CUT_SECONDS}
+
+    def revoke(connection: Connection) -> bool:
+        known = surveys.devices_of(connection, user_id) is not None
+        revocation.revoke_user(connection, user_id, now)
+        return known
+
+    known = _run(database, revoke)
+    # Said, because a mistyped name would be revoked without a word.
+    return {"user_id": user_id, "known": known, "revoked_at": now, "cut_within_seconds": CUT_SECONDS}
 
 
 def revoke_device(database: str, address: DeviceAddress) -> Result:
@@ -106,12 +113,14 @@ def _run(database: str, work: Callable[[Connection], T]) -> T:
 def _transaction(database: str) -> Iterator[Connection]:
     url = database_url(database)
     if is_sqlite(url) and not _exists(url.database):
-        raise AdminError("there is no such database file")  # else it would be made, and be empty
+        raise AdminError(f"there is no such database file: {url.database}")  # else it would be made, and be empty
     engine = sqlite_engine(url) if is_sqlite(url) else create_engine(url, hide_parameters=True)
     try:
         with engine.begin() as connection:
-            if not is_current(connection):
-                raise AdminError(NOT_CURRENT)
+            try:
+                check_current(connection)
+            except ValueError as error:
+                raise AdminError(str(error)) from None
             yield connection
     except SQLAlchemyError as error:
         reason = error.orig if isinstance(error, DBAPIError) else type(error).__name__

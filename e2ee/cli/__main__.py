@@ -147,7 +147,7 @@ def _online() -> argparse.ArgumentParser:
         "--transport",
         choices=_TRANSPORTS,
         default="socketio",
-        help="how to reach the relay (default: %(default)s)",
+        help="how to reach the relay (default: socketio)",  # no %(default)s: an action's copy of this has none
     )
     return online
 

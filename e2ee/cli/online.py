@@ -67,6 +67,7 @@ class Line:
         self._hopeless: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._trouble = ""
         self._has_token = False
+        self._caught_up = False
         self._accepted: set[MessageId] = set()
         self._lost: set[tuple[MessageId, DeviceAddress]] = set()
         self._settled = asyncio.Event()
@@ -78,6 +79,11 @@ class Line:
         if self._client is None:
             raise RuntimeError("not opened yet")
         return self._client
+
+    @property
+    def has_all(self) -> bool:
+        """Whether the server has delivered what waited, and nothing is known to have gone wrong since."""
+        return self._caught_up and not self._trouble
 
     async def open(self, store: SqliteStore | Path, secret: str, user: str | None) -> SecureClient:
         """Open the client; see `SecureClient.open` for what it raises."""
@@ -232,6 +238,8 @@ class Line:
             ):  # a copy for our own devices is no arrival
                 self._accepted.add(event.message_id)
                 self._settled.set()
+            case events.CaughtUp():
+                self._caught_up = True
             case events.SendFailed():
                 self._lost.add((event.message_id, event.recipient))
                 self._settled.set()

@@ -14,7 +14,7 @@ from typing import Final
 from e2ee.cli import qr
 from e2ee.cli.failures import DONE
 from e2ee.cli.online import LOCK_SECONDS, Call
-from e2ee.cli.settings import store_path
+from e2ee.cli.settings import UsageError, store_path
 from e2ee.contact_book import ContactBook
 from e2ee.messenger import Messenger
 from e2ee.stores.records import Contact
@@ -23,6 +23,7 @@ from e2ee.wire.identifiers import UserId
 
 _GROUP: Final = 5
 _PER_LINE: Final = 4
+_DIGITS: Final = 60
 
 
 def verify(call: Call) -> int:
@@ -32,6 +33,7 @@ def verify(call: Call) -> int:
         messenger = Messenger.open(store)
         user = UserId(call.arguments.user)
         book = messenger.contact_book
+        _refuse_mistakes(messenger, user, call.arguments)
         _decide(book, user, call.arguments)
         if call.arguments.accept_change is not None:
             messenger.reconsider(user)
@@ -69,6 +71,26 @@ def _state(contact: Contact) -> str:
     if contact.forked:
         return "the device lists contradict each other"
     return "verified" if contact.verified else "not verified"
+
+
+def _refuse_mistakes(messenger: Messenger, user: UserId, arguments: Namespace) -> None:
+    """Say what was mistyped, before it is called hostile.
+
+    Raises:
+        UsageError: our own user, one who is no contact, or what cannot be a safety number.
+    """
+    if user == messenger.address.user_id:
+        raise UsageError(f"{user} is this account itself: name the contact to compare with")
+    if messenger.contact(user) is None:
+        raise UsageError(f"{user} is no contact of this device: check the name, or exchange a message first")
+    for number in (arguments.number, arguments.accept_change):
+        digits = "".join((number or "").split())
+        if number is not None and not _is_number(digits):
+            raise UsageError(f"a safety number has {_DIGITS} digits, and this has {len(digits)} characters")
+
+
+def _is_number(text: str) -> bool:
+    return len(text) == _DIGITS and text.isascii() and text.isdecimal()
 
 
 def _decide(book: ContactBook, user: UserId, arguments: Namespace) -> None:

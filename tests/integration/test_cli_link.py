@@ -210,11 +210,12 @@ def test_wrong_arguments_are_explained(desk: Desk, arguments: tuple[str, ...]) -
 
 def test_a_mistyped_and_an_unknown_code_are_refused(desk: Desk) -> None:
     mistyped = desk.call("link", "--approve", "A" * 32, "--home", "alice")
-    assert (mistyped.code, mistyped.out) == (1, "")
-    assert mistyped.remark.startswith("Malformed bytes: the link's code was mistyped")
+    assert (mistyped.code, mistyped.out) == (2, "")
+    assert mistyped.remark.startswith("that is no code of 'e2ee link', or it was mistyped")
     unknown = desk.call("link", "--approve", link_code(LinkId(bytes(16))), "--home", "alice")
     assert (unknown.code, unknown.out) == (1, "")
     assert "link_not_found" in unknown.remark
+    assert unknown.remark.endswith("It lasts ten minutes")
 
 
 def test_options_count_before_and_after_the_action(desk: Desk) -> None:
