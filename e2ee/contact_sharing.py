@@ -125,7 +125,7 @@ def believe(tx: Transaction, owner: UserId, linked: LinkedContacts, now: int) ->
         contact = _believe(tx, owner, known, entry, _understood(said))
         if contact != known:
             records.save_contact(tx, contact)
-            healing.note_new_devices(tx, known, contact, now)
+            healing.note_list_change(tx, known, contact, now)
             changed.append(entry.user_id)
         if contact.changed is not None and (known is None or _differs(known.changed, contact.changed)):
             key = contact.changed.content.account_key

@@ -243,6 +243,7 @@ def test_a_one_time_prekey_of_the_server_reads_nothing_and_is_asked_again(stage:
 def test_expired_prekeys_start_no_session_however_they_are_served(stage: Stage) -> None:
     bundle = stage.phone.bundle()
     stage.world.wait(PREKEY_LIFETIME_MS + 1)
+    stage.alice.meet(stage.phone)
     prolonged = replace(
         bundle, signed_prekey=replace(bundle.signed_prekey, expires_at=bundle.signed_prekey.expires_at + 1000)
     )
