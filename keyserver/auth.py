@@ -7,21 +7,22 @@ The two kinds of token never stand in for each other: they have different keys, 
 `typ`. Times are checked here and not by the JWT library, because time comes in as a parameter.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, final
 
 import jwt
 from jwt.types import Options
-from sqlalchemy import Connection
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import SECOND_MS
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, parse_user_id
 from e2ee.wire.login_assertion import LoginId
 from keyserver.database import Database
+from keyserver.grouping import Grouped
 from keyserver.problems import DeviceRevokedProblem, TokenExpiredProblem, TokenInvalidProblem
-from keyserver.repository import devices, logins
+from keyserver.repository import logins
+from keyserver.repository.logins import Bearer, Standing
 from keyserver.tables import DeviceStatus
 
 Clock = Callable[[], int]
@@ -103,12 +104,13 @@ class DeviceTokens:
 
 @final
 class DeviceAuthenticator:
-    """Says which device a token speaks for at this moment."""
+    """Says which device a token speaks for at this moment. Tokens that come at one moment are looked up together."""
 
     def __init__(self, database: Database, tokens: DeviceTokens, now: Clock) -> None:
         self._database = database
         self._tokens = tokens
         self._now = now
+        self._standings = Grouped(self._together, self._alone, database.patience)
 
     async def verify(self, token: str) -> DevicePrincipal:
         """Verify a token, and that its device and its login still stand.
@@ -117,19 +119,23 @@ class DeviceAuthenticator:
             TokenInvalidProblem, TokenExpiredProblem, DeviceRevokedProblem: it does not count (any more).
         """
         principal, login_id = self._tokens.read(token)
-
-        def check(connection: Connection) -> None:
-            device = devices.find_device(connection, principal.address)
-            if device is not None and device.status is DeviceStatus.RETIRED:
-                raise DeviceRevokedProblem
-            login_expires_at = logins.expiry(connection, login_id, principal.address)
-            if device is None or device.token_version != principal.token_version or login_expires_at is None:
-                raise TokenInvalidProblem
-            if login_expires_at <= self._now():
-                raise TokenExpiredProblem
-
-        await self._database.read(check)
+        standing = await self._standings.ask(Bearer(principal.address, login_id))
+        if standing is None:
+            raise TokenInvalidProblem
+        if standing.status is DeviceStatus.RETIRED:
+            raise DeviceRevokedProblem
+        if standing.token_version != principal.token_version or standing.login_expires_at is None:
+            raise TokenInvalidProblem
+        if standing.login_expires_at <= self._now():
+            raise TokenExpiredProblem
         return principal
+
+    async def _together(self, bearers: Sequence[Bearer], patience: float) -> Sequence[Standing | None]:
+        return await self._database.read(lambda on: logins.standings(on, bearers), patience=patience)
+
+    async def _alone(self, bearer: Bearer) -> Standing | None:
+        (standing,) = await self._database.read(lambda on: logins.standings(on, [bearer]))
+        return standing
 
 
 def untimed(*required: str) -> Options:

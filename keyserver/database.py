@@ -89,6 +89,11 @@ class Database:
     def is_sqlite(self) -> bool:
         return is_sqlite(self._url)
 
+    @staticmethod
+    def patience() -> float:
+        """Return for how many seconds a caller waits."""
+        return PATIENCE_S
+
     async def start(self) -> None:
         """Open the database. Idempotent."""
         if self._writer is None:
@@ -116,13 +121,15 @@ class Database:
         """
         return await self._run(self._writer, work, patience)
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
+    async def read(self, work: Callable[[Connection], T], *, patience: float | None = None) -> T:
         """Run `work`, which only reads; it sees every write whose call has returned. It may run several times.
+
+        On PostgreSQL each of its statements sees the database at the moment it begins, as in a writing transaction.
 
         Raises:
             DatabaseUnavailableError: there is no answer.
         """
-        return await self._run(self._reader, work, PATIENCE_S)
+        return await self._run(self._reader, work, PATIENCE_S if patience is None else patience)
 
     def _open(self) -> None:
         if not self.is_sqlite:

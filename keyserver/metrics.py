@@ -15,8 +15,9 @@ from typing import Final, final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from sqlalchemy import Connection
 
-from e2ee.wire.prekey_bundle import KemPreKeyKind, PreKeyBundle
+from e2ee.wire.prekey_bundle import KemPreKeyKind
 from keyserver.database import Database
+from keyserver.repository.claims import BundleBodies
 
 SURVEY_SECONDS: Final = 30.0
 """Between two looks at the database."""
@@ -74,12 +75,12 @@ class Metrics:
         if code is not None:
             self._refusals.labels("api", code).inc()
 
-    def claimed(self, bundles: Sequence[PreKeyBundle]) -> None:
+    def claimed(self, bundles: Sequence[BundleBodies]) -> None:
         """A claim was answered with these bundles."""
         self._claims.inc()
         for bundle in bundles:
             one_time = "no" if bundle.one_time_prekey is None else "yes"
-            kem = "one_time" if bundle.kem_prekey.kind is KemPreKeyKind.ONE_TIME else "last_resort"
+            kem = "one_time" if bundle.kem_prekey[0] == KemPreKeyKind.ONE_TIME else "last_resort"
             self._bundles.labels(one_time, kem).inc()
 
     def turned_away(self, code: str) -> None:

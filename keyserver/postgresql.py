@@ -68,6 +68,8 @@ def postgresql_engine(url: URL, *, threads: int = POOL_THREADS) -> Engine:
         url,
         pool_size=threads,
         max_overflow=0,
+        # The connection that was used last knows the statements that are run most.
+        pool_use_lifo=True,
         hide_parameters=True,
         # No ping before each use: it costs a round trip, and what it would find `Transactions` runs again.
         connect_args={
@@ -115,11 +117,16 @@ class Transactions:
         for attempt in range(1, _ATTEMPTS + 1):
             committing = False
             try:
-                with self._door.connection() as connection, connection.begin() as transaction:
-                    result = work(connection)
-                    committing = True
-                    transaction.commit()
-                    return result
+                with self._door.connection() as connection:
+                    if reading:
+                        # Neither BEGIN nor COMMIT: in a transaction, too, each statement has a snapshot of its own.
+                        connection.execution_options(isolation_level="AUTOCOMMIT")
+                        return work(connection)
+                    with connection.begin() as transaction:
+                        result = work(connection)
+                        committing = True
+                        transaction.commit()
+                        return result
             except DBAPIError as error:
                 meaning = _meaning(error)
                 if meaning is _Meaning.OTHER:
