@@ -7,6 +7,7 @@ The two kinds of token never stand in for each other: they have different keys, 
 `typ`. Times are checked here and not by the JWT library, because time comes in as a parameter.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, final
@@ -16,6 +17,7 @@ from jwt.types import Options
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import SECOND_MS
+from e2ee.primitives.kdf import sha256
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, parse_user_id
 from e2ee.wire.login_assertion import LoginId
 from keyserver.database import Database
@@ -31,6 +33,8 @@ Clock = Callable[[], int]
 DEVICE_TOKEN_TYPE: Final = "e2ee-device+jwt"  # noqa: S105  # a name, not a secret
 _DEVICE_TOKEN_ALGORITHM: Final = "HS256"  # noqa: S105  # a name, not a secret
 MAX_TOKEN: Final = 8 * 1024
+_REMEMBERED: Final = 10_000
+"""Tokens whose signatures a process remembers to have verified."""
 
 
 class DevicePrincipal(NamedTuple):
@@ -50,11 +54,23 @@ class IssuedToken:
     expires_at: int
 
 
+class _Read(NamedTuple):
+    """What a token says, once its signature has been verified."""
+
+    principal: DevicePrincipal
+    login_id: LoginId
+    times: Mapping[str, Any]
+
+
 @final
 class DeviceTokens:
-    """Issues and reads device tokens. A good one may still be revoked: see `DeviceAuthenticator`."""
+    """Issues and reads device tokens. A good one may still be revoked: see `DeviceAuthenticator`.
+
+    A signature is verified once: what a token says does not change, while what it is worth is looked up each time.
+    """
 
     def __init__(self, secret: str, issuer: str, lifetime_ms: int, now: Clock) -> None:
+        self._read: OrderedDict[bytes, _Read] = OrderedDict()
         self._secret = secret
         self._issuer = issuer
         self._lifetime_ms = lifetime_ms
@@ -84,7 +100,19 @@ class DeviceTokens:
         Raises:
             TokenInvalidProblem, TokenExpiredProblem: not ours, or not any more.
         """
-        if len(token) > MAX_TOKEN or not is_device_token(token):
+        if len(token) > MAX_TOKEN:
+            raise TokenInvalidProblem
+        # By its hash, so that no token is kept.
+        name = sha256(token.encode())
+        read = self._read.pop(name, None) or self._verify(token)
+        self._read[name] = read
+        if len(self._read) > _REMEMBERED:
+            self._read.popitem(last=False)
+        check_times(read.times, self._now(), 0)
+        return read.principal, read.login_id
+
+    def _verify(self, token: str) -> _Read:
+        if not is_device_token(token):
             raise TokenInvalidProblem
         try:
             claims: Mapping[str, Any] = jwt.decode(
@@ -98,8 +126,10 @@ class DeviceTokens:
             login_id = LoginId.from_hex(str(claims["lid"]))
         except (jwt.InvalidTokenError, MalformedMessageError):
             raise TokenInvalidProblem from None
-        check_times(claims, self._now(), 0)
-        return DevicePrincipal(address, claims["ver"], claims["exp"] * SECOND_MS), login_id
+        times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
+        return _Read(
+            DevicePrincipal(address, claims["ver"], seconds_claim(claims, "exp", 0) * SECOND_MS), login_id, times
+        )
 
 
 @final
