@@ -134,9 +134,18 @@ class _Connection(asyncio.Protocol):
         if found:
             if len(body) < int(length.partition(b"\r\n")[0]):
                 return None
-        elif not (b"\n" + self._received[end + 3 :]).endswith(_LAST_CHUNK):
+        elif not body.endswith(_LAST_CHUNK):
             return None
-        return Answer(int(head[9:12]), bytes(body), (time.perf_counter() - self._begun) * 1e3)
+        milliseconds = (time.perf_counter() - self._begun) * 1e3
+        return Answer(int(head[9:12]), bytes(body) if found else _joined(bytes(body)), milliseconds)
+
+
+def _joined(chunks: bytes) -> bytes:
+    joined = b""
+    while chunks:
+        size, _, rest = chunks.partition(b"\r\n")
+        joined, chunks = joined + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+    return joined
 
 
 def _used(pids: Collection[int]) -> float:

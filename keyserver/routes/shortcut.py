@@ -49,7 +49,7 @@ class Shortcut:
             raise InvalidRequestProblem(f"body.{error.pos}: JSON decode error") from None
         device = await token_device(self._context, token_of(request))
         try:
-            claim = ClaimIn.model_validate(read)
+            claim = ClaimIn.model_validate(read, from_attributes=True)
         except ValidationError as error:
             raise InvalidRequestProblem(places(error.errors(), "body")) from None
         answer = await answer_claim(self._context, device, claim)
