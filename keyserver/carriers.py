@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from keyserver.database import database_url
 from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
 from transport_adapters.server.bus import Bus, LocalBus
-from transport_adapters.server.nodes import NodesBus
+from transport_adapters.server.nodes import NodesBus, Wire
 from transport_adapters.server.relay import Relay
 
 if TYPE_CHECKING:
@@ -21,17 +21,23 @@ if TYPE_CHECKING:
 
 def make_bus(settings: Settings) -> Bus:
     """Make the bus that the settings name. The libraries come with the extras `postgres` and `redis`."""
+    wire = make_wire(settings)
+    return LocalBus() if wire is None else NodesBus(wire)
+
+
+def make_wire(settings: Settings) -> Wire | None:
+    """Make what carries the bus from process to process; None if there is one process."""
     if settings.bus == LOCAL_BUS:
-        return LocalBus()
+        return None
     channel = settings.own_name("e2ee_bus")
     if settings.bus == POSTGRESQL_BUS:
         from transport_adapters.server.bus_postgresql import PostgreSqlWire
 
         url = database_url(settings.database).set(drivername="postgresql")
-        return NodesBus(PostgreSqlWire(url.render_as_string(hide_password=False), channel))
+        return PostgreSqlWire(url.render_as_string(hide_password=False), channel)
     from transport_adapters.server.bus_redis import RedisWire
 
-    return NodesBus(RedisWire(settings.bus, channel))
+    return RedisWire(settings.bus, channel)
 
 
 def make_bridge(settings: Settings, relay: Relay) -> "MqttBridge | None":

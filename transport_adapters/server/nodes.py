@@ -66,6 +66,19 @@ class Wire(Protocol):
         ...
 
 
+async def tell_nodes(wire: Wire, news: Cut) -> None:
+    """Tell every node something, from a program that is none of them; closes the wire.
+
+    Raises:
+        Exception: as `Wire.send`.
+    """
+    try:
+        for payload in payloads(secrets.token_hex(8), [encode_news(news)]):
+            await wire.send(payload)
+    finally:
+        await wire.close()
+
+
 @final
 class NodesBus:
     """Implements `Bus` over a wire."""
