@@ -48,7 +48,7 @@ fuzz: $(CAMPAIGNS) ## Fuzz decoders and conversations (SECONDS=20 for each targe
 	@$(BIN)/python -m tests.fuzz run --seconds $(or $(SECONDS),20) $(TARGETS)
 
 soak: $(INSTALLED) servers ## Random runs of devices, of transports on a bad network, of claims amid kills (TIMES=20 as many as in make test)
-	@E2EE_SOAK=$(or $(TIMES),20) $(BIN)/pytest -q tests/properties/test_several_devices.py tests/integration/test_transport_chaos.py tests/integration/test_claims_of_four_processes.py tests/integration/test_mqtt_processes.py tests/integration/test_xmpp_processes.py
+	@E2EE_SOAK=$(or $(TIMES),20) $(BIN)/pytest -q tests/properties/test_several_devices.py tests/integration/test_transport_chaos.py tests/integration/test_failover.py tests/integration/test_claims_of_four_processes.py
 
 mutants: $(CAMPAIGNS) ## Break the protocol code line by line and see a test fail; resumes (MODULES="e2ee.wire.codec")
 	@$(BIN)/python -m scripts.mutants $(MODULES)

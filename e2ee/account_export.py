@@ -7,6 +7,7 @@ Not exported: prekeys, sessions, skipped keys, the outbox. A ratchet that exists
 follow as a section of its own.
 """
 
+from e2ee import contact_sharing
 from e2ee.account import Account
 from e2ee.errors import MalformedMessageError
 from e2ee.linking import LinkedAccount
@@ -16,7 +17,8 @@ from e2ee.private_keys import DeviceSigningKeyPair, IdentityKeyPair
 from e2ee.stores import records, trust_records
 from e2ee.stores.records import Contact
 from e2ee.stores.trust_records import Decision, TrustDecision, TrustPolicy
-from e2ee.transfer import ExportedContact, ExportedDecision, ExportPayload
+from e2ee.transfer import ExportPayload
+from e2ee.wire.contacts import DecisionEntry
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 
 
@@ -27,9 +29,9 @@ def collect(tx: ReadTransaction, account: Account) -> ExportPayload:
         account_key_pair=account.account_key_pair,
         device_list=records.own_device_list(tx).signed,
         policy=trust_records.policy(tx),
-        contacts=tuple(_exported(each) for each in contacts if each.user_id != account.address.user_id),
+        contacts=tuple(contact_sharing.entry_of(each) for each in contacts if each.user_id != account.address.user_id),
         decisions=tuple(
-            ExportedDecision(each.user_id, each.decision, each.key, each.at) for each in trust_records.decisions(tx)
+            DecisionEntry(each.user_id, each.decision, each.key, each.at) for each in trust_records.decisions(tx)
         ),
     )
 
@@ -70,9 +72,3 @@ def restore(tx: Transaction, owner: UserId, payload: ExportPayload) -> None:
         records.save_contact(tx, restored)
     for decision in decisions:
         trust_records.record(tx, decision)
-
-
-def _exported(contact: Contact) -> ExportedContact:
-    return ExportedContact(
-        contact.user_id, contact.account_key, contact.verified, contact.forked, contact.device_list.signed
-    )

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from e2ee import trust
+from e2ee import sending, trust
 from e2ee.errors import DeviceListStaleError, MalformedMessageError, SafetyNumberMismatchError
-from e2ee.ports import ReadTransaction, Store
+from e2ee.ports import ReadTransaction, Store, Transaction
 from e2ee.safety_number import QR_PREFIX, Side, is_their_qr_text, qr_text
+from e2ee.sending import Sender
 from e2ee.stores import records, trust_records
 from e2ee.stores.records import Contact
 from e2ee.stores.trust_records import TrustDecision, TrustPolicy
@@ -35,8 +36,8 @@ class AccountKeyChange:
 class ContactBook:
     """The contacts of one device. Reached as `Messenger.contact_book`; every method is one transaction."""
 
-    def __init__(self, store: Store, clock: Callable[[], int]) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Store, sender: Callable[[], Sender]) -> None:
+        self._store, self._sender = store, sender
 
     def users(self) -> tuple[UserId, ...]:
         """Return the user ids of all contacts, sorted."""
@@ -71,8 +72,10 @@ class ContactBook:
         with self._store.read() as tx:
             return qr_text(trust.our_side(tx), _their_side(_known(tx, user_id)))
 
-    def compare(self, user_id: UserId, theirs: str) -> None:
+    def compare(self, user_id: UserId, theirs: str) -> bool:
         """Compare what the other end shows, 60 digits or the text of its QR code, and record that it is the same.
+
+        Our other devices are told. Returns whether one of them waits for a session: call `Messenger.tend`.
 
         Raises:
             SafetyNumberMismatchError: it is not. Nothing was recorded.
@@ -87,16 +90,18 @@ class ContactBook:
                 same = _same_digits(theirs, trust.safety_number_with(tx, user_id, contact.account_key))
             if not same:
                 raise SafetyNumberMismatchError(user_id)
-            trust.set_verified(tx, user_id, True, self._clock())
+            return self._set_verified(tx, contact, True)
 
-    def withdraw(self, user_id: UserId) -> None:
+    def withdraw(self, user_id: UserId) -> bool:
         """Take a verification back.
+
+        Our other devices are told. Returns whether one of them waits for a session: call `Messenger.tend`.
 
         Raises:
             DeviceListStaleError: nothing is known of the user.
         """
         with self._store.write() as tx:
-            trust.set_verified(tx, user_id, False, self._clock())
+            return self._set_verified(tx, _known(tx, user_id), False)
 
     def change(self, user_id: UserId) -> AccountKeyChange | None:
         """Return the change of a user's account key that waits for a decision, if there is one."""
@@ -124,7 +129,7 @@ class ContactBook:
             key = changed.content.account_key
             if not _same_digits(new_safety_number, trust.safety_number_with(tx, user_id, key)):
                 raise SafetyNumberMismatchError(user_id)
-            trust.accept_changed_key(tx, user_id, key, self._clock())
+            trust.accept_changed_key(tx, user_id, key, self._sender().now)
 
     def decline_change(self, user_id: UserId) -> None:
         """Stay with the pinned account key; what waits under the other one goes on waiting, 30 days at most.
@@ -133,7 +138,13 @@ class ContactBook:
             DeviceListStaleError: nothing is known of the user.
         """
         with self._store.write() as tx:
-            trust.decline_changed_key(tx, user_id, self._clock())
+            trust.decline_changed_key(tx, user_id, self._sender().now)
+
+    def _set_verified(self, tx: Transaction, contact: Contact, verified: bool) -> bool:
+        sender = self._sender()
+        if trust.set_verified(tx, contact.user_id, verified, sender.now) == contact:
+            return False
+        return sending.tell_contact(tx, sender, contact.user_id)
 
     def decisions(self, user_id: UserId | None = None) -> list[TrustDecision]:
         """Return what was decided about a user, or about everybody, oldest first."""

@@ -20,6 +20,9 @@ MAX_ENVELOPE: Final = 96 * 1024
 MAX_APPLICATION_DATA: Final = 64 * 1024
 """Largest application payload of one message."""
 
+MAX_BODY: Final = MAX_APPLICATION_DATA + 1024
+"""Largest body of a Content."""
+
 MIN_PADDED: Final = 256
 """Smallest padded plaintext: short messages are indistinguishable by size."""
 
@@ -58,11 +61,20 @@ LINK_LIFETIME_MS: Final = 10 * MINUTE_MS
 MAX_LINK_MESSAGE: Final = 8 * 1024
 """Largest message of a link."""
 
+MAX_LINK_BODY: Final = 60 * 1024
+"""Body of a link content: with all that is around it, a Content stays below 64 KiB."""
+
+MAX_HISTORY_CHUNK: Final = 128 * 1024
+"""Plaintext of one chunk of an exported history; a message takes less than 70,000 bytes of it."""
+
 CALL_TTL_SECONDS: Final = 60
 """Time to live of what is said about a call; as long does it ring."""
 
 CALL_CLOCK_SKEW_MS: Final = 5 * MINUTE_MS
 """How far two clocks may be apart before a call that arrives in time is taken for one that was held back."""
+
+MAX_EXPORTED_ACCOUNT: Final = 64 * 1024 * 1024
+"""Sealed account of an export, contacts included: read into memory as one."""
 
 # --- Implementation constants --------------------------------------------------------------------------------
 

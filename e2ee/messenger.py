@@ -15,13 +15,14 @@ It performs no I/O but on its store, so it works the same under asyncio, in thre
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import final
+from typing import BinaryIO, final
 
 from e2ee import (
     account_export,
     account_reset,
     healing,
     history,
+    history_export,
     prekey_supply,
     receiving,
     reception,
@@ -33,6 +34,7 @@ from e2ee import (
 )
 from e2ee.account import Account
 from e2ee.account_reset import AccountReset
+from e2ee.backup import Backup
 from e2ee.contact_book import ContactBook
 from e2ee.errors import (
     AccountKeyChangedError,
@@ -43,6 +45,7 @@ from e2ee.errors import (
     SessionNotFoundError,
     TrustError,
 )
+from e2ee.export_file import ExportReader
 from e2ee.history_book import HistoryBook
 from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
 from e2ee.linking import LinkedAccount
@@ -53,7 +56,7 @@ from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
 from e2ee.reception import DeliveryPosition, Outcome, Reception
-from e2ee.recovery import ExportFile, Purpose, RecoveryCode, seal_export
+from e2ee.recovery import Purpose, RecoveryCode, seal_export
 from e2ee.rollback import RelayStatement
 from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
@@ -156,7 +159,7 @@ class Messenger:
     def recover(  # noqa: PLR0913 - keywords but for what it is about; each has a default
         cls,
         store: Store,
-        export: bytes,
+        export: bytes | BinaryIO,
         code: RecoveryCode,
         *,
         purpose: Purpose = Purpose.EXPORT,
@@ -167,19 +170,24 @@ class Messenger:
         """Make a new device of an exported account, in an empty store. `sent_log`: see `open`.
 
         It is in no list yet. Take in the lists of our own that the server has, then publish `own_devices.draft_alone`.
+        The history comes last, if the export holds one; if that is interrupted, `backup.merge` goes on with it.
 
         Raises:
-            WrongRecoveryCodeError: the code does not open the export.
+            WrongRecoveryCodeError: the code does not open the export, or the export was changed.
             MalformedMessageError, UnsupportedVersionError, InvalidSignatureError, InvalidPublicKeyError: it is none.
             ValueError: the store holds an account already.
         """
-        file = ExportFile.decode(export)
-        payload = file.open(code, purpose)
-        linked = account_export.new_device(file.user_id, payload, rng)
+        reader = ExportReader(export, code, purpose)
+        reader.check_history()
+        linked = account_export.new_device(reader.user_id, reader.payload, rng)
         with store.write() as tx:
             _begin(tx, linked.account, linked.device_list)
-            account_export.restore(tx, file.user_id, payload)
+            account_export.restore(tx, reader.user_id, reader.payload)
+            history_export.restore_retention(tx, reader.retention)
             records.set_counter(tx, _RECOVERING, 1)
+        for messages in reader.messages():
+            with store.write() as tx:
+                history_export.merge(tx, reader.user_id, messages)
         return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
@@ -257,7 +265,10 @@ class Messenger:
             prekey_supply.mark_published(tx, tuple(prekey_ids))
 
     def export_account(self, code: RecoveryCode) -> bytes:
-        """Return the account's key, contacts and decisions about them, sealed with a code (protocol.md section 16)."""
+        """Return the account's key, contacts and decisions about them, sealed with a code (protocol.md section 16).
+
+        The history is not in it: see `backup`.
+        """
         with self._store.read() as tx:
             payload = account_export.collect(tx, self._account)
         return seal_export(code, self._account.address.user_id, payload, self._rng).encode()
@@ -332,12 +343,17 @@ class Messenger:
     @property
     def contact_book(self) -> ContactBook:
         """What a person sees of contacts, and decides about them."""
-        return ContactBook(self._store, self._clock)
+        return ContactBook(self._store, self._sender)
 
     @property
     def history(self) -> HistoryBook:
         """Past messages, if the application has them kept (`HistoryBook.set_retention`)."""
         return HistoryBook(self._store, self._clock)
+
+    @property
+    def backup(self) -> Backup:
+        """Exports with the history, and taking one in."""
+        return Backup(self._store, self._account, self._rng, self._clock)
 
     def waiting_for_trust(self) -> tuple[UserId, ...]:
         """Return the users of whom messages under a changed account key are kept."""

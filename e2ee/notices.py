@@ -7,7 +7,7 @@ Does not know about: who causes them, who shows them.
 from dataclasses import dataclass
 from typing import final
 
-from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId
+from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
 
 
 @final
@@ -59,4 +59,39 @@ class EpochStalled:
     peer: DeviceAddress
 
 
-Notice = SessionReplaced | AskedAgain | MessageResent | MessageNotResent | StoreRolledBack | EpochStalled
+@final
+@dataclass(frozen=True, slots=True)
+class ContactsShared:
+    """Another device of ours told of contacts: these are new here, or something else is known of them now."""
+
+    device: DeviceAddress
+    users: tuple[UserId, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ContactsTold:
+    """A device that was linked to our account was told of all contacts: that is queued for it."""
+
+    device: DeviceAddress
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AccountKeysDiffer:
+    """Another device of ours knows a user under another account key than this one: a human must decide."""
+
+    user_id: UserId
+
+
+Notice = (
+    SessionReplaced
+    | AskedAgain
+    | MessageResent
+    | MessageNotResent
+    | StoreRolledBack
+    | EpochStalled
+    | ContactsShared
+    | ContactsTold
+    | AccountKeysDiffer
+)

@@ -23,7 +23,7 @@ from e2ee.linking import Approval
 from e2ee.ports import ReadTransaction, Store
 from e2ee.primitives.rng import Rng
 from e2ee.sending import Sender
-from e2ee.stores import records
+from e2ee.stores import records, trust_records
 from e2ee.trust import mark_forked
 from e2ee.wire.device_list import DeviceList, ListedDevice, SignedDeviceList, VerifiedDeviceList, ordered
 from e2ee.wire.identifiers import DeviceAddress, DeviceId
@@ -73,6 +73,7 @@ class OwnDevices:
                         newest = verified
                 if added := [address for address in newest.content.addresses() if address not in known]:
                     sending.copy_to_new_devices(tx, Sender(self._account, self._clock(), self._rng), added)
+                    trust_records.owe_contacts(tx, (each for each in added if each != self._account.address))
                 return newest
         except DeviceListForkError:
             with self._store.write() as tx:

@@ -8,7 +8,7 @@ changed nothing.
 from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
-from e2ee import healing, history, session as sessions
+from e2ee import contact_sharing, healing, history, session as sessions
 from e2ee.account import Account, OwnPreKey, PreKeyKind
 from e2ee.errors import (
     AuthenticationError,
@@ -27,7 +27,7 @@ from e2ee.errors import (
     WrongRecipientError,
 )
 from e2ee.limits import CALL_CLOCK_SKEW_MS, CALL_TTL_SECONDS, SECOND_MS
-from e2ee.notices import EpochStalled, Notice, SessionReplaced
+from e2ee.notices import AccountKeysDiffer, ContactsShared, EpochStalled, Notice, SessionReplaced
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import ResponderKeys
 from e2ee.primitives import kdf
@@ -39,6 +39,7 @@ from e2ee.stores import healing_records, message_records, records, session_recor
 from e2ee.stores.records import Contact
 from e2ee.trust import check_listed, hear_of_list, judge_device_list, note_first_use
 from e2ee.wire.call_signal import CallAction, CallSignal
+from e2ee.wire.contacts import decode_linked
 from e2ee.wire.content import (
     Content,
     ContentKind,
@@ -253,8 +254,10 @@ def _decrypt(
 
 def _is_own(receiver: Receiver, session: Session) -> bool:
     """Whether a session is one with another device of our own account."""
-    own, peer = receiver.account.party, session.origin.peer
-    return peer.address.user_id == own.address.user_id and peer.account_key == own.account_key
+    account, peer = receiver.account, session.origin.peer
+    # In this order: a public key is computed anew each time, and almost every message is another user's.
+    is_our_user = peer.address.user_id == account.address.user_id
+    return is_our_user and peer.account_key == account.account_key_pair.public
 
 
 def _check_body(content: Content, sender: UserId, is_own: bool) -> None:
@@ -262,6 +265,7 @@ def _check_body(content: Content, sender: UserId, is_own: bool) -> None:
 
     Raises:
         MalformedMessageError, InvalidPublicKeyError: it does not decode.
+        InvalidSignatureError: a contact of a link content does not verify.
         ForbiddenContentError: this sender may not send it.
     """
     match content.kind:
@@ -281,7 +285,11 @@ def _check_body(content: Content, sender: UserId, is_own: bool) -> None:
                 raise ForbiddenContentError(content.kind)
             decode_sync(content.body)
         case ContentKind.LINK:
-            raise ForbiddenContentError(content.kind)
+            if not is_own:
+                raise ForbiddenContentError(content.kind)
+            linked = decode_linked(content.body)
+            for contact in linked.contacts if linked is not None else ():
+                contact.verify(sender)
         case _:
             pass
 
@@ -304,9 +312,10 @@ def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, ses
         check_listed(contact.device_list, peer)
     elif contact.device_list.content.device(peer.address.device_id) is None:
         # A removed device may still be read, but its word on the user's lists could only stop us from sending, and one
-        # of ours may be lost: it must not write into our history what we never said, as a copy or as a note to us.
+        # of ours may be lost: it must not write into our history what we never said, as a copy or as a note to us, nor
+        # tell us whom to trust.
         own = user_id == receiver.account.address.user_id
-        if own and content.kind not in _NOT_FOR_THE_APPLICATION:
+        if own and (content.kind == ContentKind.LINK or content.kind not in _NOT_FOR_THE_APPLICATION):
             raise ForbiddenContentError(content.kind)
         return contact
     return hear_of_list(contact, content.sender_list)
@@ -376,7 +385,7 @@ def _commit_content(
         envelope_ids = decode_retry_request(content.body)
         return None, healing.honour(tx, opened.decrypted.session, opened.contact, envelope_ids, now), None
     if content.kind in _NOT_FOR_THE_APPLICATION:
-        return None, [], None
+        return None, _believe(tx, sender, content, now), None
     if content.kind == ContentKind.SYNC and decode_sync(content.body) is None:
         return None, [], None  # of a later release
     if content.kind == ContentKind.CALL:
@@ -388,3 +397,12 @@ def _commit_content(
     history.note_content(tx, receiver.account.address.user_id, sender, content, now)
     stored = replace(content, device_list=None).encode()
     return message_records.add_inbound(tx, sender, stored, now), [], None
+
+
+def _believe(tx: Transaction, device: DeviceAddress, content: Content, now: int) -> list[Notice]:
+    """Take in what another device of ours says about contacts, if that is what a content does."""
+    linked = decode_linked(content.body) if content.kind == ContentKind.LINK else None
+    if linked is None:
+        return []  # another kind, or of a later release
+    believed = contact_sharing.believe(tx, device.user_id, linked, now)
+    return [ContactsShared(device, believed.changed), *(AccountKeysDiffer(each) for each in believed.waiting)]

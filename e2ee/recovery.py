@@ -110,10 +110,9 @@ class ExportFile:
             MalformedMessageError, UnsupportedVersionError: it is none.
         """
         reader = Reader(data)
-        version = reader.u8()
-        if version != _VERSION:
-            raise UnsupportedVersionError("export", version)
-        user_id, account_key = parse_user_id(decode_ascii(reader.bytes8())), AccountKey.decode(reader)
+        if data[:1] != bytes((_VERSION,)):
+            raise UnsupportedVersionError("export", reader.u8())
+        _, user_id, account_key = read_export_header(reader)
         nonce = reader.fixed(aead.NONCE_LENGTH)
         if len(data) - reader.position() < aead.TAG_LENGTH:
             raise MalformedMessageError("an export ends with a tag of 16 bytes")
@@ -127,21 +126,10 @@ class ExportFile:
             InvalidSignatureError: the account's key, its list, or a contact's list does not fit.
             MalformedMessageError, UnsupportedVersionError, InvalidPublicKeyError: the contents do not decode.
         """
-        try:
-            payload = ExportPayload.decode(aead.unseal(_key(code, purpose), self.nonce, self.sealed, self._header()))
-        except AuthenticationError:
-            raise WrongRecoveryCodeError from None
-        if payload.account_key_pair.public != self.account_key:
-            raise InvalidSignatureError("export: the private key is another account's")
-        verified = payload.device_list.verify(self.user_id)
-        if verified.content.account_key != self.account_key:
-            raise InvalidSignatureError("export: the device list is another account's")
-        for contact in payload.contacts:
-            contact.verify(self.user_id)
-        return payload
+        return open_payload(export_key(code, purpose), self.nonce, self.sealed, self._header())
 
     def _header(self) -> bytes:
-        return Writer().u8(_VERSION).ascii8(self.user_id).raw(self.account_key.raw).finish()
+        return export_header(_VERSION, self.user_id, self.account_key)
 
 
 def seal_export(
@@ -150,10 +138,49 @@ def seal_export(
     """Seal a payload. The nonce is random: one code may seal many exports."""
     account_key, nonce = payload.account_key_pair.public, rng(aead.NONCE_LENGTH)
     header = ExportFile(user_id, account_key, nonce, b"")._header()
-    return ExportFile(user_id, account_key, nonce, aead.seal(_key(code, purpose), nonce, payload.encode(), header))
+    return ExportFile(
+        user_id, account_key, nonce, aead.seal(export_key(code, purpose), nonce, payload.encode(), header)
+    )
 
 
-def _key(code: RecoveryCode, purpose: Purpose) -> bytes:
+def open_payload(key: bytes, nonce: bytes, sealed: bytes, header: bytes) -> ExportPayload:
+    """Open the account of an export, and check that it is the one of the header.
+
+    Raises:
+        See `ExportFile.open`.
+    """
+    try:
+        payload = ExportPayload.decode(aead.unseal(key, nonce, sealed, header))
+    except AuthenticationError:
+        raise WrongRecoveryCodeError from None
+    user_id, account_key = read_export_header(Reader(header))[1:]
+    if payload.account_key_pair.public != account_key:
+        raise InvalidSignatureError("export: the private key is another account's")
+    verified = payload.device_list.verify(user_id)
+    if verified.content.account_key != account_key:
+        raise InvalidSignatureError("export: the device list is another account's")
+    for contact in payload.contacts:
+        contact.verify(user_id)
+    return payload
+
+
+def export_header(version: int, user_id: UserId, account_key: AccountKey) -> bytes:
+    """`version u8 | user id u8 length | account key 32`: plain, and the associated data of everything after it."""
+    return Writer().u8(version).ascii8(user_id).raw(account_key.raw).finish()
+
+
+def read_export_header(reader: Reader) -> tuple[int, UserId, AccountKey]:
+    """Take version, user id and account key off a reader.
+
+    Raises:
+        MalformedMessageError: they do not decode.
+    """
+    version = reader.u8()
+    return version, parse_user_id(decode_ascii(reader.bytes8())), AccountKey.decode(reader)
+
+
+def export_key(code: RecoveryCode, purpose: Purpose) -> bytes:
+    """Return the 32-byte key under which a code seals for a purpose."""
     return kdf.hkdf_sha512(b"", code.expose(), purpose.value, aead.KEY_LENGTH)
 
 

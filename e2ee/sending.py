@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, final
 
-from e2ee import history, session as sessions
+from e2ee import contact_sharing, history, session as sessions
 from e2ee.account import Account
 from e2ee.errors import (
     DeviceListForkError,
@@ -176,6 +176,31 @@ def tell_read(tx: Transaction, sender: Sender, author: UserId, message_ids: Sequ
     return tend
 
 
+def tell_contact(tx: Transaction, sender: Sender, user_id: UserId) -> bool:
+    """Tell our other devices how things stand with a contact; return whether one of them waits for a session."""
+    draft = _link(contact_sharing.one_contact(tx, user_id))
+    _, waits = _to_own_devices(tx, sender, MessageId(sender.rng(16)), draft)
+    return waits
+
+
+def tell_contacts(tx: Transaction, sender: Sender, session: Session) -> int:
+    """Tell a device of our own that has just been linked of all contacts; return how many envelopes that takes.
+
+    Raises:
+        DeviceListStaleError, DeviceListForkError: see `trust.sendable_contact`.
+    """
+    own, queued = sender.account.address.user_id, 0
+    to = sendable_contact(tx, own), (session.peer,)
+    for body in contact_sharing.everything(tx, own):
+        _fan_out(tx, sender, to, _link(body), MessageId(sender.rng(16)))
+        queued += 1
+    return queued
+
+
+def _link(body: bytes) -> Draft:
+    return Draft(ContentKind.LINK, body, ConversationId(""), Lane.BULK, MAX_TTL_SECONDS)
+
+
 def copy_to_new_devices(tx: Transaction, sender: Sender, added: Sequence[DeviceAddress]) -> None:
     """Let devices that are new in our own list have the copies of what waits, encrypted without them.
 
@@ -239,14 +264,18 @@ def _to_own_devices(
 
     Nothing about our own devices holds up what others are to get.
     """
-    own = sender.account.address
-    if len(own_device_list(tx).content.devices) == 1:
+    own, known = sender.account.address, own_device_list(tx).content.addresses()
+    if len(known) == 1:
         return (), False
     try:
         ourselves = sendable_contact(tx, own.user_id)
-    except (DeviceListStaleError, DeviceListForkError):
+    except DeviceListForkError:
         return (), False
-    entries, waiting = _fan_out(tx, sender, (ourselves, recipients(ourselves, own)), draft, message_id)
+    except DeviceListStaleError:
+        # A device of ours named a newer list than is here. Once that is here, all of them get what they lack.
+        entries, waiting = tuple[OutboxEntry, ...](), tuple(address for address in known if address != own)
+    else:
+        entries, waiting = _fan_out(tx, sender, (ourselves, recipients(ourselves, own)), draft, message_id)
     if not waiting or not sender.keeps_contents:
         return entries, False
     original = entries[0].envelope_id if entries else EnvelopeId(sender.rng(16))

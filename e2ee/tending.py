@@ -1,5 +1,5 @@
-"""What a device does by itself: it asks again for what it could not read, sends again what others ask for, and answers
-post-quantum payloads when there is nothing else to say.
+"""What a device does by itself: it asks again for what it could not read, sends again what others ask for, tells newly
+linked devices of our contacts, and answers post-quantum payloads when there is nothing else to say.
 
 Owns: the order of these things, and what they lack: a newer device list, a fresh session.
 Does not know about: the network. The caller fetches what lacks, hands it in, and calls again.
@@ -12,10 +12,10 @@ from typing import final
 from e2ee import healing, rollback
 from e2ee.errors import DeviceListForkError, DeviceListStaleError
 from e2ee.limits import MAX_TTL_SECONDS, PQ_ANSWER_MS
-from e2ee.notices import AskedAgain, MessageNotResent, MessageResent, Notice, StoreRolledBack
+from e2ee.notices import AskedAgain, ContactsTold, MessageNotResent, MessageResent, Notice, StoreRolledBack
 from e2ee.ports import Transaction
-from e2ee.sending import EMPTY, Draft, Repeated, Sender, queue_to
-from e2ee.stores import healing_records, sent_records, session_records
+from e2ee.sending import EMPTY, Draft, Repeated, Sender, queue_to, tell_contacts
+from e2ee.stores import healing_records, sent_records, session_records, trust_records
 from e2ee.stores.healing_records import Healing
 from e2ee.stores.sent_records import Resend
 from e2ee.trust import sendable_contact
@@ -82,6 +82,8 @@ def tend(tx: Transaction, sender: Sender) -> Tended:
         _heal(tx, sender, each, agenda)
     for resend in sent_records.due_resends(tx):
         _resend(tx, sender, resend, agenda)
+    for device in trust_records.contacts_owed(tx):
+        _tell_contacts(tx, sender, device, agenda)
     for session_id, since in session_records.owed_answers(tx):
         # Looked at last: what went out above on such a session was its answer.
         _answer(tx, sender, (session_id, since), agenda)
@@ -128,6 +130,20 @@ def _resend(tx: Transaction, sender: Sender, resend: Resend, agenda: _Agenda) ->
     sent_records.settle_resend(tx, resend, sender.now)
     agenda.queued += 1
     agenda.notices.append(MessageResent(resend.message_id, device))
+
+
+def _tell_contacts(tx: Transaction, sender: Sender, device: DeviceAddress, agenda: _Agenda) -> None:
+    """Tell a device that was linked to our account whom we know."""
+    reach = _reach(tx, sender.account.address.user_id, device, agenda)
+    session = None if reach is not _Reach.NOW else session_records.sending_session(tx, device, sender.now)
+    if reach is _Reach.NOW and session is None and not healing_records.load_healing(tx, device).outranked:
+        agenda.sessions_wanted.add(device)
+    if session is not None and device not in agenda.sessions_wanted:
+        agenda.queued += tell_contacts(tx, sender, session)
+        trust_records.settle_contacts(tx, device)
+        agenda.notices.append(ContactsTold(device))
+    elif reach is _Reach.NEVER:
+        trust_records.settle_contacts(tx, device)
 
 
 def _answer(tx: Transaction, sender: Sender, owed: tuple[bytes, int], agenda: _Agenda) -> None:

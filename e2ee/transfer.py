@@ -1,25 +1,42 @@
 """The bytes of secrets on their way to another device of the same user, or to a later one, before they are sealed.
 
-Owns: the layouts of what a link bundle seals, and of what an export seals.
+Owns: the layouts of what a link bundle seals, and of what an export seals: the account, and messages of its history.
 Does not know about: how they are sealed (linking.py, recovery.py), secrets at rest (persist.py).
 
 What is decoded here was authenticated as coming from a device of our own; it may still be hostile, so it fails like
 any bytes from outside.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, final
 
-from e2ee.errors import InvalidSignatureError, MalformedMessageError, UnsupportedVersionError
-from e2ee.private_keys import AccountKeyPair, SeedBytes32
+from e2ee.errors import MalformedMessageError, UnsupportedVersionError
+from e2ee.limits import MAX_BODY, MAX_TIMESTAMP
+from e2ee.private_keys import AccountKeyPair, SecretBytes, SeedBytes32
 from e2ee.wire.codec import Reader, Writer
-from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
-from e2ee.wire.identifiers import UserId, decode_ascii, parse_user_id
-from e2ee.wire.public_keys import AccountKey
+from e2ee.wire.contacts import ContactEntry, DecisionEntry, check_contacts_ascend
+from e2ee.wire.content import ContentKind, decode_application
+from e2ee.wire.device_list import SignedDeviceList
+from e2ee.wire.identifiers import (
+    ConversationId,
+    DeviceId,
+    MessageId,
+    UserId,
+    decode_ascii,
+    parse_conversation_id,
+    parse_user_id,
+)
+
+HISTORY_SECTION: Final = 1
+"""The kind of the section that says how the history is sealed, which follows the account in an export."""
 
 _LINK_VERSION: Final = 1
 _EXPORT_VERSION: Final = 1
+_IN_HISTORY: Final = (ContentKind.APPLICATION, ContentKind.CALL)
+_STATES: Final = 2
+_MAX_POSITION: Final = MAX_TIMESTAMP >> 1
+"""So that what comes later finds a place behind it."""
 
 
 @final
@@ -56,72 +73,6 @@ class LinkPayload:
 
 @final
 @dataclass(frozen=True, slots=True)
-class ExportedContact:
-    """A contact as an export holds it: parsed, not verified."""
-
-    user_id: UserId
-    account_key: AccountKey
-    """Pinned."""
-    verified: bool
-    """The safety number was compared, with this account key."""
-    forked: bool
-    device_list: SignedDeviceList
-
-    def encode_into(self, writer: Writer) -> None:
-        """`user id u8 length | account key 32 | verified u8 | forked u8 | signed device list u16 length`."""
-        writer.ascii8(self.user_id).raw(self.account_key.raw).u8(self.verified).u8(self.forked)
-        writer.bytes16(self.device_list.encode())
-
-    @classmethod
-    def decode(cls, reader: Reader) -> "ExportedContact":
-        """Take a contact off a reader.
-
-        Raises:
-            MalformedMessageError, InvalidPublicKeyError: it does not decode.
-        """
-        user_id, account_key = parse_user_id(decode_ascii(reader.bytes8())), AccountKey.decode(reader)
-        verified, forked = reader.flag(), reader.flag()
-        return cls(user_id, account_key, verified, forked, SignedDeviceList.decode(reader.bytes16()))
-
-    def verify(self, owner: UserId) -> VerifiedDeviceList:
-        """Check that the list is this contact's, under the pinned key, and that it is no contact with oneself.
-
-        Raises:
-            InvalidSignatureError: it is not.
-        """
-        verified = self.device_list.verify(self.user_id)
-        if verified.content.account_key != self.account_key or self.user_id == owner:
-            raise InvalidSignatureError("export: a contact's device list is under another account key")
-        return verified
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ExportedDecision:
-    """One line of the history of a contact (`stores.trust_records.TrustDecision`)."""
-
-    user_id: UserId
-    decision: int
-    key: AccountKey
-    at: int
-
-    def encode_into(self, writer: Writer) -> None:
-        """`user id u8 length | decision u8 | account key 32 | at u64`."""
-        writer.ascii8(self.user_id).u8(self.decision).raw(self.key.raw).u64(self.at)
-
-    @classmethod
-    def decode(cls, reader: Reader) -> "ExportedDecision":
-        """Take a decision off a reader.
-
-        Raises:
-            MalformedMessageError: it does not decode.
-        """
-        user_id = parse_user_id(decode_ascii(reader.bytes8()))
-        return cls(user_id, reader.u8(), AccountKey.decode(reader), reader.u64())
-
-
-@final
-@dataclass(frozen=True, slots=True)
 class ExportPayload:
     """What is left of an account without its devices. Sections of a kind that this release lacks are kept as bytes."""
 
@@ -129,8 +80,8 @@ class ExportPayload:
     device_list: SignedDeviceList
     """The newest of the account."""
     policy: int
-    contacts: tuple[ExportedContact, ...]
-    decisions: tuple[ExportedDecision, ...]
+    contacts: tuple[ContactEntry, ...]
+    decisions: tuple[DecisionEntry, ...]
     sections: tuple[tuple[int, bytes], ...] = ()
     """For what comes later, such as the history: (kind, bytes), in ascending order of kinds, each once."""
 
@@ -173,15 +124,127 @@ class ExportPayload:
         pair = AccountKeyPair(SeedBytes32(reader.fixed(SeedBytes32.LENGTH)))
         device_list, policy = SignedDeviceList.decode(reader.bytes16()), reader.u8()
         # A count that is too high runs out of bytes: nothing is allocated by it.
-        contacts = tuple(ExportedContact.decode(reader) for _ in range(reader.u32()))
-        decisions = tuple(ExportedDecision.decode(reader) for _ in range(reader.u32()))
+        contacts = tuple(ContactEntry.decode(reader) for _ in range(reader.u32()))
+        decisions = tuple(DecisionEntry.decode(reader) for _ in range(reader.u32()))
         sections = tuple((reader.u8(), reader.bytes32(len(data))) for _ in range(reader.u8()))
         reader.finish()
-        _check_ascending([each.user_id for each in contacts], "contacts")
-        _check_ascending([kind for kind, _ in sections], "sections")
+        check_contacts_ascend(contacts)
+        if any(later <= earlier for (earlier, _), (later, _) in pairwise(sections)):
+            raise MalformedMessageError("sections of an export ascend, each once")
         return cls(pair, device_list, policy, contacts, decisions, sections)
 
+    def section(self, kind: int) -> bytes | None:
+        """Return the bytes of a section, or None."""
+        return next((data for each, data in self.sections if each == kind), None)
 
-def _check_ascending(keys: "list[UserId] | list[int]", what: str) -> None:
-    if any(later <= earlier for earlier, later in pairwise(keys)):  # type: ignore[operator]  # both are of one kind
-        raise MalformedMessageError(f"{what} of an export ascend, each once")
+
+@final
+class HistoryKey(SecretBytes):
+    """Seals the history of one export, and nothing else."""
+
+    __slots__ = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HistorySection:
+    """How the history is sealed that follows the account, and how long its device kept messages."""
+
+    key: HistoryKey
+    retention: int
+    """Milliseconds, 1 to 2^63 - 1, which is for ever."""
+
+    def encode(self) -> bytes:
+        """`key 32 | retention u64`."""
+        return Writer().raw(self.key.expose()).u64(self.retention).finish()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "HistorySection":
+        """Parse the section.
+
+        Raises:
+            MalformedMessageError: it is none.
+        """
+        reader = Reader(data)
+        section = cls(HistoryKey(reader.fixed(HistoryKey.LENGTH)), reader.u64())
+        reader.finish()
+        if section.retention == 0:
+            raise MalformedMessageError("a history that is not kept has no section")
+        return section
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ExportedMessage:
+    """A message of the history (`stores.history_records.HistoryEntry`). Times are Unix milliseconds."""
+
+    message_id: MessageId
+    author: UserId
+    device: DeviceId
+    peer: UserId
+    conversation: ConversationId
+    kind: int
+    sent_at: int
+    written_at: int
+    received_at: int
+    state: int
+    position: int
+    body: bytes = field(repr=False)
+    """Plaintext, so kept out of `repr`."""
+
+    def encode_into(self, writer: Writer) -> None:
+        """Encode.
+
+        | field | bytes |
+        |---|---|
+        | message id | 16 |
+        | author | u8 length, ASCII |
+        | the author's device | 16 |
+        | peer | u8 length, ASCII |
+        | conversation id | u8 length, ASCII |
+        | kind | u8 |
+        | sent at, written at, received at | u64 each |
+        | state | u8: 0 new, 1 delivered, 2 read |
+        | position | u64, below 2^62 |
+        | body | u32 length and bytes |
+        """
+        writer.raw(self.message_id.raw).ascii8(self.author).raw(self.device.raw).ascii8(self.peer)
+        writer.ascii8(self.conversation).u8(self.kind).u64(self.sent_at).u64(self.written_at).u64(self.received_at)
+        writer.u8(self.state).u64(self.position).bytes32(self.body)
+
+    @classmethod
+    def decode(cls, reader: Reader, owner: UserId) -> "ExportedMessage":
+        """Take a message off a reader.
+
+        Raises:
+            MalformedMessageError: it does not decode, is of a kind that no history holds, or is neither the owner's nor
+                the peer's.
+        """
+        message_id, author, device = MessageId.decode(reader), _user_id(reader), DeviceId.decode(reader)
+        peer, conversation = _user_id(reader), parse_conversation_id(decode_ascii(reader.bytes8()))
+        kind, sent_at, written_at, received_at = reader.u8(), reader.u64(), reader.u64(), reader.u64()
+        state, position, body = reader.u8(), reader.u64(), reader.bytes32(MAX_BODY)
+        if author not in (owner, peer) or state > _STATES or position > _MAX_POSITION:
+            raise MalformedMessageError("a message of an exported history")
+        if kind in tuple(ContentKind) and kind not in _IN_HISTORY:
+            raise MalformedMessageError("a kind of content that no history holds")
+        if kind == ContentKind.APPLICATION:
+            decode_application(body)
+        names = message_id, author, device, peer, conversation
+        return cls(*names, kind, sent_at, written_at, received_at, state, position, body)
+
+
+def decode_messages(data: bytes, owner: UserId) -> tuple[ExportedMessage, ...]:
+    """Parse messages that follow one another to the end.
+
+    Raises:
+        MalformedMessageError: see `ExportedMessage.decode`.
+    """
+    reader, messages = Reader(data), list[ExportedMessage]()
+    while reader.position() < len(data):
+        messages.append(ExportedMessage.decode(reader, owner))
+    return tuple(messages)
+
+
+def _user_id(reader: Reader) -> UserId:
+    return parse_user_id(decode_ascii(reader.bytes8()))

@@ -16,6 +16,7 @@ from e2ee.errors import (
     SafetyNumberMismatchError,
     UnlistedDeviceError,
 )
+from e2ee.limits import MAX_TIMESTAMP
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import Party
 from e2ee.safety_number import Side, safety_number
@@ -170,7 +171,10 @@ def set_verified(tx: Transaction, user_id: UserId, verified: bool, now: int) -> 
     if contact.verified != verified:
         contact = replace(contact, verified=verified)
         save_contact(tx, contact)
-        _record(tx, contact, Decision.VERIFIED if verified else Decision.VERIFICATION_WITHDRAWN, now)
+        # Later than every decision known, also of a device of ours whose clock is ahead: the latest one counts.
+        latest = max((each.at for each in trust_records.decisions(tx, user_id)), default=0)
+        at = min(max(now, latest + 1), MAX_TIMESTAMP)
+        _record(tx, contact, Decision.VERIFIED if verified else Decision.VERIFICATION_WITHDRAWN, at)
     return contact
 
 

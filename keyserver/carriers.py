@@ -8,10 +8,11 @@ import hmac
 import ssl
 from typing import TYPE_CHECKING
 
+from e2ee.wire.identifiers import DeviceAddress, UserId
 from keyserver.database import database_url
 from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
 from transport_adapters.server.bus import Bus, LocalBus
-from transport_adapters.server.nodes import NodesBus, Wire
+from transport_adapters.server.nodes import NodesBus, Wire, cut_at_nodes
 from transport_adapters.server.relay import Relay
 
 if TYPE_CHECKING:
@@ -38,6 +39,19 @@ def make_wire(settings: Settings) -> Wire | None:
     from transport_adapters.server.bus_redis import RedisWire
 
     return RedisWire(settings.bus, channel)
+
+
+async def cut_everywhere(settings: Settings, target: DeviceAddress | UserId) -> bool:
+    """Tell every running node that a device was revoked for good, or all of a user's logins; False without a bus.
+
+    Raises:
+        Exception: of the database's or broker's driver; they may not have been told.
+    """
+    wire = make_wire(settings)
+    if wire is None:
+        return False
+    await cut_at_nodes(wire, target)
+    return True
 
 
 def make_bridge(settings: Settings, relay: Relay) -> "MqttBridge | None":

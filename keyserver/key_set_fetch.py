@@ -17,6 +17,7 @@ MAX_BYTES: Final = 256 * 1024
 TIMEOUT_SECONDS: Final = 5.0
 """For all of it, from the look-up of the name to the last byte."""
 
+_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 _FORM: Final = "the URL of the key set is https://host[:port]/path"
 
 
@@ -49,12 +50,12 @@ async def fetch_key_set(url: str) -> bytes:
         async with (
             asyncio.timeout(TIMEOUT_SECONDS),
             httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client,
-            client.stream("GET", url, headers={"Accept": "application/json"}) as response,
+            client.stream("GET", url, headers=_HEADERS) as response,
         ):
             if response.status_code != 200:
                 raise FetchError(f"status {response.status_code}")
             body = bytearray()
-            async for piece in response.aiter_bytes():
+            async for piece in response.aiter_raw():  # compressed, it would be unpacked before it is counted
                 body += piece
                 if len(body) > MAX_BYTES:
                     raise FetchError(f"more than {MAX_BYTES} bytes")

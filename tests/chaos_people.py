@@ -16,8 +16,9 @@ from tests.client_world import QUICK
 from tests.server_process import ServerProcess
 from tests.store_files import KEY
 from transport_adapters import events
-from transport_adapters.failover import FailoverOptions
-from transport_adapters.link import LinkOptions
+from transport_adapters.base import EnvelopeTransport
+from transport_adapters.failover import FailoverOptions, FailoverTransport, State
+from transport_adapters.link import CursorSource, LinkOptions, TokenSource
 from transport_adapters.secure_client.client import SecureClient, TransportFactory, failover_transport
 
 HURRIED = LinkOptions(
@@ -35,13 +36,15 @@ MISHAPS = (events.Unreadable, events.SendFailed, events.Expired, events.Ended)
 
 @dataclass
 class Person:
-    """One user's client, its two roads to the server, and what it was told."""
+    """One user's client, its one or two roads to the server, and what it was told."""
 
     name: str
     server: ServerProcess
     file: Path
     roads: list[Road]
     client: SecureClient | None = None
+    failover: FailoverTransport | None = None
+    """Of the client that was opened last."""
     read: list[str] = field(default_factory=list)
     seen: set[MessageId] = field(default_factory=set)
     told: list[events.Event] = field(default_factory=list)
@@ -67,7 +70,17 @@ class Person:
 
     def transport(self) -> TransportFactory:
         primary, *fallback = self.roads
-        return failover_transport(primary.transport, fallback[0].transport, FICKLE) if fallback else primary.transport
+        if not fallback:
+            return primary.transport
+        make = failover_transport(primary.transport, fallback[0].transport, FICKLE)
+
+        def remembered(server: str, *, token: TokenSource, cursor: CursorSource) -> EnvelopeTransport:
+            made = make(server, token=token, cursor=cursor)
+            assert isinstance(made, FailoverTransport)
+            self.failover = made
+            return made
+
+        return remembered
 
     async def take(self) -> None:
         assert self.client is not None
@@ -85,6 +98,11 @@ class Person:
             self.progress.clear()
             await self.progress.wait()
 
+    async def until_relying_on(self, state: State) -> None:
+        """Wait until the failover is in a state."""
+        while self.failover is None or self.failover.state is not state:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+
     async def die(self) -> None:
         """End as a killed program does: without a word to the server, without the last acknowledgements."""
         assert self.client is not None
@@ -92,9 +110,8 @@ class Person:
         self.reading.cancel()
         for each in self.roads:
             each.reset()
-        for task in self.client._tasks:
-            task.cancel()
-        await asyncio.gather(self.reading, *self.client._tasks, return_exceptions=True)
+        await self.client._background.cancel()
+        await asyncio.gather(self.reading, return_exceptions=True)
         await self.client.aclose()
 
     async def close(self) -> None:

@@ -106,7 +106,8 @@ class Expired:
 @final
 @dataclass(frozen=True, slots=True)
 class TrustNeeded:
-    """A message waits, as ciphertext, under a changed account key: a human must decide (`SecureClient.contacts`).
+    """A message waits, as ciphertext, under a changed account key, or another device of ours knows another
+    key of the user than this one: a human must decide (`SecureClient.contacts`).
 
     The safety numbers of the pinned key and of the new one have 60 digits, and are empty if the server did not answer.
     """

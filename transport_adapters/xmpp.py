@@ -6,7 +6,8 @@ Does not know about: what frames mean.
 The stream's resource is random, so the full JID names this connection, and the XMPP server vouches for it to the relay.
 Nothing but the relay's component is spoken to: no roster, no presence to others. Stanzas are headlines, which servers
 neither store nor copy. slixmpp prints stanzas at the level DEBUG; the frames, which hold the device token, go past its
-printing.
+printing. It negotiates the stream; what comes afterwards it does not see, as it answers what nobody asked of us, and
+raises on nesting that servers let pass.
 """
 
 import asyncio
@@ -16,23 +17,23 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, final
+from xml.etree.ElementTree import Element
 from xml.sax.saxutils import quoteattr
 
 from e2ee.errors import MalformedMessageError
 from transport_adapters.frames import ClientFrame
 from transport_adapters.link import CursorSource, Link, LinkOptions, LinkTransport, Receiver, TokenSource
 from transport_adapters.text import decode_frame
-from transport_adapters.xmpp_stanzas import NAMESPACE, end_stanza, frame_stanza
+from transport_adapters.xmpp_stanzas import NAMESPACE, end_stanza, frame_stanza, unavailable_stanza
 
 try:
     from slixmpp import JID, ClientXMPP
     from slixmpp.exceptions import XMPPError
-    from slixmpp.xmlstream.handler import Callback
-    from slixmpp.xmlstream.matcher import MatchXPath
     from slixmpp.xmlstream.stanzabase import StanzaBase
 except ImportError as missing:
     raise ImportError("transport_adapters.xmpp needs slixmpp: install 'e2ee-layer[xmpp]'") from missing
 
+_MESSAGE, _PRESENCE, _IQ = (f"{{jabber:client}}{name}" for name in ("message", "presence", "iq"))
 _CLOSE_SECONDS: Final = 1.0
 """How long the server has to answer the end of the stream."""
 
@@ -151,9 +152,6 @@ class _Stream(ClientXMPP):
         self.add_event_handler("session_start", self._start)
         for failure in ("connection_failed", "failed_all_auth", "disconnected"):
             self.add_event_handler(failure, self._fail)
-        for name in ("frame", "end"):
-            matcher = MatchXPath(f"{{jabber:client}}message/{{{NAMESPACE}}}{name}")
-            self.register_handler(Callback(f"e2ee {name}", matcher, self._take))
 
     async def open(self) -> None:
         """Connect, authenticate, bind the resource.
@@ -210,13 +208,27 @@ class _Stream(ClientXMPP):
             self._opened.set_exception(OSError(f"no XMPP stream: {type(reason).__name__}"))
         self._receiver.lost()
 
-    def _take(self, message: StanzaBase) -> None:
-        if message["from"].bare != self._component:
+    def recv_stanza(self, stanza: StanzaBase) -> None:
+        """Called by slixmpp for every stanza. It sees what belongs to the negotiation, and no more."""
+        xml = stanza.xml
+        kind = xml.get("type")
+        is_answer = xml.tag == _IQ and kind in ("result", "error")
+        if xml.tag not in (_MESSAGE, _PRESENCE, _IQ) or (is_answer and not self._opened.done()):
+            super().recv_stanza(stanza)
+        elif xml.tag == _MESSAGE:
+            self._take(xml)
+        elif xml.tag == _IQ and kind in ("get", "set") and self.transport is not None:
+            self.transport.write(unavailable_stanza(xml.get("from", ""), xml.get("id", "")).encode())
+
+    def _take(self, message: Element) -> None:
+        if message.get("from", "").partition("/")[0] != self._component:
             return  # another user's; nobody but the component speaks for the relay
+        text = message.findtext(f"{{{NAMESPACE}}}frame")
+        if text is None and message.find(f"{{{NAMESPACE}}}end") is None:
+            return
         self._heard_at = self.loop.time()
-        text = message.xml.findtext(f"{{{NAMESPACE}}}frame")
         try:
-            if message["type"] == "error" or text is None:
+            if message.get("type") == "error" or text is None:
                 raise MalformedMessageError("not delivered, or the end")
             self._receiver.frame(*decode_frame(text))
         except MalformedMessageError:

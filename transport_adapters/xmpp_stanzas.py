@@ -26,12 +26,15 @@ def end_stanza(to: str, *, by: str = "") -> str:
     return _message(to, by, f"<end xmlns='{NAMESPACE}'/>")
 
 
-def unavailable_stanza(to: str, request: str, *, by: str) -> str:
-    """Return the answer to an iq, which has to be answered: there is nothing to ask here."""
+def unavailable_stanza(to: str, request: str, *, by: str = "") -> str:
+    """Return the answer to an iq, which has to be answered: there is nothing to ask here. `to` is "" for the server."""
     error = "<error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>"
-    return f"<iq to={quoteattr(to)} from={quoteattr(by)} id={quoteattr(request)} type='error'>{error}</iq>"
+    return f"<iq{_addresses(to, by)} id={quoteattr(request)} type='error'>{error}</iq>"
 
 
 def _message(to: str, by: str, child: str) -> str:
-    sender = f" from={quoteattr(by)}" if by else ""
-    return f"<message to={quoteattr(to)}{sender} type='headline'>{child}{_HINTS}</message>"
+    return f"<message{_addresses(to, by)} type='headline'>{child}{_HINTS}</message>"
+
+
+def _addresses(to: str, by: str) -> str:
+    return "".join(f" {name}={quoteattr(jid)}" for name, jid in (("to", to), ("from", by)) if jid)

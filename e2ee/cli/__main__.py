@@ -114,11 +114,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_send(add("send", "send one message", online))
     _add_receive(add("receive", "fetch, decrypt and print messages", online))
     _add_chat(add("chat", "talk with one user, line by line", online))
+    add("contacts", "list the contacts, and who of them was verified; works offline", common)
     _add_verify(add("verify", "compare safety numbers with a contact and record it; works offline", common))
     _add_history(add("history", "show past messages, or begin to keep them; works offline", common))
     _add_link(add("link", "make this device a further one of an account, or let one in with --approve", online))
     _add_devices(add("devices", "list the devices of the account (works offline), or retire one", online))
     _add_export(add("export", "write the account into a file that a code on paper opens", online))
+    _add_import(add("import", "take an export of the account in, beside what this device has; works offline", common))
     _add_recover(add("recover", "all devices are lost: make this one the device of an exported account", online))
     add("status", "show this device and its counts; works offline", common)
     add_vectors_arguments(add("vectors", "check an implementation against the test vectors, or write them again"))
@@ -145,7 +147,7 @@ def _online() -> argparse.ArgumentParser:
         "--transport",
         choices=_TRANSPORTS,
         default="socketio",
-        help="how to reach the relay (default: %(default)s)",
+        help="how to reach the relay (default: socketio)",  # no %(default)s: an action's copy of this has none
     )
     return online
 
@@ -161,13 +163,23 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("file", nargs="?", metavar="FILE", help="a new file: the account's key, and its contacts")
+    where.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="a new file: the account's key, contacts, messages that are kept",
+    )
     where.add_argument(
         "--on-server", action="store_true", help="leave the account's key, without contacts, with the server"
     )
     parser.add_argument(
         "--code-file", metavar="FILE", help="file that holds the code (default: make one, and print it)"
     )
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the export")
+    parser.add_argument("--code-file", metavar="FILE", help="file that holds its code (default: ask)")
 
 
 def _add_recover(parser: argparse.ArgumentParser) -> None:

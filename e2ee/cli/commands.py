@@ -18,7 +18,7 @@ from e2ee.cli.init import init
 from e2ee.cli.linking import approve, is_approval, link
 from e2ee.cli.online import LOCK_SECONDS, Call
 from e2ee.cli.output import Printer
-from e2ee.cli.recovering import export, recover
+from e2ee.cli.recovering import export, recover, take_in
 from e2ee.cli.settings import Settings, home_directory, store_path
 from e2ee.cli.talking import chat, receive, send
 from e2ee.messenger import Messenger
@@ -90,6 +90,12 @@ def _verify(call: Call) -> int:
     return verify(call)
 
 
+def _contacts(call: Call) -> int:
+    from e2ee.cli.verifying import contacts
+
+    return contacts(call)
+
+
 def _history(call: Call) -> int:
     from e2ee.cli.past import history
 
@@ -107,11 +113,13 @@ _COMMANDS: Final[dict[str, Callable[[Call], int]]] = {
     "receive": receive,
     "chat": chat,
     "status": status,
+    "contacts": _contacts,
     "verify": _verify,
     "history": _history,
     "link": approve,
     "devices": _devices,
     "export": export,
+    "import": take_in,
 }
 
 

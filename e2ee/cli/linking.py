@@ -14,16 +14,20 @@ from e2ee.cli import qr
 from e2ee.cli.credentials import passphrase, token_provider
 from e2ee.cli.failures import DONE
 from e2ee.cli.init import checked_settings, refuse_taken
-from e2ee.cli.online import Call, Line, online
+from e2ee.cli.online import Call, Line, UnansweredError, deadline_in, online
 from e2ee.cli.output import Printer
 from e2ee.cli.settings import Settings, UsageError, home_directory, store_path
 from e2ee.cli.typed import lines
+from e2ee.errors import MalformedMessageError
 from e2ee.short_authentication import Signs
-from e2ee.wire.link import LinkId, link_code, link_qr_text
+from e2ee.wire.link import LinkId, link_code, link_qr_text, parse_link_code
+from keyserver.client import KeyServerRefusedError
 from transport_adapters.secure_client.directory import DeviceNotListedError
 
 _GROUP: Final = 4
 _YES: Final = b"yes"
+_CONTACTS_SECONDS: Final = 15.0
+"""For the contacts to follow, once both people have confirmed."""
 
 
 def is_approval(arguments: argparse.Namespace) -> bool:
@@ -58,18 +62,33 @@ async def _join(arguments: argparse.Namespace, home: Path, settings: Settings, s
     try:
         opening = line.open(path, secret, settings.user) if unfinished else line.join(path, secret, show, confirm)
         async with await opening as client:
+            contacts = 0 if unfinished else await _contacts(line, printer)
             address = client.address
             devices = [str(each) for each in await client.devices.listed()]
     except DeviceNotListedError:
         raise UsageError(f"the other device did not put this one into the list: delete {home} and begin anew") from None
+    except KeyServerRefusedError as refusal:
+        if not unfinished or refusal.code != "account_key_changed":
+            raise
+        raise UsageError(f"in {home} there is what 'e2ee init' began: delete it and begin anew") from None
     printer.result(
-        f"this is a device of {address.user_id} now: {address.device_id}. What is said from now on comes here, too",
+        f"this is a device of {address.user_id} now: {address.device_id}. What is said from now on comes here, too; "
+        f"{contacts} contacts came along",
         user=address.user_id,
         device=str(address.device_id),
         server=settings.server,
         devices=devices,
+        contacts=contacts,
     )
     return DONE
+
+
+async def _contacts(line: Line, printer: Printer) -> int:
+    try:
+        return await line.until(line.contacts_shared(), deadline_in(_CONTACTS_SECONDS), "bring the contacts")
+    except UnansweredError:
+        printer.remark("contacts and their verification follow when the other device is online")
+        return 0
 
 
 def approve(call: Call) -> int:
@@ -78,6 +97,10 @@ def approve(call: Call) -> int:
     if arguments.user is not None or arguments.server is not None:
         raise UsageError("--approve and --scan take neither USER nor --server: this device knows both")
     code = qr.from_file(Path(arguments.scan)) if arguments.scan is not None else str(arguments.approve)
+    try:
+        parse_link_code(code)
+    except MalformedMessageError:
+        raise UsageError("that is no code of 'e2ee link', or it was mistyped: 32 letters and digits") from None
     return asyncio.run(_approve(call, code))
 
 
@@ -89,6 +112,9 @@ async def _approve(call: Call, code: str) -> int:
         approving = line.client.devices.approve(code, confirm)
         device_id = await line.until(approving, None, "carry the other device's messages")
         devices = [str(each) for each in await line.client.devices.listed()]
+        told = line.contacts_told(device_id)
+        with contextlib.suppress(UnansweredError):  # told by the next command that is online
+            await line.until(told, deadline_in(_CONTACTS_SECONDS), "take the contacts")
     call.printer.result(
         f"{device_id} is a device of {call.settings.user} now; there are {len(devices)}",
         device=str(device_id),

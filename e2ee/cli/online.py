@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar, final
+from typing import Any, BinaryIO, Final, TypeVar, final
 
 from e2ee import notices
 from e2ee.cli.credentials import TokenProvider, token_provider
@@ -21,7 +21,7 @@ from e2ee.cli.output import Printer
 from e2ee.cli.settings import Settings, UsageError, store_path
 from e2ee.recovery import RecoveryCode
 from e2ee.stores.sqlite import SqliteStore
-from e2ee.wire.identifiers import DeviceAddress, MessageId
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, MessageId
 from keyserver.client import KeyServerError, KeyServerRefusedError, RateLimitedError
 from transport_adapters import events
 from transport_adapters.base import Cursor, EnvelopeTransport
@@ -67,9 +67,11 @@ class Line:
         self._hopeless: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._trouble = ""
         self._has_token = False
+        self._caught_up = False
         self._accepted: set[MessageId] = set()
         self._lost: set[tuple[MessageId, DeviceAddress]] = set()
         self._settled = asyncio.Event()
+        self._told = asyncio.Queue[notices.ContactsTold | notices.ContactsShared]()
         self._client: SecureClient | None = None
 
     @property
@@ -77,6 +79,11 @@ class Line:
         if self._client is None:
             raise RuntimeError("not opened yet")
         return self._client
+
+    @property
+    def has_all(self) -> bool:
+        """Whether the server has delivered what waited, and nothing is known to have gone wrong since."""
+        return self._caught_up and not self._trouble
 
     async def open(self, store: SqliteStore | Path, secret: str, user: str | None) -> SecureClient:
         """Open the client; see `SecureClient.open` for what it raises."""
@@ -107,7 +114,7 @@ class Line:
         )
         return self._client
 
-    async def recover(self, store: Path, secret: str, export: bytes | None, code: RecoveryCode) -> SecureClient:
+    async def recover(self, store: Path, secret: str, export: BinaryIO | None, code: RecoveryCode) -> SecureClient:
         """Make a device of an exported account; see `SecureClient.recover`."""
         self._client = await SecureClient.recover(
             store=store,
@@ -165,6 +172,20 @@ class Line:
             else:
                 await self._settled.wait()
 
+    async def contacts_told(self, device_id: DeviceId) -> None:
+        """Wait until the server has taken what tells a linked device of our contacts."""
+        while (
+            not isinstance(told := await self._told.get(), notices.ContactsTold) or told.device.device_id != device_id
+        ):
+            pass
+        await self.client.flushed()
+
+    async def contacts_shared(self) -> int:
+        """Wait until another device of ours has told us of contacts; return how many it was."""
+        while not isinstance(told := await self._told.get(), notices.ContactsShared):
+            pass
+        return len(told.users)
+
     async def _ended(self, task: "asyncio.Future[Any]", deadline: float | None) -> bool:
         seconds = None if deadline is None else max(0.0, deadline - _now())
         await asyncio.wait([task, self._hopeless], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -217,9 +238,13 @@ class Line:
             ):  # a copy for our own devices is no arrival
                 self._accepted.add(event.message_id)
                 self._settled.set()
+            case events.CaughtUp():
+                self._caught_up = True
             case events.SendFailed():
                 self._lost.add((event.message_id, event.recipient))
                 self._settled.set()
+            case notices.ContactsTold() | notices.ContactsShared():
+                self._told.put_nowait(event)
             case notices.MessageResent() | notices.MessageNotResent():
                 self._settled.set()
             case _:

@@ -1,4 +1,4 @@
-"""`e2ee export` and `e2ee recover`: an account in a file, under a code on paper, and back.
+"""`e2ee export`, `e2ee import` and `e2ee recover`: an account in a file, under a code on paper, and back.
 
 Owns: where code and file come from and go to; that a file is never written over another one.
 Does not know about: what is in the file (e2ee.account_export), how it is sealed (e2ee.recovery).
@@ -8,8 +8,10 @@ import argparse
 import asyncio
 import contextlib
 import os
+from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from e2ee.cli.credentials import passphrase, secret_of, token_provider
 from e2ee.cli.failures import DONE
@@ -17,17 +19,17 @@ from e2ee.cli.init import checked_settings, refuse_taken
 from e2ee.cli.online import LOCK_SECONDS, Call, Line, deadline_in, online
 from e2ee.cli.output import Printer
 from e2ee.cli.settings import Settings, UsageError, home_directory, store_path
-from e2ee.errors import MalformedMessageError
+from e2ee.errors import AccountKeyChangedError, MalformedMessageError
+from e2ee.export_file import ExportReader, owner_of
 from e2ee.messenger import Messenger
 from e2ee.primitives.rng import system_rng
-from e2ee.recovery import ExportFile, Purpose, RecoveryCode
+from e2ee.recovery import Purpose, RecoveryCode
 from e2ee.stores.sqlite import SqliteStore
 from e2ee.wire.identifiers import parse_user_id
 from keyserver.client import KeyServerRefusedError
+from transport_adapters.secure_client.client import SecureClient
 from transport_adapters.secure_client.recovering import left_with_server
 
-_MAX_EXPORT: Final = 64 * 1024 * 1024
-"""A longer file is not the one that was meant."""
 _SERVER_SECONDS: Final = 30.0
 
 
@@ -52,8 +54,27 @@ def export(call: Call) -> int:
 def _export(call: Call, path: Path, code: RecoveryCode) -> None:
     store = SqliteStore.open(store_path(call.home), passphrase=call.secret, wait=LOCK_SECONDS)
     with contextlib.closing(store):
-        sealed = Messenger.open(store).export_account(code)
-    _write(path, sealed)
+        _write(path, Messenger.open(store).backup.export(code))
+
+
+def take_in(call: Call) -> int:
+    """Take an export of the account in, beside what this device has."""
+    code = _code(call.arguments.code_file)
+    store = SqliteStore.open(store_path(call.home), passphrase=call.secret, wait=LOCK_SECONDS)
+    with contextlib.closing(store), _open(Path(call.arguments.file)) as file:
+        messenger = Messenger.open(store)
+        keeps = messenger.history.retention() > 0
+        try:
+            steps = list(messenger.backup.merge(file, code))
+        except AccountKeyChangedError:
+            raise UsageError("that is an export of another user, or of before the account got a new key") from None
+    for user in (user for step in steps for user in step.waiting):
+        call.printer.remark(f"the account key of {user} is another one in the export: see 'e2ee verify {user}'")
+    contacts, messages = sum(len(step.contacts) for step in steps), sum(step.messages for step in steps)
+    if not keeps:
+        call.printer.remark("no messages were taken in, because none are kept: see 'e2ee history --keep'")
+    call.printer.result(f"{messages} messages and {contacts} contacts were new", messages=messages, contacts=contacts)
+    return DONE
 
 
 async def _leave(call: Call, code: RecoveryCode) -> None:
@@ -72,45 +93,50 @@ def recover(arguments: argparse.Namespace, printer: Printer) -> int:
 
 
 async def _recover(home: Path, settings: Settings, secret: str, printer: Printer, arguments: argparse.Namespace) -> int:
-    sealed, purpose = await _sealed(settings, arguments.file)
-    file = ExportFile.decode(sealed)
-    if file.user_id != settings.user:
-        raise UsageError(f"that is an export of {file.user_id}, not of {settings.user}")
-    code = _code(arguments.code_file)
-    file.open(code, purpose)  # a mistyped code shows before anything is written
-    settings.save(home)
-    line = Line(settings, printer, arguments.transport)
-    given = sealed if purpose is Purpose.EXPORT else None
-    try:
-        async with await line.recover(store_path(home), secret, given, code) as client:
-            address, contacts = client.address, len(await client.contacts.users())
-    except KeyServerRefusedError as refusal:
-        if refusal.code != "account_key_changed":
-            raise
-        raise UsageError(
-            f"{settings.user} was given another account key since this export was made: it is worth nothing any more"
-        ) from None
+    # Asked for once before anything is written: most mistakes show here.
+    await token_provider(settings)()
+    with await _sealed(settings, arguments.file) as file:
+        owner, _ = owner_of(file)
+        if owner != settings.user:
+            raise UsageError(f"that is an export of {owner}, not of {settings.user}")
+        code, purpose = _code(arguments.code_file), Purpose.EXPORT if arguments.file else Purpose.RECOVERY
+        messages = ExportReader(file, code, purpose).check_history()  # a mistyped code shows before anything is written
+        settings.save(home)
+        line = Line(settings, printer, arguments.transport)
+        client = await _recovered(line, home, secret, (file if arguments.file else None, code))
+    async with client:
+        address, contacts = client.address, len(await client.contacts.users())
     printer.result(
-        f"{address.user_id} is back, with {contacts} contacts; this device, {address.device_id}, is the only one now",
+        f"{address.user_id} is back, with {contacts} contacts and {messages} messages; this device, "
+        f"{address.device_id}, is the only one now",
         user=address.user_id,
         device=str(address.device_id),
         server=settings.server,
         contacts=contacts,
+        messages=messages,
     )
     return DONE
 
 
-async def _sealed(settings: Settings, file: str | None) -> tuple[bytes, Purpose]:
-    """Return the export in a file, or what the server keeps."""
-    # Asked for once before anything is written: most mistakes show here.
-    await token_provider(settings)()
-    if file is not None:
-        return _read(Path(file)), Purpose.EXPORT
+async def _recovered(line: Line, home: Path, secret: str, given: tuple[BinaryIO | None, RecoveryCode]) -> SecureClient:
     try:
-        left = await left_with_server(parse_user_id(settings.user), settings.server, token_provider(settings))
+        return await line.recover(store_path(home), secret, *given)
+    except KeyServerRefusedError as refusal:
+        if refusal.code != "account_key_changed":
+            raise
+        raise UsageError(
+            "the account was given another account key since this export was made: it is worth nothing any more"
+        ) from None
+
+
+async def _sealed(settings: Settings, file: str | None) -> BinaryIO:
+    """Return the export in a file, or what the server keeps."""
+    if file is not None:
+        return _open(Path(file))
+    try:
+        return BytesIO(await left_with_server(parse_user_id(settings.user), settings.server, token_provider(settings)))
     except ValueError as nothing:
         raise UsageError(f"{nothing}: name an export with --file") from None
-    return left, Purpose.RECOVERY
 
 
 def _code(file: str | None) -> RecoveryCode:
@@ -120,25 +146,27 @@ def _code(file: str | None) -> RecoveryCode:
         raise UsageError("that is no recovery code, or it was mistyped: 40 letters and digits are expected") from None
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a new file that nobody else may read."""
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a new file that nobody else may read. One that cannot be finished is deleted."""
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with contextlib.ExitStack() as unfinished, os.fdopen(descriptor, "wb") as file:
+            unfinished.callback(path.unlink, missing_ok=True)
+            file.writelines(pieces)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(descriptor)
+            unfinished.pop_all()
     except FileExistsError:
         raise UsageError(f"{path} exists already: name another file") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _read(path: Path) -> bytes:
+def _open(path: Path) -> BinaryIO:
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_EXPORT + 1)
+        file = path.open("rb")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > _MAX_EXPORT:
-        raise UsageError(f"{path} is too long to be an export")
-    return data
+    if not file.seekable():
+        raise UsageError(f"{path} is no file that can be read twice")
+    return file

@@ -1,4 +1,6 @@
-"""`e2ee verify`: the safety number with a contact, and what was decided about it. Works offline.
+"""`e2ee verify`: the safety number with a contact, and what was decided about it. `e2ee contacts`: who there is.
+
+Both work offline.
 
 Owns: what is shown, which decision the options mean.
 Does not know about: how numbers are made (e2ee.safety_number), what a decision changes (e2ee.trust).
@@ -12,7 +14,7 @@ from typing import Final
 from e2ee.cli import qr
 from e2ee.cli.failures import DONE
 from e2ee.cli.online import LOCK_SECONDS, Call
-from e2ee.cli.settings import store_path
+from e2ee.cli.settings import UsageError, store_path
 from e2ee.contact_book import ContactBook
 from e2ee.messenger import Messenger
 from e2ee.stores.records import Contact
@@ -21,6 +23,7 @@ from e2ee.wire.identifiers import UserId
 
 _GROUP: Final = 5
 _PER_LINE: Final = 4
+_DIGITS: Final = 60
 
 
 def verify(call: Call) -> int:
@@ -30,6 +33,7 @@ def verify(call: Call) -> int:
         messenger = Messenger.open(store)
         user = UserId(call.arguments.user)
         book = messenger.contact_book
+        _refuse_mistakes(messenger, user, call.arguments)
         _decide(book, user, call.arguments)
         if call.arguments.accept_change is not None:
             messenger.reconsider(user)
@@ -39,6 +43,54 @@ def verify(call: Call) -> int:
         contact = messenger.contact(user)
         _show(call, number, contact, book)
     return DONE
+
+
+def contacts(call: Call) -> int:
+    """List the contacts, and how things stand with each."""
+    store = SqliteStore.open(store_path(call.home), passphrase=call.secret, wait=LOCK_SECONDS)
+    with contextlib.closing(store):
+        messenger = Messenger.open(store)
+        known = [messenger.contact(user) for user in messenger.contact_book.users()]
+    for contact in known:
+        if contact is not None:
+            call.printer.result(
+                f"{contact.user_id}, {_state(contact)}",
+                user=contact.user_id,
+                verified=contact.verified,
+                forked=contact.forked,
+                changed=contact.changed is not None,
+            )
+    if not known:
+        call.printer.remark("no contacts yet")
+    return DONE
+
+
+def _state(contact: Contact) -> str:
+    if contact.changed is not None:
+        return "the account key has changed"
+    if contact.forked:
+        return "the device lists contradict each other"
+    return "verified" if contact.verified else "not verified"
+
+
+def _refuse_mistakes(messenger: Messenger, user: UserId, arguments: Namespace) -> None:
+    """Say what was mistyped, before it is called hostile.
+
+    Raises:
+        UsageError: our own user, one who is no contact, or what cannot be a safety number.
+    """
+    if user == messenger.address.user_id:
+        raise UsageError(f"{user} is this account itself: name the contact to compare with")
+    if messenger.contact(user) is None:
+        raise UsageError(f"{user} is no contact of this device: check the name, or exchange a message first")
+    for number in (arguments.number, arguments.accept_change):
+        digits = "".join((number or "").split())
+        if number is not None and not _is_number(digits):
+            raise UsageError(f"a safety number has {_DIGITS} digits, and this has {len(digits)} characters")
+
+
+def _is_number(text: str) -> bool:
+    return len(text) == _DIGITS and text.isascii() and text.isdecimal()
 
 
 def _decide(book: ContactBook, user: UserId, arguments: Namespace) -> None:

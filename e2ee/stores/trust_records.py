@@ -1,9 +1,11 @@
 """Typed views of a transaction: what people decided about whom to trust, and what waits for a decision.
 
-Owns: keys and values of the decisions, the policy, the envelopes that came under a changed account key.
+Owns: keys and values of the decisions, the policy, the envelopes that came under a changed account key, and which of
+our own devices are still to be told of our contacts.
 Does not know about: what a decision changes (trust.py).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import final
@@ -14,12 +16,13 @@ from e2ee.ports import ReadTransaction, Record, Table, Transaction
 from e2ee.stores.records import counter, next_counter, set_counter
 from e2ee.wire.codec import Reader, Writer
 from e2ee.wire.envelope import Envelope
-from e2ee.wire.identifiers import UserId
+from e2ee.wire.identifiers import DeviceAddress, UserId
 from e2ee.wire.public_keys import AccountKey
 
 _VERSION = 1
 _NUMBER = b"trust decision"
 _POLICY = b"trust policy"
+_OWED = b"contacts owed"
 
 
 @final
@@ -70,6 +73,27 @@ def policy(tx: ReadTransaction) -> TrustPolicy:
 
 def set_policy(tx: Transaction, value: TrustPolicy) -> None:
     set_counter(tx, _POLICY, value)
+
+
+def was_policy_chosen(tx: ReadTransaction) -> bool:
+    """Say whether a policy was ever set on this device."""
+    return tx.get(Table.COUNTERS, _POLICY) is not None
+
+
+def owe_contacts(tx: Transaction, devices: Iterable[DeviceAddress]) -> None:
+    """Note that devices of our own are to be told of our contacts."""
+    for device in devices:
+        tx.put(Table.COUNTERS, _OWED + device.encode(), device.encode(), group=_OWED)
+
+
+def contacts_owed(tx: ReadTransaction) -> list[DeviceAddress]:
+    """Return the devices of our own that are still to be told of our contacts."""
+    return [DeviceAddress.decode(Reader(each.value)) for each in tx.scan(Table.COUNTERS, _OWED)]
+
+
+def settle_contacts(tx: Transaction, device: DeviceAddress) -> None:
+    """Note that a device was told, or never will be."""
+    tx.delete(Table.COUNTERS, _OWED + device.encode())
 
 
 def record(tx: Transaction, decision: TrustDecision) -> None:

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Final, final
 
 from e2ee.errors import MalformedMessageError
-from e2ee.limits import MAX_APPLICATION_DATA, MAX_ENVELOPE, MAX_RECEIPT_IDS, MAX_RETRY_IDS
+from e2ee.limits import MAX_APPLICATION_DATA, MAX_BODY, MAX_ENVELOPE, MAX_RECEIPT_IDS, MAX_RETRY_IDS
 from e2ee.wire.codec import Reader, Writer
 from e2ee.wire.device_list import ListPosition, SignedDeviceList
 from e2ee.wire.identifiers import (
@@ -20,7 +20,6 @@ from e2ee.wire.identifiers import (
     parse_conversation_id,
 )
 
-_MAX_BODY: Final = MAX_APPLICATION_DATA + 1024
 _MAX_LISTS: Final = 16
 
 
@@ -88,8 +87,8 @@ class Content:
         Raises:
             ValueError: a body that `decode` would refuse as too long.
         """
-        if len(self.body) > _MAX_BODY:
-            raise ValueError(f"a body holds at most {_MAX_BODY} bytes, not {len(self.body)}")
+        if len(self.body) > MAX_BODY:
+            raise ValueError(f"a body holds at most {MAX_BODY} bytes, not {len(self.body)}")
         writer = Writer().raw(self.message_id.raw).u8(self.kind).ascii8(self.conversation_id).u64(self.sent_at)
         self.sender_list.encode_into(writer)
         self.recipient_list.encode_into(writer)
@@ -112,7 +111,7 @@ class Content:
         sent_at = reader.u64()
         sender_list, recipient_list = ListPosition.decode(reader), ListPosition.decode(reader)
         device_list = SignedDeviceList.decode(reader.bytes32(MAX_ENVELOPE)) if reader.flag() else None
-        body = reader.bytes32(_MAX_BODY)
+        body = reader.bytes32(MAX_BODY)
         reader.finish()
         return cls(message_id, kind, conversation_id, sent_at, sender_list, recipient_list, body, device_list)
 
@@ -223,6 +222,6 @@ def decode_device_lists(body: bytes) -> tuple[SignedDeviceList, ...]:
     count = reader.u8()
     if not 1 <= count <= _MAX_LISTS:
         raise MalformedMessageError("device list update")
-    lists = tuple(SignedDeviceList.decode(reader.bytes32(_MAX_BODY)) for _ in range(count))
+    lists = tuple(SignedDeviceList.decode(reader.bytes32(MAX_BODY)) for _ in range(count))
     reader.finish()
     return lists

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import hmac
 import json
 from collections.abc import AsyncIterator
@@ -311,6 +312,12 @@ async def test_a_key_set_without_end_or_without_an_answer_is_given_up(
     login.gate.clear()
     with pytest.raises(FetchError, match="Timeout"):
         await fetch_key_set(login.url)
+
+
+async def test_a_key_set_that_comes_packed_is_not_unpacked(login: KeySetServer) -> None:
+    login.body = gzip.compress(bytes(1 << 24))
+    login.headers = "Content-Encoding: gzip\r\n"
+    assert await fetch_key_set(login.url) == login.body
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         desk = Desk(directory, url)
         for user in ("alice", "bob"):
             desk.init(user)
+        assert desk.call("history", "--keep", "forever", "--home", "alice").code == 0
         assert desk.call("send", "alice", "hello", "--home", "bob").code == 0
         assert desk.call("receive", "--home", "alice").code == 0
         yield desk
@@ -26,7 +27,18 @@ def recover(desk: Desk, home: str, *more: str) -> Ended:
     return desk.call("recover", "alice", "--server", desk.server, "--dev", "--home", home, *more)
 
 
-def test_an_account_comes_back_and_is_written_to_as_before(desk: Desk) -> None:
+def history(desk: Desk, home: str) -> list[tuple[str, str, str]]:
+    lines = desk.call("history", "bob", "--json", "--home", home).out.splitlines()
+    return [(each["author"], each["text"], each["message_id"]) for each in map(json.loads, lines)]
+
+
+def test_on_an_empty_machine_code_and_export_bring_back_verified_contacts_and_a_readable_history(desk: Desk) -> None:
+    assert desk.call("send", "bob", "and to you", "--home", "alice").code == 0
+    assert desk.call("receive", "--home", "bob").code == 0
+    number = json.loads(desk.call("verify", "alice", "--json", "--home", "bob").out)["safety_number"]
+    assert desk.call("verify", "bob", "--number", number, "--home", "alice").code == 0
+    before = history(desk, "alice")
+    assert [each[:2] for each in before] == [("bob", "hello"), ("alice", "and to you")]
     exported = desk.call("export", "alice.export", "--json", "--home", "alice")
     assert (exported.code, exported.err) == (0, "")
     code = json.loads(exported.out)["code"]
@@ -35,13 +47,20 @@ def test_an_account_comes_back_and_is_written_to_as_before(desk: Desk) -> None:
     shutil.rmtree(desk.directory / "alice")
 
     done = recover(desk, "again", "--file", "alice.export", "--code-file", "code", "--json")
-    assert (done.code, json.loads(done.out)["contacts"]) == (0, 1)
+    assert (done.code, json.loads(done.out)["contacts"], json.loads(done.out)["messages"]) == (0, 1, 2), done.err
+    assert desk.call("contacts", "--home", "again").out == "bob, verified\n"
+    assert json.loads(desk.call("verify", "bob", "--json", "--home", "again").out)["safety_number"] == number
+    assert history(desk, "again") == before
+
     assert desk.call("send", "alice", "welcome back", "--home", "bob").code == 0
     received = desk.call("receive", "--json", "--home", "again")
     assert [json.loads(line)["text"] for line in received.out.splitlines()] == ["welcome back"]
     told = desk.call("receive", "--home", "bob")
     assert "has changed" not in told.err
 
+    known = desk.call("import", "alice.export", "--code-file", "code", "--home", "again")
+    assert (known.code, known.out) == (0, "0 messages and 0 contacts were new\n")
+    assert [each[1] for each in history(desk, "again")] == ["hello", "and to you", "welcome back"]
     again = desk.call("export", "second.export", "--code-file", "code", "--home", "again")
     assert (again.code, again.out) == (0, "second.export opens with the code in code\n")
     assert desk.call("devices", "lost", "--yes", "--home", "again").code == 0
@@ -98,7 +117,27 @@ def test_what_was_left_with_the_server_is_enough(desk: Desk) -> None:
     assert "hello" in desk.call("receive", "--home", "carol2").out
 
 
-@pytest.mark.parametrize("arguments", [("export",), ("export", "file", "--on-server"), ("recover", "alice")])
+def test_what_is_no_export_of_the_account_is_not_taken_in(desk: Desk) -> None:
+    exported = json.loads(desk.call("export", "bobs", "--json", "--home", "bob").out)
+    (desk.directory / "bobs code").write_text(exported["code"])
+    desk.init("dave")
+    (desk.directory / "noise").write_bytes(b"noise")
+    for file, home, exit_code, remark in (
+        ("bobs", "dave", 2, "that is an export of another user, or of before the account got a new key"),
+        ("noise", "bob", 1, "Unsupported export: 110"),
+        ("nowhere", "bob", 2, "nowhere cannot be read: No such file or directory"),
+    ):
+        ended = desk.call("import", file, "--code-file", "bobs code", "--home", home)
+        assert (ended.code, ended.out) == (exit_code, "")
+        assert ended.remark.startswith(remark)
+    nothing_kept = desk.call("import", "bobs", "--code-file", "bobs code", "--home", "bob")
+    assert (nothing_kept.code, nothing_kept.out) == (0, "0 messages and 0 contacts were new\n")
+    assert "none are kept" in nothing_kept.remark
+
+
+@pytest.mark.parametrize(
+    "arguments", [("export",), ("import",), ("export", "file", "--on-server"), ("recover", "alice")]
+)
 def test_wrong_arguments_are_explained(desk: Desk, arguments: tuple[str, ...]) -> None:
     ended = desk.call(*arguments, "--home", "bob")
     assert (ended.code, ended.out) == (2, "")

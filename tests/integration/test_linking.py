@@ -12,6 +12,7 @@ import pytest
 from e2ee.errors import LinkDeclinedError, LinkExpiredError, MalformedMessageError, TooManyDevicesError
 from e2ee.limits import MAX_DEVICES
 from e2ee.messenger import Messenger
+from e2ee.notices import ContactsShared
 from e2ee.ports import Table
 from e2ee.private_keys import DeviceSigningKeyPair, IdentityKeyPair
 from e2ee.short_authentication import Signs
@@ -55,6 +56,18 @@ async def test_a_linked_device_shows_the_same_signs_and_gets_what_is_written_to_
     await second.client.send("bob", "from the second")
     message = (await bob.take(1))[0]
     assert (message.data, message.device) == ("from the second", second.client.address)
+
+
+async def test_contacts_and_whom_a_person_verified_follow_and_later_decisions_too(world: ClientWorld) -> None:
+    alice, bob = await world.talking()
+    await within(alice.client.contacts.compare("bob", await bob.client.contacts.safety_number("alice")))
+    second = await link(world, alice)
+    assert (await second.event(ContactsShared)).users == ("bob",)
+    assert await second.client.contacts.is_verified("bob")
+
+    await within(second.client.contacts.withdraw("bob"))
+    await alice.event(ContactsShared)
+    assert not await alice.client.contacts.is_verified("bob")
 
 
 async def test_every_device_is_told_when_another_joins(world: ClientWorld) -> None:

@@ -4,79 +4,19 @@ Whatever anybody says reaches every device of both people exactly once, and nobo
 middle of the conversation and another one is retired.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import e2ee
-from e2ee.messenger import Messenger
-from e2ee.stores.sqlite import SqliteStore
-from tests.device_process import KEY
+from tests.device_handle import Device
 from tests.server_process import ServerProcess
 
 pytestmark = pytest.mark.timeout(240)  # ten processes on whatever cores there are
 
-_ROOT = Path(e2ee.__file__).parents[1]
 USERS = ("alice", "bob", "carol")
-
-
-class Device:
-    """A process, and what it was told to say."""
-
-    def __init__(self, user: str, number: int, directory: Path) -> None:
-        self.user, self.name = user, f"{user}-{number}"
-        self.store, self.device_id = directory / f"{self.name}.db", ""
-        with (directory / f"{self.name}.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.device_process"],
-                env={**os.environ, "PYTHONPATH": str(_ROOT)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-
-    def tell(self, do: str, **fields: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": do, **fields}) + "\n")
-        self._process.stdin.flush()
-
-    def hear(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, f"{self.name} has ended"
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def ask(self, do: str, **fields: object) -> dict[str, Any]:
-        self.tell(do, **fields)
-        return self.hear()
-
-    def kept(self) -> Counter[str]:
-        """What the history in the store holds, after the process has closed it."""
-        with closing(SqliteStore.open(self.store, key=KEY)) as store:
-            history = Messenger.open(store).history
-            return Counter(
-                str(entry.data)
-                for conversation in history.conversations()
-                for entry in history.messages(conversation.peer, limit=10_000)
-            )
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
 
 
 class Stage:
@@ -84,7 +24,7 @@ class Stage:
 
     def __init__(self, directory: Path) -> None:
         self.server = ServerProcess(directory)
-        self.devices = [Device(user, number, directory) for user in USERS for number in (1, 2, 3)]
+        self.devices = [Device(user, f"{user}-{number}", directory) for user in USERS for number in (1, 2, 3)]
         self.said: list[tuple[str, str, str]] = []
         """Author's user, recipient, text."""
 
@@ -163,7 +103,7 @@ def test_every_message_reaches_every_device_of_both_people_exactly_once(stage: S
             may = must = stage.texts_of(device, "first", "second")
         elif device is late:
             must = stage.texts_of(device, "second", "third")
-        kept = device.kept()
+        kept = Counter(device.kept())
         assert must <= set(kept) <= may, device.name
         assert set(kept.values()) == {1}, device.name
         own = {text for text in kept if text.split()[1] == device.name}

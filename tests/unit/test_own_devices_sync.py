@@ -130,6 +130,21 @@ def test_what_was_read_on_one_device_is_read_on_the_others_even_if_the_word_is_f
     assert laptop.messenger.history.conversations()[0].unread == 0
 
 
+def test_copies_are_not_lost_while_a_newer_list_of_ours_is_only_heard_of(trio: Trio) -> None:
+    phone, laptop, bob = trio
+    send(phone, bob, "so that the devices know each other")
+    newer = ListPosition(phone.messenger.own_device_list().content.seq + 1, DeviceListHash(bytes(32)))
+    heard = content_from(laptop, phone, kind=ContentKind.EMPTY, body=b"", sender_list=newer)
+    phone.receive(laptop.seal(phone, heard.encode()))
+    queued = phone.messenger.send(bob.user_id, "said meanwhile")
+    assert (queued.copies, queued.tend) == ((), True)
+    devices = phone.messenger.own_device_list().content.devices
+    phone.change_list(*devices)
+    phone.post()
+    phone.world.settle()
+    assert texts(laptop, bob)[-1] == "said meanwhile"
+
+
 def test_more_than_256_messages_are_marked_in_several_words(trio: Trio) -> None:
     phone, _laptop, bob = trio
     send(phone, bob, "so that the devices know each other")

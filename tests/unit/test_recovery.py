@@ -15,7 +15,7 @@ from e2ee.errors import (
 from e2ee.messenger import Messenger
 from e2ee.ports import Table
 from e2ee.primitives import aead
-from e2ee.recovery import ExportFile, Purpose, RecoveryCode, _key, seal_export
+from e2ee.recovery import ExportFile, Purpose, RecoveryCode, export_key, seal_export
 from e2ee.stores import records, trust_records
 from e2ee.stores.memory import MemoryStore
 from e2ee.stores.trust_records import Decision, TrustPolicy
@@ -180,7 +180,7 @@ def test_key_list_and_contacts_of_an_export_are_each_checked_against_its_header(
     under_bobs_key = replace(alice.messenger.account, account_key_pair=bobs).first_device_list(alice.world.now).signed
     file = seal_export(CODE, alice.user_id, replace(payload, account_key_pair=bobs), Random(1).randbytes)
     inner = replace(payload, device_list=under_bobs_key)
-    resealed_inner = aead.seal(_key(CODE, Purpose.EXPORT), file.nonce, inner.encode(), file._header())
+    resealed_inner = aead.seal(export_key(CODE, Purpose.EXPORT), file.nonce, inner.encode(), file._header())
     with pytest.raises(InvalidSignatureError, match="private key"):
         replace(file, sealed=resealed_inner).open(CODE)
     with pytest.raises(InvalidSignatureError, match="device list is another"):

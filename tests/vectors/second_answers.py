@@ -4,6 +4,7 @@ Owns: the byte layouts that are hashed, signed and encrypted, written anew from 
 Does not know about: the e2ee package, refusals.
 """
 
+import base64
 import hashlib
 from collections.abc import Callable
 from typing import Final
@@ -257,6 +258,12 @@ def safety_number(given: Json) -> Json:
     return {"half_of_one": halves[0], "half_of_other": halves[1], "number": "".join(sorted(halves))}
 
 
+def safety_qr_text(given: Json) -> Json:
+    both = [(given[who]["user_id"], raw(given[who], "account_key")) for who in ("shower", "reader")]
+    shown = b"".join(second.safety_digest(*each)[:32] for each in both)
+    return {"text": "E2EE1-SAFETY:" + base64.b32encode(shown).decode().rstrip("=")}
+
+
 ANSWERS: Final[dict[str, dict[str, Callable[[Json], Json]]]] = {
     "primitives": {
         "HkdfSha512": hkdf,
@@ -279,11 +286,12 @@ ANSWERS: Final[dict[str, dict[str, Callable[[Json], Json]]]] = {
     "pq_ratchet": {"PqRatchet": pq_ratchet, "PqConversation": pq_conversation},
     "aead": {"MessageSeal": seal, "MessageOpen": opened},
     "padding": {"PaddedLength": padded_length, "Pad": pad, "Unpad": unpad},
-    "safety_number": {"SafetyNumber": safety_number},
+    "safety_number": {"SafetyNumber": safety_number, "SafetyQrText": safety_qr_text},
     "recovery": {
         "RecoveryCodeWrite": second_recovery.code_write,
         "RecoveryCodeRead": second_recovery.code_read,
         "ExportSeal": second_recovery.export_seal,
+        "HistoryExportSeal": second_recovery.history_seal,
     },
     "linking": {
         "LinkOffer": second_linking.offer,

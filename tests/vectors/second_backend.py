@@ -82,10 +82,15 @@ def labelled(label: str, fields: bytes) -> bytes:
 # --- section 4.3 ---------------------------------------------------------------------------------------------
 
 
-def safety_half(user_id: str, account_key: bytes) -> str:
+def safety_digest(user_id: str, account_key: bytes) -> bytes:
     digest = hashlib.sha512(labelled("E2EE/1 safety number", account_key + user_id.encode())).digest()
     for _ in range(5199):
         digest = hashlib.sha512(digest + account_key).digest()
+    return digest
+
+
+def safety_half(user_id: str, account_key: bytes) -> str:
+    digest = safety_digest(user_id, account_key)
     return "".join(str(int.from_bytes(digest[at : at + 5], "big") % 100_000).zfill(5) for at in range(0, 30, 5))
 
 

@@ -1,4 +1,4 @@
-"""Recovery codes and exports once more, from docs/protocol.md section 16 alone.
+"""Recovery codes and exports once more, from docs/protocol.md section 16 alone, the history included.
 
 Owns: the layouts of section 16.
 Does not know about: the e2ee package, refusals.
@@ -63,3 +63,29 @@ def opens_to(given: Json, output: Json) -> bool:
     export = raw(given, "export")
     nonce = export[2 + export[1] + 32 :][:12]
     return export_of(raw(given, "secret"), given["purpose"], output["user_id"], nonce, output) == export
+
+
+# --- with a history ------------------------------------------------------------------------------------------
+
+
+def message_of(given: Json) -> bytes:
+    numbers = [given[each].to_bytes(8, "big") for each in ("sent_at", "written_at", "received_at")]
+    parts = [raw(given, "message_id"), name(given["author"]), raw(given, "device"), name(given["peer"])]
+    conversation = given["conversation_id"]
+    parts += [bytes((len(conversation),)) + conversation.encode(), bytes((given["kind"],)), *numbers]
+    parts += [bytes((given["state"],)), given["position"].to_bytes(8, "big"), sized(raw(given, "body"), 4)]
+    return b"".join(parts)
+
+
+def history_seal(given: Json) -> Json:
+    payload, nonce = payload_of(given["payload"]), raw(given, "nonce")
+    header = b"\x02" + name(given["user_id"]) + second.ed25519_public(raw(given["payload"], "account_seed"))
+    key = second.hkdf(bytes(64), raw(given, "secret"), b"E2EE/1 export", 32)
+    export = header + nonce + sized(second.gcm_seal(key, nonce, payload, header), 4)
+    history_key = bytes.fromhex(given["payload"]["sections"][0]["bytes"])[:32]
+    for number, messages in enumerate(given["chunks"]):
+        is_last = number == len(given["chunks"]) - 1
+        chunk_nonce = number.to_bytes(8, "big") + int(is_last).to_bytes(4, "big")
+        plaintext = b"".join(map(message_of, messages))
+        export += sized(second.gcm_seal(history_key, chunk_nonce, plaintext, header), 4)
+    return {"payload": payload.hex(), "export": export.hex()}

@@ -18,19 +18,19 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import BinaryIO, Final, Self, final
 
-from e2ee.errors import E2EEError
+from e2ee.export_file import owner_of
 from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
-from e2ee.recovery import ExportFile, Purpose, RecoveryCode
+from e2ee.recovery import Purpose, RecoveryCode
 from e2ee.sending import Queued, batched
 from e2ee.wire.call_signal import CallSignal
 from e2ee.wire.content import ReceiptType
 from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceAddress, MessageId, UserId
-from transport_adapters import events
-from transport_adapters.base import PresenceState, TransportRefusedError
+from transport_adapters.base import PresenceState
+from transport_adapters.secure_client.background import Background
 from transport_adapters.secure_client.calls import Call, Calls
 from transport_adapters.secure_client.contacts import Contacts
 from transport_adapters.secure_client.devices import Devices
@@ -47,6 +47,7 @@ from transport_adapters.secure_client.linking import (
 )
 from transport_adapters.secure_client.messages import Message, Received, present
 from transport_adapters.secure_client.opening import (
+    Going,
     TransportFactory,
     application_conversation,
     application_user,
@@ -99,22 +100,21 @@ class SecureClient:
     def __init__(self, store: Store, parts: Parts) -> None:
         """Put a client together from its parts; applications call `open`."""
         self._store, self._parts = store, parts
+        self._background = Background(parts.emit)
         self._directory = Directory(parts)
         self._outbound = Outbound(parts, self._directory)
         self._tending = Tending(parts, self._directory, self._outbound)
         self._directory.on_lists = self._tending.wake
         self._presence = PresenceView(parts)
         self._calls = Calls(self.address.device_id, self._say, parts.emit, parts.pace.ring)
-        self.history = History(parts, self._mark_read, self._goes_on)
+        self.history = History(parts, self._mark_read, self._background.goes_on)
         """Past messages and conversations, if the application has them kept."""
         live = Live(self._presence, self._calls, self.history)
         self._inbound = Inbound(parts, self._outbound, self._tending, live)
         self.devices = Devices(parts, self._directory)
         """The devices of our own account."""
-        self.contacts = Contacts(parts, self._directory, self._inbound)
+        self.contacts = Contacts(parts, self._directory, self._inbound, self._wake)
         """Safety numbers, verification, changed account keys."""
-        self._tasks: list[asyncio.Task[None]] = []
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Task[None] | None = None
         self._asking = False
         self._shown: int | None = None
@@ -148,12 +148,11 @@ class SecureClient:
             KeyServerError, TokenProviderError: the first registration failed.
             InsecureUrlError, InsecureServerUrlError: plaintext beyond this machine.
         """
+        going = Going(server, token_provider, transport, on_event, pace)
         opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
         try:
             messenger = await asyncio.to_thread(open_messenger, opened, user, sent_log)
-            parts = make_parts(messenger, server, token_provider, transport or socketio_transport)
-            parts.on_event, parts.pace = on_event, pace
-            client = cls(opened, parts)
+            client = cls(opened, make_parts(messenger, going))
         except BaseException:
             opened.close()
             raise
@@ -191,15 +190,14 @@ class SecureClient:
             StateError, KeyServerError, TokenProviderError: see `open`. If it was only to be put into the list, `open`
                 finishes it later.
         """
+        going = Going(server, token_provider, transport, on_event, pace)
         opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
         try:
             await asyncio.to_thread(refuse_account, opened)
             user_id = application_user(user)
             linked, until = await join(user_id, server, token_provider, show_code, confirm, link_pace)
             messenger = await asyncio.to_thread(Messenger.join, opened, linked, sent_log=sent_log)
-            parts = make_parts(messenger, server, token_provider, transport or socketio_transport)
-            parts.on_event, parts.pace = on_event, pace
-            client = cls(opened, parts)
+            client = cls(opened, make_parts(messenger, going))
         except BaseException:
             opened.close()
             raise
@@ -215,7 +213,7 @@ class SecureClient:
         token_provider: TokenProvider,
         user: str,
         code: RecoveryCode,
-        export: bytes | None = None,
+        export: bytes | BinaryIO | None = None,
         transport: TransportFactory | None = None,
         passphrase: str | None = None,
         key: bytes | None = None,
@@ -223,8 +221,8 @@ class SecureClient:
         pace: Pace = DEFAULT_PACE,
         sent_log: bool = True,
     ) -> "SecureClient":
-        """Make a new device of an account whose devices are all lost, from an export (`Messenger.export_account`), or
-        without one from what was left with the server (`devices.set_recovery`).
+        """Make a new device of an account whose devices are all lost, from an export (`Messenger.backup`), or without
+        one from what was left with the server (`devices.set_recovery`). A file is given open, and read in pieces.
 
         The store is empty. The new device takes the place of all others: those that still live are out. The other
         parameters are those of `open`, which finishes what could not be finished here.
@@ -237,19 +235,18 @@ class SecureClient:
             KeyServerRefusedError: `account_key_changed`: the account was given another key since the export was made.
             StateError, KeyServerError, TokenProviderError: see `open`.
         """
+        going = Going(server, token_provider, transport, on_event, pace)
         opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
         try:
             await asyncio.to_thread(refuse_account, opened)
             purpose = Purpose.RECOVERY if export is None else Purpose.EXPORT
             given = export or await left_with_server(application_user(user), server, token_provider)
-            if ExportFile.decode(given).user_id != user:
+            if owner_of(given)[0] != user:
                 raise ValueError(f"the export is not one of {user}")
             messenger = await asyncio.to_thread(
                 Messenger.recover, opened, given, code, purpose=purpose, sent_log=sent_log
             )
-            parts = make_parts(messenger, server, token_provider, transport or socketio_transport)
-            parts.on_event, parts.pace = on_event, pace
-            client = cls(opened, parts)
+            client = cls(opened, make_parts(messenger, going))
         except BaseException:
             opened.close()
             raise
@@ -295,7 +292,7 @@ class SecureClient:
             return messenger.send(user_id, data, conversation=conversation_id, lane=lane, ttl=seconds)
 
         queued = await self._directory.with_sessions(user_id, queue)
-        self._wake(tend=queued.tend)
+        self._wake(queued.tend)
         return queued.message_id
 
     async def mark_read(self, message: Received, *, receipt: bool = True) -> None:
@@ -411,7 +408,7 @@ class SecureClient:
         Raises:
             StateError, TransportRefusedError: work in the background ended for this reason.
         """
-        await self._until(self._parts.online)
+        await self._background.until(self._parts.online)
 
     async def caught_up(self) -> None:
         """Wait until everything that waited at the relay when we came online is committed here.
@@ -419,7 +416,7 @@ class SecureClient:
         Raises:
             See `online`.
         """
-        await self._until(self._parts.caught_up)
+        await self._background.until(self._parts.caught_up)
 
     async def flushed(self) -> None:
         """Wait until the server has taken everything that was queued.
@@ -428,7 +425,7 @@ class SecureClient:
             See `online`.
         """
         self._outbound.wake()
-        await self._until(self._outbound.empty)
+        await self._background.until(self._outbound.empty)
 
     async def aclose(self) -> None:
         """Go offline and close the store. What is queued stays queued. Idempotent."""
@@ -447,7 +444,7 @@ class SecureClient:
 
     async def _mark_read(self, user_id: UserId, message_ids: Sequence[MessageId], receipt: bool) -> None:
         tend = await self._parts.call(self._parts.messenger.mark_read, user_id, message_ids)
-        self._wake(tend=tend)
+        self._wake(tend)
         if receipt:
             await self._tell(user_id, ReceiptType.READ, message_ids)
 
@@ -459,7 +456,7 @@ class SecureClient:
             await self._directory.with_sessions(user_id, functools.partial(messenger.send_receipt, user_id, kind, ids))
         self._outbound.wake()
 
-    def _wake(self, *, tend: bool) -> None:
+    def _wake(self, tend: bool) -> None:
         """Something was queued; with `tend`, something is due besides."""
         self._outbound.wake()
         self.history.note_change()
@@ -481,29 +478,12 @@ class SecureClient:
         except BaseException:
             await self.aclose()
             raise
-        self._start()
-
-    def _start(self) -> None:
-        background = self._outbound.run, self._directory.keep_supplied, self._tending.run, self.contacts.run
-        work = (self._inbound.run, self._inbound.acknowledge, *background)
-        for each in work:
-            task = asyncio.create_task(each())
-            task.add_done_callback(self._note_end)
-            self._tasks.append(task)
-
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        """Hand a task's failure to whoever waits."""
-        if task.cancelled() or self._ended.done():
-            return
-        error = task.exception()
-        if error is not None:
-            self._ended.set_exception(error)
-            self._ended.exception()  # mark it as retrieved: perhaps nobody waits, which is no error
-            self._parts.emit(events.Ended(_code(error)))
+        inbound, outbound = self._inbound, self._outbound
+        self._background.start((inbound.run, inbound.acknowledge, outbound.run))
+        self._background.start((self._directory.keep_supplied, self._tending.run, self.contacts.run))
 
     async def _close(self) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
+        self._background.finish()
         async with contextlib.AsyncExitStack() as last_first:
             last_first.push_async_callback(self._parts.thread.close, self._store.close)
             last_first.push_async_callback(self._parts.key_server.aclose)
@@ -513,54 +493,27 @@ class SecureClient:
                     await self._inbound.flush()
             self._presence.close()
             await self._calls.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._background.cancel()
 
     async def _next(self) -> Message:
         # Looked at before every call, because after the end there is no store to ask.
-        while not self._ended.done():
+        while not self._background.ended:
             if self._shown is not None:
                 await self._confirm(self._shown)
                 continue
             self._inbound.changed.clear()
             rows = await self._parts.call(self._parts.messenger.inbound, 1)
             if not rows:
-                await self._until(self._inbound.changed)
+                await self._background.until(self._inbound.changed)
             elif (message := present(self._parts, rows[0], self._confirm)) is not None:
                 self._shown = message.number
                 return message
-            elif not self._ended.done():
+            elif not self._background.ended:
                 await self._confirm(rows[0].number)
-        self._ended.result()
+        self._background.check()
         raise StopAsyncIteration
-
-    async def _until(self, event: asyncio.Event) -> None:
-        """Wait for an event, or for the end of the client, which raises its reason if it has one."""
-        waiter = asyncio.ensure_future(event.wait())
-        either: set[asyncio.Future[Any]] = {waiter, self._ended}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiter.cancel()
-        if self._ended.done():
-            self._ended.result()
-
-    async def _goes_on(self, event: asyncio.Event) -> bool:
-        if not self._ended.done():
-            await self._until(event)
-        if self._ended.done():
-            self._ended.result()
-            return False
-        return True
 
     async def _confirm(self, number: int) -> None:
         await self._parts.call(self._parts.messenger.confirm, number)
         if self._shown == number:
             self._shown = None
-
-
-def _code(error: BaseException) -> str:
-    if isinstance(error, TransportRefusedError):
-        return error.reason
-    return error.code if isinstance(error, E2EEError) else type(error).__name__

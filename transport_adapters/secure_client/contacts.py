@@ -4,7 +4,7 @@ Owns: the calls off the event loop; that an accepted change is followed by readi
 Does not know about: what the decisions mean (e2ee.contact_book).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 from e2ee.contact_book import AccountKeyChange, ContactBook
@@ -17,13 +17,16 @@ from transport_adapters.secure_client.inbound import Inbound
 from transport_adapters.secure_client.opening import application_user
 from transport_adapters.secure_client.parts import LOCAL_FAULTS, SERVER_TROUBLE, Parts
 
+Wake = Callable[[bool], None]
+"""Says that something was queued, and whether something is due besides."""
+
 
 @final
 class Contacts:
     """Reached as `SecureClient.contacts`. Errors are those of `e2ee.contact_book.ContactBook`."""
 
-    def __init__(self, parts: Parts, directory: Directory, inbound: Inbound) -> None:
-        self._parts, self._directory, self._inbound = parts, directory, inbound
+    def __init__(self, parts: Parts, directory: Directory, inbound: Inbound, wake: Wake) -> None:
+        self._parts, self._directory, self._inbound, self._wake = parts, directory, inbound, wake
 
     @property
     def _book(self) -> ContactBook:
@@ -42,12 +45,14 @@ class Contacts:
         return await self._parts.call(self._book.qr_text, application_user(user))
 
     async def compare(self, user: str, theirs: str) -> None:
-        """Compare what a user shows, digits or the text of a QR code, and record that it is the same."""
-        await self._parts.call(self._book.compare, application_user(user), theirs)
+        """Compare what a user shows, digits or the text of a QR code, and record that it is the same. Our other devices
+        are told.
+        """
+        self._wake(await self._parts.call(self._book.compare, application_user(user), theirs))
 
     async def withdraw(self, user: str) -> None:
-        """Take a verification back."""
-        await self._parts.call(self._book.withdraw, application_user(user))
+        """Take a verification back. Our other devices are told."""
+        self._wake(await self._parts.call(self._book.withdraw, application_user(user)))
 
     async def is_verified(self, user: str) -> bool:
         """Say whether the safety number with a user was compared, under the account key that is pinned now."""
@@ -102,8 +107,11 @@ class Contacts:
             self._parts.emit(events.Trouble(error.code))
             self._parts.emit(events.TrustNeeded(user_id))
             return
-        if await self.change(user_id) is None:
+        change = await self.change(user_id)
+        if change is None:
             await self._reconsider(user_id)
+        else:
+            self._parts.emit(events.TrustNeeded(user_id, change.old_safety_number, change.new_safety_number))
 
     async def _reconsider(self, user_id: UserId) -> None:
         """Read what was kept of a user under a changed account key, as far as it may be read now."""

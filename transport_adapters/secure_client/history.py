@@ -6,9 +6,11 @@ Does not know about: what is kept and in which order (e2ee.history).
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import final
+from typing import BinaryIO, final
 
+from e2ee.backup import Merged
 from e2ee.history_book import Conversation, HistoryBook, HistoryEntry
+from e2ee.recovery import RecoveryCode
 from e2ee.wire.identifiers import ConversationId, MessageId, UserId
 from transport_adapters.secure_client.opening import application_conversation, application_user
 from transport_adapters.secure_client.parts import Parts
@@ -53,6 +55,19 @@ class History:
         """Keep what is sent and received from now on for so long, or `FOREVER`; 0 deletes everything."""
         await self._parts.call(self._book.set_retention, milliseconds)
         self.note_change()
+
+    async def merge(self, export: BinaryIO | bytes, code: RecoveryCode) -> Merged:
+        """Take an export of our own account in (`Messenger.backup`); return what was new. Messages go on meanwhile.
+
+        Raises:
+            See `Backup.merge`.
+        """
+        steps = self._parts.messenger.backup.merge(export, code)
+        whole = Merged()
+        while (step := await self._parts.call(next, steps, None)) is not None:
+            whole = whole.plus(step)
+            self.note_change()
+        return whole
 
     async def conversations(self) -> Sequence[Conversation]:
         """Return the conversations that hold messages, the one with the newest message first."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, assert_never, final
 
 from e2ee.messenger import DeliveryPosition, Outcome, Reception
+from e2ee.notices import AccountKeysDiffer
 from e2ee.rollback import RelayStatement
 from e2ee.wire.identifiers import UserId
 from transport_adapters import events
@@ -39,7 +40,7 @@ class Inbound:
         self.changed = asyncio.Event()
         """Set when a row was added for the application."""
         self.kept: set[UserId] = set()
-        """Users of whom a message under a changed account key was kept, until somebody has looked."""
+        """Users of whom another account key was seen than the pinned one, until somebody has looked."""
         self.kept_changed = asyncio.Event()
         self._head_seq: int | None = None
         self._prune_at = 0.0
@@ -118,6 +119,8 @@ class Inbound:
         """Tell the application what became of an envelope."""
         for notice in reception.notices:
             self._parts.emit(notice)
+            if isinstance(notice, AccountKeysDiffer):
+                self._look_at(notice.user_id)
         if reception.tend:
             self._tending.wake()
         if reception.call is not None and reception.sender is not None:
@@ -126,10 +129,13 @@ class Inbound:
             self.changed.set()
             self._live.history.note_change()
         elif reception.outcome is Outcome.WAITING_FOR_TRUST and reception.sender is not None:
-            self.kept.add(reception.sender.user_id)
-            self.kept_changed.set()
+            self._look_at(reception.sender.user_id)
         elif reception.outcome is Outcome.UNREADABLE and reception.error is not None:
             self._parts.emit(events.Unreadable(reception.sender, reception.envelope_id, reception.error.code))
+
+    def _look_at(self, user_id: UserId) -> None:
+        self.kept.add(user_id)
+        self.kept_changed.set()
 
     async def _note_progress(self) -> None:
         """Notice that what waited when we connected is committed; only then delete what could still decrypt, if due."""

@@ -6,6 +6,7 @@ Does not know about: what the client does then.
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, final
 
@@ -18,7 +19,7 @@ from keyserver.client import KeyServerClient
 from transport_adapters.base import Cursor, EnvelopeTransport
 from transport_adapters.failover import DEFAULT_FAILOVER, FailoverOptions, FailoverTransport
 from transport_adapters.link import Linked
-from transport_adapters.secure_client.parts import Parts, StoreThread, TokenProvider, checked
+from transport_adapters.secure_client.parts import OnEvent, Pace, Parts, StoreThread, TokenProvider, checked
 
 _WHOSE: Final = "the store holds no account yet: say whose it is (user=...)"
 
@@ -113,7 +114,25 @@ TRANSPORTS: Final[Mapping[str, TransportFactory]] = {
 """By the names that configurations use."""
 
 
-def make_parts(messenger: Messenger, server: str, host_token: TokenProvider, make: TransportFactory) -> Parts:
+@final
+@dataclass(frozen=True, slots=True)
+class Going:
+    """How a client goes online, as the application said it."""
+
+    server: str
+    host_token: TokenProvider
+    transport: TransportFactory | None
+    """Socket.IO unless said."""
+    on_event: OnEvent | None
+    pace: Pace
+
+
+def make_parts(messenger: Messenger, going: Going) -> Parts:
+    """Put together what a client of this device works with.
+
+    Raises:
+        InsecureUrlError, InsecureServerUrlError: plaintext beyond this machine.
+    """
     thread = StoreThread()
 
     async def next_counter() -> int:
@@ -123,15 +142,16 @@ def make_parts(messenger: Messenger, server: str, host_token: TokenProvider, mak
         return Cursor(*await thread.call(messenger.cursor))
 
     key_server = KeyServerClient(
-        server,
+        going.server,
         messenger.address,
-        host_token=checked(host_token),
+        host_token=checked(going.host_token),
         sign=messenger.sign_assertion,
         next_counter=next_counter,
         keys=(messenger.account.party.device_signing_key, messenger.account.party.identity_key),
     )
-    transport = make(server, token=_DeviceToken(key_server), cursor=cursor)
-    return Parts(messenger, thread, key_server, transport)
+    make = going.transport or socketio_transport
+    transport = make(going.server, token=_DeviceToken(key_server), cursor=cursor)
+    return Parts(messenger, thread, key_server, transport, going.on_event, going.pace)
 
 
 @final

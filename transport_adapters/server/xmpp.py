@@ -16,7 +16,8 @@ from xml.etree.ElementTree import Element
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_ENVELOPE
-from transport_adapters.frames import CloseCode, ErrorCode, Hello, ServerFrame
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Hello, ServerFrame
 from transport_adapters.server.channel import Carriage
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.heartbeat import Liveness
@@ -122,7 +123,7 @@ class _Stream(ComponentXMPP):
         self.whitespace_keepalive_interval = 30  # a half-open stream shows itself
         self.auto_authorize, self.auto_subscribe = None, False
         self._relay, self._settings = relay, settings
-        self._connections: dict[str, Connection] = {}
+        self._lines: dict[str, _Line] = {}
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.lost = asyncio.Event()
         self.writable = asyncio.Event()
@@ -143,9 +144,9 @@ class _Stream(ComponentXMPP):
     async def end(self) -> None:
         """Leave; connections that are still there have ended. Never raises."""
         self.lost.set()  # what still comes opens none
-        for connection in list(self._connections.values()):
-            connection.disconnected()
-        self._connections.clear()
+        for line in list(self._lines.values()):
+            line.connection.disconnected()
+        self._lines.clear()
         with contextlib.suppress(Exception):
             if self.transport is not None:
                 await self.disconnect(wait=1.0, ignore_send_queue=True)
@@ -173,9 +174,14 @@ class _Stream(ComponentXMPP):
         self.transport.write(text.encode())
         await self.writable.wait()
 
+    def has(self, jid: str, channel: "_Channel") -> bool:
+        """Whether a channel is that of the connection of this JID now: a client may have begun another one since."""
+        line = self._lines.get(jid)
+        return line is not None and line.channel is channel
+
     def forget(self, jid: str) -> None:
-        """The relay has ended this connection."""
-        self._connections.pop(jid, None)
+        """The relay has ended the connection of this JID."""
+        self._lines.pop(jid, None)
 
     def _start(self, _event: object) -> None:
         if not self._opened.done():
@@ -219,14 +225,15 @@ class _Stream(ComponentXMPP):
             self.transport.write(unavailable_stanza(jid, stanza.get("id", ""), by=by).encode())
 
     def _take_frame(self, jid: str, text: str) -> None:
-        connection = self._connections.get(jid)
+        line = self._lines.get(jid)
         event, fields = _decoded(text)
-        if connection is None:
+        if line is None:
             if event != Hello.EVENT or not self._may_connect(jid):
                 self._refuse(jid)
                 return
-            connection = self._relay.connect(_Channel(self, jid), CARRIAGE)
-            self._connections[jid] = connection
+            channel = _Channel(self, jid)
+            line = self._lines[jid] = _Line(channel, self._relay.connect(channel, CARRIAGE))
+        connection = line.connection
         if len(text) > MAX_TEXT:
             connection.end(ErrorCode.TOO_LARGE, CloseCode.TOO_LARGE, f"an envelope has at most {MAX_ENVELOPE} bytes")
         else:
@@ -236,7 +243,7 @@ class _Stream(ComponentXMPP):
         account, _, resource = jid.partition("/")
         if not resource or account.rpartition("@")[2] not in self._settings.domains:
             return False
-        return sum(each.startswith(f"{account}/") for each in self._connections) < MAX_PER_ACCOUNT
+        return sum(each.startswith(f"{account}/") for each in self._lines) < MAX_PER_ACCOUNT
 
     def _refuse(self, jid: str) -> None:
         if self.transport is not None:
@@ -244,9 +251,9 @@ class _Stream(ComponentXMPP):
 
     def _gone(self, jid: str) -> None:
         """The client has said so, or its server: the user's stream has ended, and the client had sent us presence."""
-        connection = self._connections.pop(jid, None)
-        if connection is not None:
-            connection.disconnected()
+        line = self._lines.pop(jid, None)
+        if line is not None:
+            line.connection.disconnected()
 
 
 @final
@@ -257,9 +264,13 @@ class _Channel:
         self._stream, self._jid = stream, jid
 
     async def send(self, frame: ServerFrame) -> None:
+        if not self._stream.has(self._jid, self):
+            raise OSError("the client's stream is gone")
         await self._stream.write(frame_stanza(self._jid, frame, by=self._stream.boundjid.full))
 
     async def close(self, _code: CloseCode) -> None:
+        if not self._stream.has(self._jid, self):
+            return  # the client knows; and what we say to this JID now, its next connection would hear
         self._stream.forget(self._jid)
         with contextlib.suppress(OSError):
             await self._stream.write(end_stanza(self._jid, by=self._stream.boundjid.full))
@@ -270,3 +281,10 @@ def _decoded(text: str) -> tuple[Any, Any]:
         return decode_frame(text)
     except MalformedMessageError:
         return None, None  # which the connection refuses, and counts
+
+
+class _Line(NamedTuple):
+    """A client's connection, and how it is written to."""
+
+    channel: _Channel
+    connection: Connection

@@ -62,6 +62,9 @@ class Fields:
     def records(self, name: str) -> list["Fields"]:
         return [Fields(each) for each in self._raw[name]]
 
+    def lists(self, name: str) -> list[list["Fields"]]:
+        return [[Fields(each) for each in some] for some in self._raw[name]]
+
 
 @final
 @dataclass(frozen=True, slots=True)

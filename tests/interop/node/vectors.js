@@ -8,11 +8,13 @@ import {
   decodePreKeyMessage, decodeRatchetMessage, encodeHandshake, encodePreKeyMessage, readHandshake,
 } from './src/body.js';
 import { base64url, concat, decodeAll, unbase64url, unhex } from './src/bytes.js';
+import { checkContacts, decodeLinked } from './src/contacts.js';
 import * as contents from './src/content.js';
 import { listedParty } from './src/device.js';
 import * as lists from './src/devicelist.js';
 import { decodeEnvelope, encodeEnvelope } from './src/envelope.js';
 import { initiate, repeatKey, respond } from './src/handshake.js';
+import { openHistory, sealHistory } from './src/historyexport.js';
 import { addressText, conversationId, encodeAddress, parseAddress, readAddress, userId } from './src/identifiers.js';
 import { answerLines, attempt } from './src/lines.js';
 import * as link from './src/linking.js';
@@ -22,7 +24,7 @@ import * as prekeys from './src/prekeys.js';
 import * as p from './src/primitives.js';
 import { chainStep } from './src/ratchet.js';
 import * as recovery from './src/recovery.js';
-import { safetyHalf, safetyNumber } from './src/safetynumber.js';
+import { isQrText, qrText, safetyHalf, safetyNumber } from './src/safetynumber.js';
 import { openMessage, sealMessage } from './src/session.js';
 import { loginBytes, verify } from './src/signatures.js';
 
@@ -58,14 +60,26 @@ const payloadOf = (i) => ({
   sections: i.sections.map((s) => ({ kind: s.kind, bytes: unhex(s.bytes) })),
 });
 
+const nameContact = (c) => ({
+  user_id: c.user, account_key: c.account, verified: Number(c.verified), forked: Number(c.forked), device_list: c.list,
+});
+const nameDecision = (d) => ({ user_id: d.user, decision: d.decision, account_key: d.account, at: d.at });
 const namePayload = (i) => ({
   user_id: i.user, account_seed: i.seed, device_list: i.list, policy: i.policy,
-  contacts: i.contacts.map((c) => ({
-    user_id: c.user, account_key: c.account, verified: Number(c.verified), forked: Number(c.forked), device_list: c.list,
-  })),
-  decisions: i.decisions.map((d) => ({ user_id: d.user, decision: d.decision, account_key: d.account, at: d.at })),
-  sections: i.sections,
+  contacts: i.contacts.map(nameContact), decisions: i.decisions.map(nameDecision), sections: i.sections,
 });
+
+const pastOf = (i) => ({
+  message: unhex(i.message_id), author: i.author, device: unhex(i.device), peer: i.peer,
+  conversation: i.conversation_id, kind: i.kind, sent: BigInt(i.sent_at), written: BigInt(i.written_at),
+  received: BigInt(i.received_at), state: i.state, position: BigInt(i.position), body: unhex(i.body),
+});
+const namePast = (m) => ({
+  message_id: m.message, author: m.author, device: m.device, peer: m.peer, conversation_id: m.conversation, kind: m.kind,
+  sent_at: m.sent, written_at: m.written, received_at: m.received, state: m.state, position: m.position, body: m.body,
+});
+
+const personOf = (i) => ({ user: userId(i.user_id), account: unhex(i.account_key) });
 
 const keysOf = (i, index) => ({
   message: chainStep(unhex(i.chain_key))[1], pqMessage: pqChainStep(unhex(i.pq_chain_key), index)[1],
@@ -94,9 +108,14 @@ const answers = {
   AddressParse: (i) => n.nameAddress(parseAddress(i.text)),
   ConversationId: (i) => ({ conversation_id: conversationId(i.text) }),
   SafetyNumber({ one, other }) {
-    const both = [one, other].map((i) => ({ user: userId(i.user_id), account: unhex(i.account_key) }));
+    const both = [one, other].map(personOf);
     const [a, b] = both.map(({ user, account }) => safetyHalf(user, account));
     return { half_of_one: a, half_of_other: b, number: safetyNumber(...both) };
+  },
+  SafetyQrText: ({ shower, reader }) => ({ text: qrText(personOf(shower), personOf(reader)) }),
+  SafetyQrRead({ shower, reader, text }) {
+    const [theirs, ours] = [shower, reader].map(personOf);
+    return { same: Number(isQrText(text, theirs, ours)), expected: qrText(theirs, ours) };
   },
 
   RecoveryCodeWrite: (i) => ({ text: recovery.writeCode(unhex(i.secret)) }),
@@ -105,6 +124,13 @@ const answers = {
     unhex(i.secret), i.purpose, i.user_id, unhex(i.nonce), payloadOf(i.payload),
   ),
   ExportOpen: (i) => namePayload(recovery.openExport(unhex(i.secret), i.purpose, unhex(i.export))),
+  HistoryExportSeal: (i) => sealHistory(
+    unhex(i.secret), i.user_id, unhex(i.nonce), payloadOf(i.payload), i.chunks.map((some) => some.map(pastOf)),
+  ),
+  HistoryExportOpen(i) {
+    const opened = openHistory(unhex(i.secret), unhex(i.export));
+    return { ...namePayload(opened), retention: opened.retention, messages: opened.messages.map(namePast) };
+  },
 
   LinkOffer: (i) => link.offer(link.newDevice(i)),
   LinkCode: (i) => ({ link_id: link.parseCode(i.text) }),
@@ -244,6 +270,13 @@ const answers = {
     if (sync === null) return { unknown: i.body };
     const { type, user, kind, body, ids } = sync;
     return type === 1 ? { type, recipient: user, kind, body } : { type, author: user, message_ids: ids };
+  },
+  LinkedContacts(i) {
+    const linked = decodeLinked(unhex(i.body));
+    if (linked === null) return { unknown: i.body };
+    checkContacts(linked.contacts, i.user_id);
+    const { policy, contacts, decisions } = linked;
+    return { policy, contacts: contacts.map(nameContact), decisions: decisions.map(nameDecision) };
   },
   DeviceListUpdate: (i) => ({ device_lists: contents.decodeListUpdate(unhex(i.body)) }),
   EnvelopeEncode: (i) => ({ encoded: encodeEnvelope({

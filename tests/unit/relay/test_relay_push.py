@@ -18,7 +18,8 @@ from e2ee.wire.identifiers import DeviceAddress
 from tests.contract.relay_world import FrameClient, RelayWorld, address, eventually
 from transport_adapters.base import SeqRange
 from transport_adapters.frames import Ack, Deliver, Sent
-from transport_adapters.server.push.gateway import ATTEMPTS, Around, PushGateway, PushSettings
+from transport_adapters.server.push import gateway
+from transport_adapters.server.push.gateway import AT_ONCE_PER_HOST, ATTEMPTS, Around, PushGateway, PushSettings
 from transport_adapters.server.push.ports import GONE, TAKEN, Paused, PushKind, Subscription, Verdict
 
 AT_ONCE = PushSettings(delay=0, urgent_delay=0, first_retry=0)
@@ -38,12 +39,16 @@ class Phones:
         self.closed = False
         self.meanwhile: Callable[[], Awaitable[object]] | None = None
         """Happens once, before the service answers."""
+        self.answering: dict[str, asyncio.Event] = {}
+        """Hosts that answer nothing until their event is set."""
 
     async def wake(self, subscription: Subscription, *, urgent: bool) -> Verdict:
         self.woken.put_nowait(Woken(subscription.target, urgent))
         if self.meanwhile is not None:
             happens, self.meanwhile = self.meanwhile, None
             await happens()
+        if subscription.host in self.answering:
+            await self.answering[subscription.host].wait()
         return self.verdicts.popleft() if self.verdicts else TAKEN
 
     async def aclose(self) -> None:
@@ -55,7 +60,7 @@ class Phones:
 
 
 class Kept:
-    """Subscriptions in memory: implements `Subscriptions`. Every device has one, on its user's name."""
+    """Subscriptions in memory: implements `Subscriptions`. Every device has one; its endpoint is its user's name."""
 
     def __init__(self) -> None:
         self.woken_at: dict[DeviceAddress, int] = {}
@@ -224,6 +229,48 @@ async def test_a_service_that_fails_is_tried_again_a_few_times_and_told_of(
     await eventually(lambda: "could not be reached" in caplog.text)
     assert pushing.phones.woken.empty()
     assert "bob" not in caplog.text
+
+
+async def test_a_host_that_does_not_answer_holds_up_no_other(
+    world: RelayWorld, pushing: Pushing, sender: FrameClient
+) -> None:
+    pushing.phones.answering["abyss"] = asyncio.Event()
+    for number in range(2 * AT_ONCE_PER_HOST):
+        await sender.answered(await world.device(f"abyss/{number}"))
+    await sender.answered(await world.device("elsewhere/1"))
+    targets = [(await pushing.phones.next()).target for _ in range(AT_ONCE_PER_HOST + 1)]
+    assert [each.partition("/")[0] for each in targets] == ["abyss"] * AT_ONCE_PER_HOST + ["elsewhere"]
+    assert pushing.phones.woken.empty()
+    pushing.phones.answering["abyss"].set()
+    for _ in range(AT_ONCE_PER_HOST):
+        assert (await pushing.phones.next()).target.startswith("abyss/")
+
+
+async def test_what_waits_for_a_host_that_does_not_answer_is_bounded(
+    world: RelayWorld, pushing: Pushing, sender: FrameClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "MAX_PER_HOST", 2)
+    pushing.phones.answering["abyss"] = asyncio.Event()
+    for number in range(3):
+        await sender.answered(await world.device(f"abyss/{number}"))
+    await sender.answered(await world.device("elsewhere/1"))
+    assert [(await pushing.phones.next()).target for _ in range(3)] == ["abyss/0", "abyss/1", "elsewhere/1"]
+
+
+@pytest.mark.parametrize("push_settings", [replace(AT_ONCE, pause=0.02)])
+async def test_a_device_is_woken_once_at_a_time_and_again_for_what_came_meanwhile(
+    world: RelayWorld, pushing: Pushing, sender: FrameClient, bob: DeviceAddress
+) -> None:
+    pushing.phones.answering["bob"] = asyncio.Event()
+    await sender.answered(bob)
+    assert (await pushing.phones.next()).target == "bob"
+    world.clock.advance(60)  # no pause is left
+    for user in ("carol", "dave"):
+        await sender.answered(bob)
+        await sender.answered(await world.device(user))
+        assert (await pushing.phones.next()).target == user
+    pushing.phones.answering["bob"].set()
+    assert (await pushing.phones.next()).target == "bob"
 
 
 async def test_a_device_that_came_meanwhile_is_not_woken_again(

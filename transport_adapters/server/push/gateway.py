@@ -7,6 +7,10 @@ A push says "look", and nothing else: the same bytes for every envelope, so a pr
 goes out only if the envelope still waits after the delay and the device is not connected to this node; one that is
 connected to another node has fetched it by then. What was stored for a connection that turned out to be dead wakes when
 that is noticed. Wake-ups that a crash loses are lost: the next envelope makes another.
+
+Hosts are named by devices, within the operator's list, so one that takes requests and answers none is taken for an
+attack on the others: each has a bounded part of what is under way, and of what waits. A device is woken once at a time
+(and once more urgently), however long that takes.
 """
 
 import asyncio
@@ -14,6 +18,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, final
+from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
 
@@ -26,7 +31,11 @@ _logger = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 10_000
 """Devices whose delay runs, and as many that are being woken; beyond it an envelope wakes nobody."""
-AT_ONCE: Final = 16
+MAX_PER_HOST: Final = MAX_WAITING // 2
+"""Of those that are being woken, whose push goes to one host."""
+AT_ONCE: Final = 64
+AT_ONCE_PER_HOST: Final = 16
+"""Requests under way."""
 ATTEMPTS: Final = 4
 MAX_RETRY_AFTER: Final = 300.0
 _WORTH_A_PUSH: Final = frozenset({Lane.CONTROL, Lane.CHAT})
@@ -71,7 +80,8 @@ class PushGateway:
         self._settings = settings or PushSettings()
         self._waiting: dict[tuple[DeviceAddress, bool], asyncio.TimerHandle] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._hosts: WeakValueDictionary[str, _Host] = WeakValueDictionary()
+        self._waking: dict[tuple[DeviceAddress, bool], asyncio.Task[None]] = {}
         self._closed = False
 
     def stored(self, address: DeviceAddress, lane: Lane) -> None:
@@ -88,10 +98,10 @@ class PushGateway:
         for timer in self._waiting.values():
             timer.cancel()
         self._waiting.clear()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if waking := list(self._waking.values()):
+            for task in waking:
+                task.cancel()
+            await asyncio.wait(waking)
         for provider in self._providers.values():
             await provider.aclose()
 
@@ -101,11 +111,13 @@ class PushGateway:
             self._waiting[key] = asyncio.get_running_loop().call_later(delay, self._due, *key)
 
     def _due(self, address: DeviceAddress, urgent: bool) -> None:
-        del self._waiting[address, urgent]
-        if len(self._tasks) < MAX_WAITING:
-            task = asyncio.create_task(self._wake(address, urgent))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        key = address, urgent
+        del self._waiting[key]
+        if key in self._waking:
+            self._note(address, urgent, self._pause(urgent))
+        elif len(self._waking) < MAX_WAITING:
+            task = self._waking[key] = asyncio.create_task(self._wake(address, urgent))
+            task.add_done_callback(lambda _: self._waking.pop(key))
 
     async def _wake(self, address: DeviceAddress, urgent: bool) -> None:
         if self._around.is_live(address):
@@ -120,18 +132,30 @@ class PushGateway:
             _logger.error("A device could not be woken: %s", type(error).__name__)
 
     def _claim(self, connection: Connection, address: DeviceAddress, urgent: bool) -> Subscription | Paused | None:
-        around, settings = self._around, self._settings
+        around = self._around
         if not around.is_waiting(connection, address):
             return None
-        pause = settings.urgent_pause if urgent else settings.pause
-        return around.subscriptions.claim(connection, address, around.now(), int(pause * 1000))
+        return around.subscriptions.claim(connection, address, around.now(), int(self._pause(urgent) * 1000))
+
+    def _pause(self, urgent: bool) -> float:
+        return self._settings.urgent_pause if urgent else self._settings.pause
 
     async def _ask(self, subscription: Subscription, urgent: bool) -> None:
         provider = self._providers.get(subscription.kind)
         if provider is None:
             return  # the server had it when the device subscribed
+        host = self._hosts.setdefault(subscription.host, _Host())
+        if host.wakes >= MAX_PER_HOST:
+            return
+        host.wakes += 1
+        try:
+            await self._ask_at(host, provider, subscription, urgent)
+        finally:
+            host.wakes -= 1
+
+    async def _ask_at(self, host: "_Host", provider: Provider, subscription: Subscription, urgent: bool) -> None:
         for attempt in range(ATTEMPTS):
-            async with self._room:
+            async with host.room, self._room:
                 verdict = await provider.wake(subscription, urgent=urgent)
             if verdict.is_gone:
                 await self._around.database.write(
@@ -144,3 +168,12 @@ class PushGateway:
             if self._around.is_live(subscription.address):
                 return
         _logger.warning("A push service could not be reached, or refused, %s times", ATTEMPTS)
+
+
+@final
+class _Host:
+    """A host that is asked to wake devices: how many there are, and how many requests are under way."""
+
+    def __init__(self) -> None:
+        self.room = asyncio.Semaphore(AT_ONCE_PER_HOST)
+        self.wakes = 0

@@ -37,6 +37,13 @@ class Subscription:
     auth: bytes = field(default=b"", repr=False)
     """WEB: 16 bytes."""
 
+    @property
+    def host(self) -> str:
+        """Whom the server speaks to: the host and port of an endpoint, or the name of a provider that has but one."""
+        if self.kind is not PushKind.WEB:
+            return self.kind.value
+        return self.target.removeprefix("https://").partition("/")[0]
+
 
 class Paused(NamedTuple):
     """The device was woken a short while ago; it may be again in so many milliseconds."""

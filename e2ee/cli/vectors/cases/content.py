@@ -1,6 +1,7 @@
 """Cases of content.json."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from e2ee.cli.vectors.cases.mutations import flip, invalid, put, valid
@@ -9,7 +10,9 @@ from e2ee.cli.vectors.drawn import drawn
 from e2ee.cli.vectors.model import Case, CaseGroup, JsonObject
 from e2ee.cli.vectors.operations import content
 from e2ee.cli.vectors.operations.parts import position_json
-from e2ee.limits import MAX_TIMESTAMP
+from e2ee.limits import MAX_LINK_BODY, MAX_TIMESTAMP
+from e2ee.wire.contacts import ContactEntry, DecisionEntry, LinkedContacts
+from e2ee.wire.identifiers import UserId
 
 _LIST: Final = person("alice").device_list().signed.encode()
 
@@ -24,6 +27,7 @@ def groups() -> Iterator[CaseGroup]:
     yield CaseGroup(content.DEVICE_LISTS, "bodies of device list updates", tuple(_device_lists()))
     yield CaseGroup(content.CALL_SIGNAL, "bodies of call signals", tuple(_call_signals()))
     yield CaseGroup(content.SYNC, "bodies of syncs", tuple(_syncs()))
+    yield CaseGroup(content.LINKED, "bodies of link contents", tuple(_linked()))
 
 
 def _fields(**changes: object) -> JsonObject:
@@ -213,3 +217,61 @@ def _syncs() -> Iterator[Case]:
         ("a name that is no user id", b"\2\3b b\0\1" + one, "MalformedContent"),
     ):
         yield invalid(comment, "decode", {"body": body.hex()}, flag)
+
+
+def _entry(name: str, **changes: object) -> ContactEntry:
+    who = person(name)
+    key = who.account.account_key_pair.public
+    entry = ContactEntry(who.user_id, key, False, False, who.device_list().signed)
+    return replace(entry, **changes)  # type: ignore[arg-type]  # names and types are the cases'
+
+
+def _decided(name: str, decision: int, at: int = NOW) -> DecisionEntry:
+    return DecisionEntry(UserId(name), decision, person(name).account.account_key_pair.public, at)
+
+
+def _linked() -> Iterator[Case]:
+    bob, carol = _entry("bob", verified=True), _entry("carol", forked=True)
+    both = (_decided("bob", 1), _decided("carol", 1), _decided("bob", 5, NOW + 1))
+    whole = LinkedContacts(1, (bob, carol), both).encode()
+    later = LinkedContacts(9, (bob,), (_decided("bob", 99, MAX_TIMESTAMP),)).encode()
+    for comment, body, flag in (
+        ("two contacts and what was decided about them", whole, "Normal"),
+        ("a contact without decisions", LinkedContacts(0, (bob,), ()).encode(), "Normal"),
+        ("nobody", LinkedContacts(0, (), ()).encode(), "Boundary"),
+        ("a policy and a decision of a later release", later, "UnknownKind"),
+        ("a type that means nothing", b"\2" + drawn("linked: unknown", 16), "UnknownKind"),
+    ):
+        yield valid(comment, _to_alice(body), flag)
+    flags = 1 + 1 + 2 + 1 + 3 + 32
+    for comment, body, flag in (
+        ("no type", b"", "Truncated"),
+        ("cut in the last decision", whole[:-1], "Truncated"),
+        ("a byte more", whole + b"\0", "TrailingBytes"),
+        ("61,441 bytes", b"\2" + bytes(MAX_LINK_BODY), "BeyondLimit"),
+        ("65,535 contacts announced", b"\1\0\xff\xff\0\0", "BeyondLimit"),
+        ("65,535 decisions announced", b"\1\0\0\0\xff\xff", "BeyondLimit"),
+        ("a contact twice", LinkedContacts(0, (bob, bob), ()).encode(), "NonCanonical"),
+        ("contacts that do not ascend", LinkedContacts(0, (carol, bob), ()).encode(), "NonCanonical"),
+        ("verified is 2", put(whole, flags, b"\2"), "NonCanonical"),
+        (
+            "a decision about nobody told of",
+            LinkedContacts(0, (bob,), (_decided("carol", 5),)).encode(),
+            "WrongIdentity",
+        ),
+        ("a user id with a space", put(whole, 5, b"b b"), "InvalidText"),
+    ):
+        yield invalid(comment, "decode", _to_alice(body), flag)
+    mallorys = _entry("bob", account_key=person("carol").account.account_key_pair.public)
+    unsigned = _entry("bob", device_list=replace(bob.device_list, signature=bytes(64)))
+    for comment, entry, flag in (
+        ("a list under another key than the pinned one", mallorys, "WrongSigner"),
+        ("another user's list", _entry("bob", device_list=carol.device_list), "WrongSigner"),
+        ("a list with a wrong signature", unsigned, "ModifiedSignature"),
+        ("the reader's own user", _entry("alice"), "WrongIdentity"),
+    ):
+        yield invalid(comment, "signature", _to_alice(LinkedContacts(0, (entry,), ()).encode()), flag)
+
+
+def _to_alice(body: bytes) -> JsonObject:
+    return {"user_id": "alice", "body": body.hex()}

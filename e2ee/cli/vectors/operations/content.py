@@ -7,10 +7,19 @@ Does not know about: cases, sessions.
 from typing import Final
 
 from e2ee.cli.vectors.model import Fields, JsonObject, Operation, VectorFile
-from e2ee.cli.vectors.operations.parts import POSITION, position_json, position_of
+from e2ee.cli.vectors.operations.parts import (
+    CONTACT,
+    DECISION,
+    POSITION,
+    contact_json,
+    decision_json,
+    position_json,
+    position_of,
+)
 from e2ee.cli.vectors.refusals import decoding
 from e2ee.cli.vectors.schema import Schema, array, hex_bytes, integer, one_of, record, text, timestamp
 from e2ee.wire.call_signal import CallAction, CallSignal
+from e2ee.wire.contacts import decode_linked
 from e2ee.wire.content import (
     Content,
     DataFormat,
@@ -20,7 +29,7 @@ from e2ee.wire.content import (
     decode_retry_request,
 )
 from e2ee.wire.device_list import SignedDeviceList
-from e2ee.wire.identifiers import MessageId, parse_conversation_id
+from e2ee.wire.identifiers import MessageId, parse_conversation_id, parse_user_id
 from e2ee.wire.sync import ReadMarks, SentCopy, decode_sync
 
 _CONTENT: Final[dict[str, Schema]] = {
@@ -171,8 +180,37 @@ SYNC = Operation(
     _sync,
 )
 
+
+def _linked(fields: Fields) -> JsonObject:
+    with decoding():
+        linked = decode_linked(fields.hex("body"))
+    if linked is None:
+        return {"unknown": fields.text("body")}
+    for contact in linked.contacts:
+        contact.verify(parse_user_id(fields.text("user_id")))
+    return {
+        "policy": linked.policy,
+        "contacts": [contact_json(each) for each in linked.contacts],
+        "decisions": [decision_json(each) for each in linked.decisions],
+    }
+
+
+LINKED = Operation(
+    "LinkedContacts",
+    "A body of kind 6, read by a device of `user_id`; `unknown` is the body of a type that means nothing",
+    record(user_id=text(), body=hex_bytes()),
+    record(
+        ("policy", "contacts", "decisions", "unknown"),
+        policy=integer(255),
+        contacts=array(CONTACT),
+        decisions=array(DECISION),
+        unknown=hex_bytes(),
+    ),
+    _linked,
+)
+
 FILE = VectorFile(
     "content",
     ("Content, the plaintext of messages, and its bodies (protocol.md section 9).",),
-    (ENCODE, DECODE, APPLICATION, RECEIPT, RETRY_REQUEST, DEVICE_LISTS, CALL_SIGNAL, SYNC),
+    (ENCODE, DECODE, APPLICATION, RECEIPT, RETRY_REQUEST, DEVICE_LISTS, CALL_SIGNAL, SYNC, LINKED),
 )

@@ -5,14 +5,23 @@ Does not know about: cases.
 """
 
 from e2ee.cli.vectors.model import Fields, JsonObject, Operation, VectorFile
+from e2ee.cli.vectors.operations.parts import (
+    CONTACT,
+    DECISION,
+    contact_json,
+    contact_of,
+    decision_json,
+    decision_of,
+)
 from e2ee.cli.vectors.refusals import decoding
-from e2ee.cli.vectors.schema import array, hex_bytes, integer, one_of, record, text, timestamp
+from e2ee.cli.vectors.schema import MAX_TIMESTAMP, array, hex_bytes, integer, one_of, record, text, timestamp
+from e2ee.export_file import ExportReader, seal_pieces
 from e2ee.private_keys import AccountKeyPair, SeedBytes32
 from e2ee.recovery import ExportFile, Purpose, RecoveryCode, seal_export
-from e2ee.transfer import ExportedContact, ExportedDecision, ExportPayload
+from e2ee.transfer import ExportedMessage, ExportPayload
+from e2ee.wire.codec import Writer
 from e2ee.wire.device_list import SignedDeviceList
-from e2ee.wire.identifiers import parse_user_id
-from e2ee.wire.public_keys import AccountKey
+from e2ee.wire.identifiers import DeviceId, MessageId, parse_conversation_id, parse_user_id
 
 
 def payload_of(fields: Fields) -> ExportPayload:
@@ -21,25 +30,8 @@ def payload_of(fields: Fields) -> ExportPayload:
         AccountKeyPair(SeedBytes32(fields.hex("account_seed"))),
         SignedDeviceList.decode(fields.hex("device_list")),
         fields.number("policy"),
-        tuple(
-            ExportedContact(
-                parse_user_id(each.text("user_id")),
-                AccountKey(each.hex("account_key")),
-                bool(each.number("verified")),
-                bool(each.number("forked")),
-                SignedDeviceList.decode(each.hex("device_list")),
-            )
-            for each in fields.records("contacts")
-        ),
-        tuple(
-            ExportedDecision(
-                parse_user_id(each.text("user_id")),
-                each.number("decision"),
-                AccountKey(each.hex("account_key")),
-                each.number("at"),
-            )
-            for each in fields.records("decisions")
-        ),
+        tuple(contact_of(each) for each in fields.records("contacts")),
+        tuple(decision_of(each) for each in fields.records("decisions")),
         tuple((each.number("kind"), each.hex("bytes")) for each in fields.records("sections")),
     )
 
@@ -50,20 +42,8 @@ def payload_json(payload: ExportPayload) -> JsonObject:
         "account_seed": payload.account_key_pair.seed.expose().hex(),
         "device_list": payload.device_list.encode().hex(),
         "policy": payload.policy,
-        "contacts": [
-            {
-                "user_id": each.user_id,
-                "account_key": str(each.account_key),
-                "verified": int(each.verified),
-                "forked": int(each.forked),
-                "device_list": each.device_list.encode().hex(),
-            }
-            for each in payload.contacts
-        ],
-        "decisions": [
-            {"user_id": each.user_id, "decision": each.decision, "account_key": str(each.key), "at": each.at}
-            for each in payload.decisions
-        ],
+        "contacts": [contact_json(each) for each in payload.contacts],
+        "decisions": [decision_json(each) for each in payload.decisions],
         "sections": [{"kind": kind, "bytes": data.hex()} for kind, data in payload.sections],
     }
 
@@ -94,17 +74,73 @@ def _open(fields: Fields) -> JsonObject:
     return {"user_id": file.user_id, **payload_json(payload)}
 
 
+def _message_of(fields: Fields) -> ExportedMessage:
+    return ExportedMessage(
+        MessageId(fields.hex("message_id")),
+        parse_user_id(fields.text("author")),
+        DeviceId(fields.hex("device")),
+        parse_user_id(fields.text("peer")),
+        parse_conversation_id(fields.text("conversation_id")),
+        fields.number("kind"),
+        fields.number("sent_at"),
+        fields.number("written_at"),
+        fields.number("received_at"),
+        fields.number("state"),
+        fields.number("position"),
+        fields.hex("body"),
+    )
+
+
+def message_json(message: ExportedMessage) -> JsonObject:
+    """Return a message as a vector writes it."""
+    return {
+        "message_id": str(message.message_id),
+        "author": message.author,
+        "device": str(message.device),
+        "peer": message.peer,
+        "conversation_id": message.conversation,
+        "kind": message.kind,
+        "sent_at": message.sent_at,
+        "written_at": message.written_at,
+        "received_at": message.received_at,
+        "state": message.state,
+        "position": message.position,
+        "body": message.body.hex(),
+    }
+
+
+def _seal_history(fields: Fields) -> JsonObject:
+    payload, chunks = payload_of(fields.record("payload")), list[bytes]()
+    for messages in fields.lists("chunks"):
+        writer = Writer()
+        for message in messages:
+            _message_of(message).encode_into(writer)
+        chunks.append(writer.finish())
+    ended = [(chunk, at == len(chunks)) for at, chunk in enumerate(chunks, 1)]
+    user_id, code = parse_user_id(fields.text("user_id")), RecoveryCode(fields.hex("secret"))
+    export = b"".join(seal_pieces(code, user_id, payload, ended, fields.hex("nonce")))
+    return {"payload": payload.encode().hex(), "export": export.hex()}
+
+
+def _open_history(fields: Fields) -> JsonObject:
+    with decoding():
+        reader = ExportReader(fields.hex("export"), RecoveryCode(fields.hex("secret")))
+        messages = [message_json(message) for chunk in reader.messages() for message in chunk]
+    return {
+        "user_id": reader.user_id,
+        **payload_json(reader.payload),
+        "retention": reader.retention,
+        "messages": messages,
+    }
+
+
 _PURPOSE = one_of("export", "recovery")
-_CONTACT = record(
-    user_id=text(), account_key=hex_bytes(32), verified=one_of(0, 1), forked=one_of(0, 1), device_list=hex_bytes()
-)
-_DECISION = record(user_id=text(), decision=integer(255), account_key=hex_bytes(32), at=timestamp())
 _PAYLOAD = {
     "account_seed": hex_bytes(32),
     "device_list": hex_bytes(),
     "policy": integer(255),
-    "contacts": array(_CONTACT),
-    "decisions": array(_DECISION),
+    "contacts": array(CONTACT),
+    "decisions": array(DECISION),
     "sections": array(record(kind=integer(255), bytes=hex_bytes())),
 }
 
@@ -127,4 +163,45 @@ OPEN = Operation(
     _open,
 )
 
-FILE = VectorFile("recovery", ("Recovery codes and exports (protocol.md section 16).",), (WRITE, READ, SEAL, OPEN))
+_MESSAGE = record(
+    message_id=hex_bytes(16),
+    author=text(),
+    device=hex_bytes(16),
+    peer=text(),
+    conversation_id=text(),
+    kind=integer(255),
+    sent_at=timestamp(),
+    written_at=timestamp(),
+    received_at=timestamp(),
+    state=integer(255),
+    position=integer(MAX_TIMESTAMP),
+    body=hex_bytes(),
+)
+
+HISTORY_SEAL = Operation(
+    "HistoryExportSeal",
+    "From an account and messages, in chunks, to an export",
+    record(
+        secret=hex_bytes(20),
+        user_id=text(),
+        nonce=hex_bytes(12),
+        payload=record(**_PAYLOAD),
+        chunks=array(array(_MESSAGE), 1),
+    ),
+    record(payload=hex_bytes(), export=hex_bytes()),
+    _seal_history,
+)
+
+HISTORY_OPEN = Operation(
+    "HistoryExportOpen",
+    "From an export with or without a history to the account and the messages",
+    record(secret=hex_bytes(20), export=hex_bytes()),
+    record(user_id=text(), **_PAYLOAD, retention=integer(MAX_TIMESTAMP), messages=array(_MESSAGE)),
+    _open_history,
+)
+
+FILE = VectorFile(
+    "recovery",
+    ("Recovery codes and exports (protocol.md section 16).",),
+    (WRITE, READ, SEAL, OPEN, HISTORY_SEAL, HISTORY_OPEN),
+)

@@ -1,6 +1,9 @@
 /** Recovery codes and exports (section 16). */
-import { ascii, bytes16, bytes32, concat, decodeAll, equal, flag, Reader, u32, u64, u8 } from './bytes.js';
-import { decodeList, verifyList } from './devicelist.js';
+import { ascii, bytes16, bytes32, concat, decodeAll, equal, Reader, u32, u8 } from './bytes.js';
+import {
+  checkAscending, checkContacts, checkList, encodeContact, encodeDecision, readContact, readDecision, times,
+} from './contacts.js';
+import { decodeList } from './devicelist.js';
 import { malformed, refuse } from './errors.js';
 import { ascii8, readUserId, userId } from './identifiers.js';
 import * as p from './primitives.js';
@@ -25,18 +28,14 @@ export function readCode(text) {
 }
 
 /** @param {'export' | 'recovery'} purpose */
-const keyOf = (secret, purpose) => p.hkdfBytes(new Uint8Array(64), secret, ascii(`E2EE/1 ${purpose}`), 32);
-const headerOf = (user, account) => concat(u8(1), ascii8(userId(user)), account);
+export const keyOf = (secret, purpose) => p.hkdfBytes(new Uint8Array(64), secret, ascii(`E2EE/1 ${purpose}`), 32);
+export const headerOf = (user, account, version = 1) => concat(u8(version), ascii8(userId(user)), account);
 
 /** @param {any} i the payload of a vector, its bytes decoded */
 export const encodePayload = (i) => concat(
   u8(1), i.seed, bytes16(i.list), u8(i.policy),
-  u32(i.contacts.length), ...i.contacts.map((c) => concat(
-    ascii8(userId(c.user)), c.account, flag(c.verified), flag(c.forked), bytes16(c.list),
-  )),
-  u32(i.decisions.length), ...i.decisions.map((d) => concat(
-    ascii8(userId(d.user)), u8(d.decision), d.account, u64(d.at),
-  )),
+  u32(i.contacts.length), ...i.contacts.map(encodeContact),
+  u32(i.decisions.length), ...i.decisions.map(encodeDecision),
   u8(i.sections.length), ...i.sections.map((s) => concat(u8(s.kind), bytes32(s.bytes))),
 );
 
@@ -46,38 +45,28 @@ export function sealExport(secret, purpose, user, nonce, i) {
   return { payload, export: concat(header, nonce, p.seal(keyOf(secret, purpose), nonce, payload, header)) };
 }
 
-function times(count, read) {
-  const out = [];
-  for (let i = 0; i < count; i++) out.push(read());
-  return out;
-}
-
-const ascending = (keys, below) => keys.every((key, i) => i === 0 || below(keys[i - 1], key));
-
 function readPayload(bytes) {
   return decodeAll(bytes, (r) => {
     if (r.u8() !== 1) refuse('unsupported_version', 'version of a payload');
     const head = { seed: r.raw(32), list: r.bytes16() };
     decodeList(head.list);
     const policy = r.u8();
-    const contacts = times(r.u32(), () => {
-      const contact = { user: readUserId(r), account: r.raw(32), verified: r.flag(), forked: r.flag(), list: r.bytes16() };
-      decodeList(contact.list);
-      return contact;
-    });
-    const decisions = times(r.u32(), () => ({
-      user: readUserId(r), decision: r.u8(), account: r.raw(32), at: r.u64(),
-    }));
+    const contacts = times(r.u32(), () => readContact(r));
+    const decisions = times(r.u32(), () => readDecision(r));
     const sections = times(r.u8(), () => ({ kind: r.u8(), bytes: r.bytes32(bytes.length) }));
     return { ...head, policy, contacts, decisions, sections };
   });
 }
 
-/** A list that the owner of this key signed for this user. */
-function checkList(bytes, user, account) {
-  const list = decodeList(bytes);
-  verifyList(list, user);
-  if (!equal(list.account, account)) refuse('invalid_signature', 'a list under another account key');
+/** Opens the account of an export and checks that it is the one of the header. */
+export function openPayload(secret, purpose, { user, account, nonce, sealed, header }) {
+  const i = readPayload(p.open(keyOf(secret, purpose), nonce, sealed, header));
+  checkAscending(i.contacts);
+  i.sections.forEach((s, at) => at === 0 || i.sections[at - 1].kind < s.kind || malformed('sections do not ascend'));
+  if (!equal(p.signingKey(i.seed), account)) refuse('invalid_signature', 'the key of another account');
+  checkList(i.list, user, account);
+  checkContacts(i.contacts, user);
+  return i;
 }
 
 export function openExport(secret, purpose, bytes) {
@@ -85,14 +74,6 @@ export function openExport(secret, purpose, bytes) {
   if (r.u8() !== 1) refuse('unsupported_version', 'version of an export');
   const [user, account, nonce, sealed] = [readUserId(r), r.raw(32), r.raw(12), r.rest()];
   if (sealed.length < 16) malformed('an export without a tag');
-  const i = readPayload(p.open(keyOf(secret, purpose), nonce, sealed, headerOf(user, account)));
-  const users = i.contacts.map((c) => c.user);
-  if (!ascending(users, (a, b) => a < b) || !ascending(i.sections, (a, b) => a.kind < b.kind)) malformed('order');
-  if (!equal(p.signingKey(i.seed), account)) refuse('invalid_signature', 'the key of another account');
-  checkList(i.list, user, account);
-  for (const c of i.contacts) {
-    checkList(c.list, c.user, c.account);
-    if (c.user === user) refuse('invalid_signature', 'a contact with oneself');
-  }
-  return { user, ...i };
+  const header = headerOf(user, account);
+  return { user, ...openPayload(secret, purpose, { user, account, nonce, sealed, header }) };
 }
