@@ -44,6 +44,7 @@ class Metrics:
             registry=registry,
             buckets=_REQUEST_SECONDS,
         )
+        self._observing: dict[tuple[str, int], Callable[[float], None]] = {}
         self._refusals = Counter(
             "e2ee_refusals", "Requests and frames answered by an error", ["side", "code"], registry=registry
         )
@@ -71,7 +72,11 @@ class Metrics:
 
     def answered(self, operation: str, status: int, code: str | None, seconds: float) -> None:
         """A request to an endpoint was answered; `code` is the problem's, if it was one."""
-        self._requests.labels(operation, str(status)).observe(seconds)
+        # Looking a labelled one up takes as long as counting.
+        observe = self._observing.get((operation, status))
+        if observe is None:
+            observe = self._observing[operation, status] = self._requests.labels(operation, str(status)).observe
+        observe(seconds)
         if code is not None:
             self._refusals.labels("api", code).inc()
 

@@ -23,6 +23,7 @@ from keyserver.routes.prekeys import CLAIMS_OPERATION, CLAIMS_PATH, answer_claim
 from keyserver.schemas import ClaimIn
 
 _JSON: Final = b"application/json"
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @final
@@ -53,7 +54,7 @@ class Shortcut:
         except ValidationError as error:
             raise InvalidRequestProblem(places(error.errors(), "body")) from None
         answer = await answer_claim(self._context, device, claim)
-        return Response(json.dumps(answer, separators=(",", ":")), media_type="application/json")
+        return Response(_ENCODE(answer), media_type="application/json")
 
 
 def _is_usual(scope: Scope) -> bool:
