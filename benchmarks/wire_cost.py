@@ -34,15 +34,22 @@ from transport_adapters.server.socketio import attach
 
 _REFERENCE: Final = "websocket"
 _MESSAGES, _WINDOW, _ONE_BY_ONE = 600, 32, 100
-_BODY: Final = 700
+_BODIES: Final = {"small": 376, "large": 4_096}
+"""Bytes: about those of a line of text, and of a long one. The rate is that of the small one."""
 _LINK: Final = replace(EAGER_LINK, silence_timeout=60.0)
+
+
+class _Bytes(NamedTuple):
+    """Of a message: towards server or broker, and towards the clients."""
+
+    envelope: int
+    up: float
+    down: float
 
 
 class _Cost(NamedTuple):
     rate: float
-    up: float
-    down: float
-    """Bytes of a message."""
+    bytes_of: dict[str, _Bytes]
 
 
 def rows() -> Iterator[Row]:
@@ -50,8 +57,10 @@ def rows() -> Iterator[Row]:
     costs = asyncio.run(_measure())
     reference = costs[_REFERENCE]
     for name, cost in costs.items():
-        yield plain(f"{name}: bytes of a message towards the server / WebSocket", (cost.up, reference.up), "B")
-        yield plain(f"{name}: bytes of a message towards the client / WebSocket", (cost.down, reference.down), "B")
+        for size, ours in cost.bytes_of.items():
+            theirs, what = reference.bytes_of[size], f"{name}: bytes for an envelope of {ours.envelope} B"
+            yield plain(f"{what}, up / WebSocket", (ours.up, theirs.up), "B")
+            yield plain(f"{what}, down / WebSocket", (ours.down, theirs.down), "B")
         yield plain(f"{name}: messages stored, delivered and acked / WebSocket", (cost.rate, reference.rate), "/s")
 
 
@@ -83,13 +92,19 @@ async def _cost(name: str, directory: Path, brokers: Brokers) -> _Cost:
                 transport = NETWORKED[name](f"http://127.0.0.1:{counter.port}", url, token, cell, _LINK)
                 peers.append(Peer(transport, cell))
                 await peers[-1].online()
-            await _send(world, peers, _WINDOW, _WINDOW)  # warm
+            small = _BODIES["small"]
+            await _send(world, peers, small, _WINDOW, _WINDOW)  # warm
             began = time.perf_counter()
-            await _send(world, peers, _MESSAGES, _WINDOW)
+            await _send(world, peers, small, _MESSAGES, _WINDOW)
             rate = _MESSAGES / (time.perf_counter() - began)
-            up, down = counter.up, counter.down
-            await _send(world, peers, _ONE_BY_ONE, 1)
-            cost = _Cost(rate, (counter.up - up) / _ONE_BY_ONE, (counter.down - down) / _ONE_BY_ONE)
+            bytes_of = {}
+            for size, body in _BODIES.items():
+                up, down = counter.up, counter.down
+                await _send(world, peers, body, _ONE_BY_ONE, 1)
+                envelope = len(world.outgoing(alice, bob, bytes(body)).envelope)
+                passed = (counter.up - up) / _ONE_BY_ONE, (counter.down - down) / _ONE_BY_ONE
+                bytes_of[size] = _Bytes(envelope, *passed)
+            cost = _Cost(rate, bytes_of)
             for peer in peers:
                 await peer.close()
             await world.relay.close()
@@ -97,14 +112,17 @@ async def _cost(name: str, directory: Path, brokers: Brokers) -> _Cost:
     return cost
 
 
-async def _send(world: RelayWorld, peers: list[Peer], count: int, window: int) -> None:
-    """Send from the first to the second, so many under way at once, until all are acknowledged."""
+async def _send(world: RelayWorld, peers: list[Peer], body: int, count: int, window: int) -> None:
+    """Send bodies of so many bytes from the first to the second, and wait until all are acknowledged.
+
+    `window` are under way at once.
+    """
     sender, recipient = peers
     room = asyncio.Semaphore(window)
     alice, bob = await world.device("alice"), await world.device("bob")
 
-    async def one(body: bytes) -> None:
-        await sender.transport.send(world.outgoing(alice, bob, body))
+    async def one(sent: bytes) -> None:
+        await sender.transport.send(world.outgoing(alice, bob, sent))
 
     async def take() -> None:
         for _ in range(count):
@@ -115,7 +133,7 @@ async def _send(world: RelayWorld, peers: list[Peer], count: int, window: int) -
     async with asyncio.TaskGroup() as sends:
         for _ in range(count):
             await room.acquire()
-            sends.create_task(one(secrets.token_bytes(_BODY)))
+            sends.create_task(one(secrets.token_bytes(body)))
     await taking
 
 

@@ -29,7 +29,8 @@ from e2ee.errors import ProtocolError
 from e2ee.limits import MAX_ENVELOPE
 from e2ee.wire.codec import from_base64url, to_base64url
 from transport_adapters.base import Incoming, Outgoing, SendResult, SeqRange, Signal
-from transport_adapters.frames import ClientFrame, CloseCode, ServerFrame
+from transport_adapters.codes import CloseCode
+from transport_adapters.frames import ClientFrame, ServerFrame
 from transport_adapters.link import CursorSource, Link, LinkOptions, Receiver, TokenSource, require_secure
 from transport_adapters.server.relay import Relay
 

@@ -38,7 +38,7 @@ from transport_adapters.base import (
     SeqRange,
     Signal,
 )
-from transport_adapters.frames import CloseCode
+from transport_adapters.codes import CloseCode
 from transport_adapters.link import LinkOptions
 from transport_adapters.memory import MemoryChannel, MemoryTransport, RelayConnection
 from transport_adapters.secure_client.client import Message, SecureClient, TransportFactory

@@ -24,12 +24,12 @@ from transport_adapters.base import (
     TransportUnavailableError,
     TypingSeen,
 )
+from transport_adapters.codes import ErrorCode
 from transport_adapters.frames import (
     ClientFrame,
     Credit,
     Deliver,
     Error,
-    ErrorCode,
     Ping,
     Pong,
     PresenceReport,

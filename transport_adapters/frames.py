@@ -1,7 +1,7 @@
 """The one vocabulary of frames, on every transport.
 
-Owns: the frames, their fields as JSON-like values, the error and close codes.
-Does not know about: how a transport carries a frame, what the two ends do with it.
+Owns: the frames, their fields as JSON-like values.
+Does not know about: the codes of errors (codes.py), how a transport carries a frame, what the two ends do with it.
 
     client to server: hello  send  ack  credit  refresh  presence  watch  typing  pong
     server to client: hello  sent  deliver  presence  typing  error  ping
@@ -13,12 +13,12 @@ or unknown field, another type or a value out of range raises `MalformedMessageE
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
 from typing import ClassVar, Final, final
 
 from e2ee.errors import MalformedMessageError
 from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, EnvelopeId, FixedBytes, UserId
 from transport_adapters.base import ListClaim, PresenceState, SeqRange
+from transport_adapters.codes import CloseCode, ErrorCode
 from transport_adapters.fields import MAX_U32, Fields
 
 FRAMES_VERSION: Final = 1
@@ -32,52 +32,6 @@ MAX_LEASE: Final = 30
 default."""
 MAX_STATES: Final = 100
 """Users in one `presence` frame of the server."""
-
-
-@final
-class ErrorCode(StrEnum):
-    """Why the server refuses a frame or a connection."""
-
-    MALFORMED_FRAME = "malformed_frame"
-    HELLO_REQUIRED = "hello_required"
-    HELLO_TIMEOUT = "hello_timeout"
-    SILENT = "silent"
-    UNKNOWN_CONNECTION = "unknown_connection"
-    BODY_TIMEOUT = "body_timeout"
-    TOKEN_INVALID = "token_invalid"  # noqa: S105 - the name of an error, not a secret
-    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - the name of an error, not a secret
-    DEVICE_REVOKED = "device_revoked"
-    REPLACED = "replaced"
-    TOO_LARGE = "too_large"
-    SLOW_CONSUMER = "slow_consumer"
-    FLOODING = "flooding"
-    DRAINING = "draining"
-    STALE_DEVICE_LIST = "stale_device_list"
-    DEVICE_UNAVAILABLE = "device_unavailable"
-    INBOX_FULL = "inbox_full"
-    CONTACT_REFUSED = "contact_refused"
-    RATE_LIMITED = "rate_limited"
-    WRONG_SENDER = "wrong_sender"
-    ACK_REFUSED = "ack_refused"
-    INTERNAL = "internal"
-
-
-@final
-class CloseCode(IntEnum):
-    """Why a connection ends. WebSocket close codes; elsewhere they ride in the last `error` frame."""
-
-    TOKEN_EXPIRED = 4401
-    REVOKED = 4403
-    TIMEOUT = 4408
-    REPLACED = 4409
-    TOO_LARGE = 4413
-    TOO_FAST_OR_SLOW = 4429
-    DRAINING = 4503
-
-    @property
-    def terminal(self) -> bool:
-        """True if reconnecting cannot help."""
-        return self in (CloseCode.REVOKED, CloseCode.REPLACED, CloseCode.TOO_LARGE)
 
 
 @final

@@ -46,6 +46,7 @@ from transport_adapters.base import (
     TypingSeen,
     Watch,
 )
+from transport_adapters.codes import ErrorCode
 from transport_adapters.exchange import (
     CursorSource,
     Dial,
@@ -57,7 +58,7 @@ from transport_adapters.exchange import (
     Wire,
 )
 from transport_adapters.fields import MAX_ACK_RANGES
-from transport_adapters.frames import Ack, ErrorCode, Hello, InstanceId, Send
+from transport_adapters.frames import Ack, Hello, InstanceId, Send
 
 # All that an adapter needs.
 __all__ = [

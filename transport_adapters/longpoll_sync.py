@@ -34,6 +34,7 @@ from transport_adapters.base import (
     TransportRefusedError,
     TransportUnavailableError,
 )
+from transport_adapters.codes import ErrorCode
 from transport_adapters.fields import MAX_ACK_RANGES
 from transport_adapters.frames import (
     Ack,
@@ -41,7 +42,6 @@ from transport_adapters.frames import (
     Credit,
     Deliver,
     Error,
-    ErrorCode,
     Hello,
     InstanceId,
     Refresh,

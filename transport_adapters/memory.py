@@ -6,7 +6,8 @@ Does not know about: how either side works.
 
 from typing import Protocol, final
 
-from transport_adapters.frames import ClientFrame, CloseCode, ServerFrame
+from transport_adapters.codes import CloseCode
+from transport_adapters.frames import ClientFrame, ServerFrame
 from transport_adapters.link import CursorSource, Link, LinkOptions, LinkTransport, Receiver, TokenSource
 
 

@@ -113,6 +113,7 @@ PAGES: Final = (
             Selection("transport_adapters.exchange", "TokenSource CursorSource LinkOptions Wire Receiver"),
             # Every frame has both methods, and the module says what they do.
             Selection("transport_adapters.frames", omit="to_fields from_fields"),
+            Selection("transport_adapters.codes"),
         ),
     ),
 )

@@ -14,7 +14,8 @@ from tests.contract.mqtt_site import SECRET, MqttSite, mqtt_site
 from tests.contract.relay_world import EAGER_LINK, CursorCell, Peer, RelayWorld, eventually, relay_world, within
 from tests.servers.mosquitto import Mosquitto
 from transport_adapters.base import TransportRefusedError
-from transport_adapters.frames import CloseCode, Hello, InstanceId, Pong
+from transport_adapters.codes import CloseCode
+from transport_adapters.frames import Hello, InstanceId, Pong
 from transport_adapters.mqtt_session import Account, Message, MqttSession, NotAuthorizedError, broker_at
 from transport_adapters.server.mqtt_accounts import BUCKETS, RESPONSES, DeviceTopics, Topics
 from transport_adapters.text import Frame, decode_frame, encode_frame

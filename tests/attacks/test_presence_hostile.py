@@ -12,7 +12,8 @@ from sqlalchemy import func, select
 from e2ee.wire.identifiers import DeviceAddress, UserId
 from tests.contract.relay_world import PATIENT, Contacts, FrameClient, RelayWorld, eventually, relay_world
 from transport_adapters.base import PresenceState
-from transport_adapters.frames import CloseCode, Error, ErrorCode, Presence, PresenceReport, Typing, Watch
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Error, Presence, PresenceReport, Typing, Watch
 from transport_adapters.server.settings import RelaySettings
 
 ONLINE, AWAY, OFFLINE = PresenceState.ONLINE, PresenceState.AWAY, PresenceState.OFFLINE

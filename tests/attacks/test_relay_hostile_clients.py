@@ -16,19 +16,9 @@ from e2ee.wire.identifiers import DeviceAddress
 from tests.attacks.test_frames_hostile_fields import FIELDS, NAMED, VALUES
 from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, relay_world
 from transport_adapters.base import ListClaim, SeqRange
+from transport_adapters.codes import CloseCode, ErrorCode
 from transport_adapters.fields import MAX_U32
-from transport_adapters.frames import (
-    CLIENT_EVENTS,
-    Ack,
-    CloseCode,
-    Credit,
-    Deliver,
-    Error,
-    ErrorCode,
-    Send,
-    Sent,
-    Welcome,
-)
+from transport_adapters.frames import CLIENT_EVENTS, Ack, Credit, Deliver, Error, Send, Sent, Welcome
 from transport_adapters.server.settings import Rate, RelaySettings
 
 

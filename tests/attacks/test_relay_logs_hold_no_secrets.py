@@ -8,7 +8,7 @@ import socketio
 
 from tests.contract.relay_world import EAGER_LINK, CursorCell, FrameClient, Peer, relay_world, within
 from tests.contract.socketio_server import served
-from transport_adapters.frames import ErrorCode
+from transport_adapters.codes import ErrorCode
 from transport_adapters.server.guard import guard
 from transport_adapters.server.socketio import attach
 from transport_adapters.socketio import SocketIoOptions, SocketIoTransport

@@ -14,7 +14,8 @@ from websockets.asyncio.client import ClientConnection
 from tests.contract.relay_world import PATIENT, FrameClient, eventually, within
 from tests.contract.socketio_fixtures import online_witness, open_site, patient_settings  # noqa: F401 - fixtures
 from tests.contract.socketio_site import Site, close_code, hello_fields
-from transport_adapters.frames import CloseCode, Hello, InstanceId
+from transport_adapters.codes import CloseCode
+from transport_adapters.frames import Hello, InstanceId
 
 IMPATIENT = pytest.mark.parametrize("settings", [replace(PATIENT, hello_timeout=0.5)], ids=["impatient"])
 DEEP = 100_000

@@ -15,7 +15,8 @@ from e2ee.wire.identifiers import DeviceAddress
 from tests.contract.relay_world import PATIENT, FrameClient, eventually, within
 from tests.contract.socketio_fixtures import online_witness, open_site, patient_settings  # noqa: F401 - fixtures
 from tests.contract.socketio_site import Site, close_code, hello_fields
-from transport_adapters.frames import CloseCode, Sent
+from transport_adapters.codes import CloseCode
+from transport_adapters.frames import Sent
 
 MOST_QUEUED = 256 * 1024
 MOST_PACKETS = 64

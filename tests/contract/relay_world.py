@@ -26,9 +26,9 @@ from transport_adapters.base import (
     SeqRange,
     TypingSeen,
 )
+from transport_adapters.codes import CloseCode
 from transport_adapters.frames import (
     ClientFrame,
-    CloseCode,
     Deliver,
     Error,
     Hello,

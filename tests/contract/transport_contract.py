@@ -40,7 +40,7 @@ from transport_adapters.base import (
     TypingSeen,
     Watch,
 )
-from transport_adapters.frames import CloseCode, ErrorCode
+from transport_adapters.codes import CloseCode, ErrorCode
 from transport_adapters.link import CursorSource, LinkOptions, TokenSource
 from transport_adapters.server.settings import DEFAULT_MAILBOX, MailboxSettings, Rate, RelaySettings
 from transport_adapters.server.tables import ACKED

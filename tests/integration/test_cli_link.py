@@ -165,21 +165,6 @@ def test_a_code_is_carried_over_as_a_picture(desk: Desk, start: Any) -> None:
     assert old.told()["digits"] == new.told()["digits"]
 
 
-def test_a_person_sees_code_and_pictures_on_a_terminal(desk: Desk, start: Any) -> None:
-    arguments = "link", "alice", "--server", desk.server, "--dev", "--home", "terminal"
-    with desk.terminal(*arguments) as new:
-        code = new.wait_for(r"e2ee link --approve ((?:[A-Z2-7]{4}-){7}[A-Z2-7]{4})")[1]
-        assert "\u2588" in new.seen
-        with desk.terminal("link", "--approve", code, "--home", "alice") as old:
-            digits = new.wait_for(r"\n  (\d{6})\r")[1]
-            assert old.wait_for(r"\n  (\d{6})\r")[1] == digits
-            old.type("yes\n")
-            new.type("yes\n")
-            assert old.end() == 0
-        new.wait_for("this is a device of alice now")
-        assert new.end() == 0
-
-
 def test_a_store_that_has_a_device_is_not_linked_again(desk: Desk) -> None:
     ended = desk.call("link", "bob", "--server", desk.server, "--dev", "--home", "bob")
     assert (ended.code, ended.out) == (2, "")

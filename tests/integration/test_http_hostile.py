@@ -29,8 +29,9 @@ from tests.contract.relay_world import (
     within,
 )
 from tests.contract.socketio_server import served
+from transport_adapters.codes import CloseCode, ErrorCode
 from transport_adapters.fields import MAX_U32
-from transport_adapters.frames import Ack, ClientFrame, CloseCode, Credit, ErrorCode, Hello, InstanceId, Pong, Send
+from transport_adapters.frames import Ack, ClientFrame, Credit, Hello, InstanceId, Pong, Send
 from transport_adapters.http_wire import HttpOptions
 from transport_adapters.longpoll import LongPollTransport
 from transport_adapters.server import http_requests

@@ -12,7 +12,8 @@ from tests.contract.mqtt_site import MqttSite, bridge_settings, mqtt_site
 from tests.contract.relay_world import EAGER_LINK, CursorCell, Peer, RelayWorld, eventually, relay_world, within
 from tests.servers.mosquitto import Mosquitto
 from transport_adapters.base import Accepted, TransportUnavailableError
-from transport_adapters.frames import CloseCode, Error, ErrorCode
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Error
 from transport_adapters.server.mqtt_accounts import BUCKETS, Topics
 from transport_adapters.server.mqtt_bridge import MqttBridge
 from transport_adapters.text import encode_frame

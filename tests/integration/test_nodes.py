@@ -11,7 +11,8 @@ from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, eventua
 from tests.databases import postgresql
 from tests.servers.mosquitto import Mosquitto
 from tests.servers.redis import Redis
-from transport_adapters.frames import CloseCode, Deliver, Error, ErrorCode, Sent, Welcome
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Deliver, Error, Sent, Welcome
 from transport_adapters.mqtt_session import MqttSession, NotAuthorizedError, broker_at
 from transport_adapters.server.bus import Bus
 from transport_adapters.server.bus_postgresql import PostgreSqlWire

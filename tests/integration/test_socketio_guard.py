@@ -18,7 +18,8 @@ from e2ee.wire.identifiers import DeviceAddress
 from tests.contract.relay_world import PATIENT, FrameClient, eventually, within
 from tests.contract.socketio_fixtures import open_site, patient_settings  # noqa: F401 - fixtures
 from tests.contract.socketio_site import Site, close_code, hello_fields, opened
-from transport_adapters.frames import CloseCode, ErrorCode, Sent
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Sent
 
 # Short enough to wait for, long enough for a busy machine to join a namespace in.
 IMPATIENT = pytest.mark.parametrize("settings", [replace(PATIENT, hello_timeout=0.5)], ids=["impatient"])

@@ -28,8 +28,9 @@ from tests.contract.relay_world import (
 )
 from tests.contract.socketio_server import served
 from transport_adapters.base import PresenceState
+from transport_adapters.codes import CloseCode
 from transport_adapters.fields import MAX_U32
-from transport_adapters.frames import CloseCode, Credit, Hello, InstanceId, Presence
+from transport_adapters.frames import Credit, Hello, InstanceId, Presence
 from transport_adapters.server.guard import guard
 from transport_adapters.server.settings import Rate
 from transport_adapters.server.socketio import attach

@@ -28,8 +28,9 @@ from tests.contract.relay_world import (
     within,
 )
 from tests.contract.socketio_server import served
+from transport_adapters.codes import CloseCode
 from transport_adapters.fields import MAX_U32
-from transport_adapters.frames import CloseCode, Hello, InstanceId, Pong
+from transport_adapters.frames import Hello, InstanceId, Pong
 from transport_adapters.server.mount import endpoints
 from transport_adapters.server.settings import Rate, RelaySettings
 from transport_adapters.text import MAX_TEXT, encode_frame

@@ -38,7 +38,8 @@ from tests.contract.relay_world import (
 from tests.servers.ejabberd import Ejabberd
 from tests.servers.prosody import COMPONENT, DOMAIN, SECRET, Prosody
 from transport_adapters.base import Accepted, Outgoing, TransportUnavailableError
-from transport_adapters.frames import CloseCode, Deliver, Hello, InstanceId, Ping, Welcome
+from transport_adapters.codes import CloseCode
+from transport_adapters.frames import Deliver, Hello, InstanceId, Ping, Welcome
 from transport_adapters.server.xmpp import XmppComponent, XmppSettings
 from transport_adapters.xmpp import XmppOptions, XmppTransport, xmpp_transport
 from transport_adapters.xmpp_stanzas import NAMESPACE, frame_stanza
@@ -183,7 +184,7 @@ async def test_a_stanza_in_another_users_name_is_its_real_senders(
         await bob.online()
     async with stranger(scene.server) as mallory:
         mallory.send_raw(frame_stanza(COMPONENT, HELLO, by=f"phone@{DOMAIN}/known"))
-        # Taken for his own it would be a second hello, and his connection hear of it. ejabberd ends the forger's stream.
+        # Taken for bob's it would be a second hello, of which he would hear. ejabberd ends the forger's stream.
         said = await mallory.next()
         assert "token_invalid" in said or said == THE_END
     assert scene.world.relay.is_live(scene.bob)

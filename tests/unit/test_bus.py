@@ -10,7 +10,8 @@ from hypothesis import given, strategies as st
 from e2ee.errors import MalformedMessageError
 from e2ee.wire.identifiers import ConversationId, UserId
 from tests.contract.relay_world import address, eventually
-from transport_adapters.frames import ErrorCode, InstanceId
+from transport_adapters.codes import ErrorCode
+from transport_adapters.frames import InstanceId
 from transport_adapters.server.bus import (
     Admitted,
     Cut,

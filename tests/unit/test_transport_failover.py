@@ -18,9 +18,10 @@ from transport_adapters.base import (
     TransportRefusedError,
     TransportUnavailableError,
 )
+from transport_adapters.codes import CloseCode, ErrorCode
 from transport_adapters.exchange import LinkOptions, Receiver
 from transport_adapters.failover import TRANSITIONS, FailoverOptions, FailoverTransport, Happening, State
-from transport_adapters.frames import ClientFrame, CloseCode, Deliver, Error, ErrorCode, Hello, Send, Sent, Welcome
+from transport_adapters.frames import ClientFrame, Deliver, Error, Hello, Send, Sent, Welcome
 from transport_adapters.link import Link
 from transport_adapters.memory import MemoryChannel, MemoryTransport, RelayConnection
 

@@ -10,16 +10,15 @@ from e2ee.limits import MAX_ENVELOPE, MAX_TIMESTAMP
 from e2ee.wire.identifiers import ConversationId, DeviceId, EnvelopeId, UserId
 from tests.contract.relay_world import address
 from transport_adapters.base import ListClaim, PresenceState, SeqRange
+from transport_adapters.codes import CloseCode, ErrorCode
 from transport_adapters.fields import MAX_U32
 from transport_adapters.frames import (
     MAX_TOKEN,
     Ack,
     ClientFrame,
-    CloseCode,
     Credit,
     Deliver,
     Error,
-    ErrorCode,
     Hello,
     InstanceId,
     Ping,

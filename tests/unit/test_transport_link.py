@@ -28,15 +28,14 @@ from transport_adapters.base import (
     TypeTo,
     Watch,
 )
+from transport_adapters.codes import CloseCode, ErrorCode
 from transport_adapters.fields import MAX_ACK_RANGES
 from transport_adapters.frames import (
     Ack,
     ClientFrame,
-    CloseCode,
     Credit,
     Deliver,
     Error,
-    ErrorCode,
     Hello,
     PresenceReport,
     Send,

@@ -7,7 +7,7 @@ from tests.contract.relay_world import RelayWorld
 from tests.contract.transport_contract import Carrier, TransportContract
 from tests.databases import each_database  # noqa: F401 - a fixture
 from transport_adapters.base import EnvelopeTransport
-from transport_adapters.frames import CloseCode
+from transport_adapters.codes import CloseCode
 from transport_adapters.link import CursorSource, LinkOptions, TokenSource
 from transport_adapters.memory import MemoryChannel, MemoryTransport, RelayConnection
 from transport_adapters.server.relay import Relay

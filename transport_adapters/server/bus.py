@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, final
 
 from e2ee.wire.identifiers import ConversationId, DeviceAddress, UserId
-from transport_adapters.frames import ErrorCode, InstanceId
+from transport_adapters.codes import ErrorCode
+from transport_adapters.frames import InstanceId
 
 Listener = Callable[[], None]
 

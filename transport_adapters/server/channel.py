@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, final
 
 from e2ee.limits import MAX_ENVELOPE
-from transport_adapters.frames import CloseCode, Deliver, Error, PresenceReport, ServerFrame
+from transport_adapters.codes import CloseCode
+from transport_adapters.frames import Deliver, Error, PresenceReport, ServerFrame
 from transport_adapters.server.heartbeat import Liveness
 
 _logger = logging.getLogger(__name__)

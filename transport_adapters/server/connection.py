@@ -13,14 +13,13 @@ from typing import Any, Protocol, assert_never, final
 from e2ee.errors import ProtocolError
 from e2ee.limits import MAX_ENVELOPE
 from e2ee.wire.identifiers import DeviceAddress
+from transport_adapters.codes import CloseCode, ErrorCode
 from transport_adapters.frames import (
     MAX_DETAIL,
     Ack,
     ClientFrame,
-    CloseCode,
     Credit,
     Error,
-    ErrorCode,
     Hello,
     Ping,
     Pong,

@@ -9,7 +9,7 @@ import asyncio
 from typing import Final, final
 from urllib.parse import parse_qs
 
-from transport_adapters.frames import CloseCode
+from transport_adapters.codes import CloseCode
 from transport_adapters.server.raw_sockets import (
     AsgiApp,
     Engine,

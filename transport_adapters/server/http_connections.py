@@ -16,7 +16,8 @@ from typing import Final, Protocol, final
 
 from e2ee.errors import MalformedMessageError
 from e2ee.wire.identifiers import DeviceAddress
-from transport_adapters.frames import CloseCode, Error, ErrorCode, Hello
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Error, Hello
 from transport_adapters.server.channel import Carriage, Channel
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.http_requests import (

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, NamedTuple, final
 
 from e2ee.errors import MalformedMessageError
-from transport_adapters.frames import CloseCode, Error, ErrorCode
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Error
 from transport_adapters.text import encode_frame, load_json
 
 Message = MutableMapping[str, Any]

@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 from e2ee.errors import ProtocolError
 from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, UserId
-from transport_adapters.frames import Ack, Error, ErrorCode, Send, Sent, ServerFrame
+from transport_adapters.codes import ErrorCode
+from transport_adapters.frames import Ack, Error, Send, Sent, ServerFrame
 from transport_adapters.server.buckets import Buckets
 from transport_adapters.server.bus import Bus
 from transport_adapters.server.mailbox import Mailbox, Position

@@ -10,7 +10,8 @@ with it: the client then says `hello` again, and everything it did not acknowled
 import asyncio
 from typing import Final, NamedTuple, final
 
-from transport_adapters.frames import CloseCode, Error, ServerFrame
+from transport_adapters.codes import CloseCode
+from transport_adapters.frames import Error, ServerFrame
 from transport_adapters.server.channel import Carriage
 from transport_adapters.server.heartbeat import Liveness
 from transport_adapters.server.http_connections import ID_HEADER, HttpConnection, HttpConnections

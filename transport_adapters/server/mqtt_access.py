@@ -6,7 +6,7 @@ Does not know about: brokers; what the account may do (mqtt_accounts.py).
 
 from typing import Final, final
 
-from transport_adapters.frames import CloseCode, ErrorCode
+from transport_adapters.codes import CloseCode, ErrorCode
 from transport_adapters.server.http_requests import (
     Receive,
     RequestRefusedError,

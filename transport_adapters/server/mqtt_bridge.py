@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, final
 
 from e2ee.wire.identifiers import DeviceAddress, UserId
-from transport_adapters.frames import CloseCode, Error, ErrorCode
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Error
 from transport_adapters.mqtt_session import Account, Message, MqttSession, broker_at
 from transport_adapters.server import mqtt_leases
 from transport_adapters.server.buckets import Buckets

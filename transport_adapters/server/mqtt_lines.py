@@ -20,7 +20,8 @@ from typing import Final, final
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_ENVELOPE
 from e2ee.wire.identifiers import DeviceAddress
-from transport_adapters.frames import CloseCode, Error, ErrorCode, Hello, ServerFrame
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Error, Hello, ServerFrame
 from transport_adapters.mqtt_session import Message, MqttSession
 from transport_adapters.server.buckets import Buckets
 from transport_adapters.server.channel import Carriage

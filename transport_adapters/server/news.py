@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 
 from e2ee.errors import MalformedMessageError
 from e2ee.wire.identifiers import DeviceAddress, parse_conversation_id, parse_user_id
-from transport_adapters.frames import ErrorCode, InstanceId
+from transport_adapters.codes import ErrorCode
+from transport_adapters.frames import InstanceId
 from transport_adapters.server.bus import Admitted, Cut, PresenceChanged, TypingChanged
 
 MAX_PAYLOAD: Final = 7_500

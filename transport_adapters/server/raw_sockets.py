@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, Final, Protocol, TypeVar, final
 from weakref import WeakKeyDictionary
 
-from transport_adapters.frames import CloseCode
+from transport_adapters.codes import CloseCode
 from transport_adapters.server.packets import is_engine_packet
 from transport_adapters.server.relay import Relay
 

@@ -16,7 +16,8 @@ import sqlalchemy
 
 from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceAddress, UserId
-from transport_adapters.frames import CloseCode, ErrorCode, Hello, InstanceId
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Hello, InstanceId
 from transport_adapters.server.bus import Admitted, Bus, Cut, LocalBus, NodeNews, Resumed
 from transport_adapters.server.channel import DEFAULT_CARRIAGE, Carriage, Channel
 from transport_adapters.server.connection import Connection

@@ -16,7 +16,8 @@ from weakref import WeakKeyDictionary
 import socketio
 
 from e2ee.limits import MAX_ENVELOPE
-from transport_adapters.frames import CLIENT_EVENTS, CloseCode, ServerFrame
+from transport_adapters.codes import CloseCode
+from transport_adapters.frames import CLIENT_EVENTS, ServerFrame
 from transport_adapters.server.channel import frame_size
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.guard import is_guarded

@@ -10,7 +10,8 @@ import asyncio
 import json
 from typing import Final, final
 
-from transport_adapters.frames import CloseCode, Deliver, Error, ServerFrame
+from transport_adapters.codes import CloseCode
+from transport_adapters.frames import Deliver, Error, ServerFrame
 from transport_adapters.server.channel import Carriage
 from transport_adapters.server.heartbeat import Liveness
 from transport_adapters.server.http_connections import HttpConnections

@@ -13,7 +13,8 @@ from typing import Any, Final, final
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import MAX_ENVELOPE
-from transport_adapters.frames import CloseCode, ErrorCode, ServerFrame
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import ServerFrame
 from transport_adapters.server.channel import Carriage
 from transport_adapters.server.connection import Connection
 from transport_adapters.server.heartbeat import Liveness

@@ -9,17 +9,8 @@ import sqlalchemy
 from e2ee.wire.identifiers import DeviceAddress, UserId
 from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, eventually
 from transport_adapters.base import PresenceState, SeqRange
-from transport_adapters.frames import (
-    Ack,
-    CloseCode,
-    Credit,
-    Deliver,
-    Error,
-    ErrorCode,
-    Presence,
-    Sent,
-    Welcome,
-)
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Ack, Credit, Deliver, Error, Presence, Sent, Welcome
 from transport_adapters.server.bus import LocalBus
 
 T = TypeVar("T")

@@ -10,13 +10,8 @@ import sqlalchemy
 
 from e2ee.wire.identifiers import DeviceAddress
 from tests.contract.relay_world import FrameClient, RelayWorld, relay_world
-from transport_adapters.frames import (
-    CloseCode,
-    Credit,
-    Deliver,
-    Error,
-    ErrorCode,
-)
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Credit, Deliver, Error
 from transport_adapters.server.ports import Database
 from transport_adapters.server.settings import RelaySettings
 

@@ -9,7 +9,8 @@ import pytest
 
 from e2ee.wire.identifiers import DeviceAddress
 from tests.contract.relay_world import PATIENT, Clock, FrameClient, RelayWorld, Tokens, address
-from transport_adapters.frames import CloseCode, Error, ErrorCode, Refresh
+from transport_adapters.codes import CloseCode, ErrorCode
+from transport_adapters.frames import Error, Refresh
 from transport_adapters.server.credential import Credential, Expiry
 from transport_adapters.server.ports import Principal, TokenVerifier
 from transport_adapters.server.settings import RelaySettings
