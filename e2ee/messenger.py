@@ -56,7 +56,7 @@ from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
 from e2ee.reception import DeliveryPosition, Outcome, Reception
-from e2ee.recovery import Purpose, RecoveryCode, seal_export
+from e2ee.recovery import Purpose, RecoveryCode
 from e2ee.rollback import RelayStatement
 from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
@@ -300,21 +300,6 @@ class Messenger:
         with self._store.write() as tx:
             prekey_supply.mark_published(tx, tuple(prekey_ids))
 
-    def export_account(self, code: RecoveryCode) -> bytes:
-        """Return the account's key, contacts and decisions about them, sealed with a code (protocol.md section 16).
-
-        The history is not in it: see `backup`.
-        """
-        with self._store.read() as tx:
-            payload = account_export.collect(tx, self._account)
-        return seal_export(code, self._account.address.user_id, payload, self._rng).encode()
-
-    def recovery_blob(self, code: RecoveryCode) -> bytes:
-        """Return the account's key and list, sealed with a code, for the key server to keep (section 16)."""
-        with self._store.read() as tx:
-            payload = account_export.collect_account(tx, self._account)
-        return seal_export(code, self._account.address.user_id, payload, self._rng, Purpose.RECOVERY).encode()
-
     def is_recovering(self) -> bool:
         """Whether this device was made from an export, and has not taken the place of the lost ones yet."""
         with self._store.read() as tx:
@@ -406,7 +391,7 @@ class Messenger:
 
     @property
     def backup(self) -> Backup:
-        """Exports with the history, and taking one in."""
+        """Exports of this device, and taking one in."""
         return Backup(self._store, self._account, self._rng, self._clock)
 
     def waiting_for_trust(self) -> tuple[UserId, ...]:

@@ -126,7 +126,7 @@ class Deaths:
         carol, code = parse_user_id("carol"), RecoveryCode.generate(system_rng)
         first = Messenger.create(MemoryStore(), carol)
         linked = LinkedAccount(replace(first.account, address=DeviceAddress(carol, _ANOTHER)), first.own_device_list())
-        export = first.export_account(code)
+        export = first.backup.without_history(code)
         ways: dict[str, Callable[[Store], object]] = {
             "create": lambda store: Messenger.create(store, carol),
             "join": lambda store: Messenger.join(store, linked),
