@@ -359,7 +359,7 @@ class Messenger:
     def learn_device_lists(self, user_id: UserId, lists: Iterable[SignedDeviceList]) -> tuple[Notice, ...]:
         """Take in lists of a user, oldest first; none, if the server had none to give beyond those known.
 
-        Returns whether the newest known has expired all the same.
+        Says if the newest known has expired all the same, once an hour at most.
 
         Raises:
             InvalidSignatureError: not a list of this user, or a wrong signature.
@@ -663,6 +663,7 @@ class Messenger:
         refused: E2EEError | None = None
         with self._store.write() as tx:
             now = self._clock()
+            asked = records.load_contact(tx, user_id)
             before = note_asked(tx, user_id, now)
             for signed in lists:
                 try:
@@ -675,7 +676,9 @@ class Messenger:
                 before = contact
         if refused is not None:
             raise refused
-        return (DeviceListExpired(user_id),) if before is not None and before.is_expired(now) else ()
+        # Once an hour, however often what waits for the user is tried again.
+        is_news = asked is None or asked.is_to_be_asked_about(now)
+        return (DeviceListExpired(user_id),) if is_news and before is not None and before.is_expired(now) else ()
 
     def _receive(self, envelope: Envelope, position: DeliveryPosition | None, *, kept: bool) -> Reception:
         """Receive an envelope; one that was `kept` until a person decided is kept no longer if that was enough."""
