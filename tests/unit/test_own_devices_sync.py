@@ -10,10 +10,12 @@ from e2ee.errors import AccountKeyChangedError, ForbiddenContentError, UnlistedD
 from e2ee.history_book import FOREVER, EntryState
 from e2ee.limits import HOUR_MS, MAX_APPLICATION_DATA
 from e2ee.messenger import Messenger, Outcome
+from e2ee.notices import OwnDevicesChanged
 from e2ee.ports import Table
+from e2ee.stores import sent_records, trust_records
 from e2ee.stores.trust_records import TrustPolicy
 from e2ee.wire.content import ContentKind, ReceiptType, encode_application
-from e2ee.wire.device_list import DeviceListHash, ListPosition
+from e2ee.wire.device_list import DeviceList, DeviceListHash, ListPosition
 from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import MessageId
 from e2ee.wire.sync import ReadMarks, SentCopy
@@ -304,3 +306,43 @@ def test_two_devices_of_one_author_whose_clocks_are_apart_stand_as_they_came() -
         send(sender, phone if sender is bob else bob, f"{number}")
         expected.append(f"{number}")
     assert texts(bob, phone) == expected
+
+
+def test_a_list_of_ours_that_a_new_device_brings_along_is_taken_in_with_all_that_follows(trio: Trio) -> None:
+    """The phone let the tablet in, and the tablet's first message reaches the laptop before the server's list does."""
+    phone, laptop, bob = trio
+    laptop.start_session(bob)
+    behind = laptop.snapshot()
+    tablet = phone.world.further_device(phone)
+    laptop.restore(behind)
+    waiting = laptop.messenger.send(bob.user_id, "said before the laptop knew")
+    tablet.start_session(laptop)
+    told = laptop.receive(tablet.encrypt(laptop, b"", kind=ContentKind.EMPTY))
+    assert told.outcome is Outcome.CONSUMED
+    assert told.notices == (OwnDevicesChanged((tablet.address.device_id,), ()),)
+    assert told.tend
+    assert laptop.messenger.own_device_list() == phone.messenger.own_device_list()
+    with laptop.store.read() as tx:
+        asked = {(each.message_id, each.recipient) for each in sent_records.due_resends(tx)}
+        assert (waiting.message_id, tablet.address) in asked
+        assert trust_records.contacts_owed(tx) == [tablet.address]
+    laptop.post()
+    laptop.world.settle()
+    tablet.messenger.history.set_retention(FOREVER)
+    [row] = [each for each in tablet.messenger.inbound() if each.content.kind == ContentKind.SYNC]
+    assert row.content.message_id == waiting.message_id
+
+
+def test_a_renewed_list_of_ours_that_comes_with_a_message_is_no_change_of_devices(trio: Trio) -> None:
+    phone, laptop, _ = trio
+    renewed = phone.messenger.account.sign_device_list(following(phone)).signed
+    phone.messenger.own_devices.learn([renewed])
+    phone.start_session(laptop)
+    told = laptop.receive(phone.encrypt(laptop, b"", kind=ContentKind.EMPTY))
+    assert (told.outcome, told.notices) == (Outcome.CONSUMED, ())
+    assert laptop.messenger.own_device_list().signed == renewed
+
+
+def following(device: Device) -> DeviceList:
+    newest = device.messenger.own_device_list().content
+    return replace(newest, seq=newest.seq + 1, previous_hash=newest.hash())
