@@ -78,6 +78,13 @@ MAX_EXPORTED_ACCOUNT: Final = 64 * 1024 * 1024
 
 # --- Implementation constants --------------------------------------------------------------------------------
 
+LIST_QUERY_MS: Final = HOUR_MS
+"""How often at most the server is asked before sending because a list has expired, or links before it lack."""
+
+LIST_RENEWAL_MS: Final = 10 * DAY_MS
+LIST_RENEWAL_SPREAD_MS: Final = 4 * DAY_MS
+"""A list of our own is signed again so long before it expires, or up to the spread later: not by all at once."""
+
 MAX_SKIP: Final = 1_000
 """Most message keys one message may skip in each of: old chain, new chain, post-quantum chain."""
 

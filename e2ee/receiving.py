@@ -19,6 +19,7 @@ from e2ee.errors import (
     KeyEvictedError,
     MalformedMessageError,
     ProtocolError,
+    RemovedDeviceError,
     ReplayedHandshakeError,
     SessionNotFoundError,
     TooManySkippedError,
@@ -26,8 +27,15 @@ from e2ee.errors import (
     UnlistedDeviceError,
     WrongRecipientError,
 )
-from e2ee.limits import CALL_CLOCK_SKEW_MS, CALL_TTL_SECONDS, SECOND_MS
-from e2ee.notices import AccountKeysDiffer, ContactsShared, EpochStalled, Notice, SessionReplaced
+from e2ee.limits import CALL_CLOCK_SKEW_MS, CALL_TTL_SECONDS, LATE_ENVELOPE_MS, SECOND_MS
+from e2ee.notices import (
+    AccountKeysDiffer,
+    ContactsShared,
+    DeviceListsForked,
+    EpochStalled,
+    Notice,
+    SessionReplaced,
+)
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import ResponderKeys
 from e2ee.primitives import kdf
@@ -35,7 +43,7 @@ from e2ee.private_keys import KemPreKeyPair, PreKeyPair, RatchetEncapsulate
 from e2ee.ratchet.skipped_keys import FindSkipped, nothing_skipped
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.session import DecryptedContent, Session
-from e2ee.stores import healing_records, message_records, records, session_records
+from e2ee.stores import healing_records, message_records, records, session_records, trust_records
 from e2ee.stores.records import Contact
 from e2ee.trust import check_listed, hear_of_list, judge_device_list, note_first_use
 from e2ee.wire.call_signal import CallAction, CallSignal
@@ -218,6 +226,7 @@ def _decrypt_established(
     """
     candidates = session_records.sessions_with(tx, sender)
     if not candidates:
+        _refuse_long_removed(tx, sender, receiver.now)
         raise SessionNotFoundError(str(sender))
     for session in candidates:
         find = session_records.skipped_lookup(tx, session)
@@ -310,7 +319,8 @@ def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, ses
         raise MalformedMessageError("a first message carries its sender's device list")
     if is_new:
         check_listed(contact.device_list, peer)
-    elif contact.device_list.content.device(peer.address.device_id) is None:
+    elif not _is_listed(contact, peer.address):
+        _refuse_long_removed(tx, peer.address, receiver.now)
         # A removed device may still be read, but its word on the user's lists could only stop us from sending, and one
         # of ours may be lost: it must not write into our history what we never said, as a copy or as a note to us, nor
         # tell us whom to trust.
@@ -321,12 +331,27 @@ def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, ses
     return hear_of_list(contact, content.sender_list)
 
 
+def _is_listed(contact: Contact, device: DeviceAddress) -> bool:
+    return contact.device_list.content.device(device.device_id) is not None
+
+
+def _refuse_long_removed(tx: ReadTransaction, device: DeviceAddress, now: int) -> None:
+    """Refuse what a device says when all that it can have sent while it was listed has arrived or expired.
+
+    Raises:
+        RemovedDeviceError: it left its user's list more than 45 days ago.
+    """
+    removed_at = trust_records.removed_at(tx, device)
+    if removed_at is not None and now - removed_at > LATE_ENVELOPE_MS:
+        raise RemovedDeviceError(str(device))
+
+
 def _judge_carried_list(tx: ReadTransaction, receiver: Receiver, signed: SignedDeviceList, session: Session) -> Contact:
     peer = session.origin.peer
     if signed.unverified.account_key != peer.account_key:
         raise InvalidSignatureError("device list: signed by another account key than the session's")
     check_listed(signed.verify(peer.address.user_id), peer)
-    return judge_device_list(tx, peer.address.user_id, signed, receiver.now)
+    return judge_device_list(tx, peer.address.user_id, signed)
 
 
 def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
@@ -357,7 +382,11 @@ def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
         records.save_contact(tx, opened.contact)
         if known is None:
             note_first_use(tx, opened.contact, now)
-        healing.note_new_devices(tx, known, opened.contact, now)
+        healing.note_list_change(tx, known, opened.contact, now)
+        if opened.contact.forked and not (known is not None and known.forked):
+            notices.append(DeviceListsForked(opened.contact.user_id))
+    if not _is_listed(opened.contact, session.peer):
+        trust_records.note_removed(tx, session.peer, now)  # should it have left when this was not noted yet
     message_records.remember_body(tx, opened.body_hash, now)
     number, more, call = _commit_content(tx, receiver, opened)
     is_request = opened.content.kind == ContentKind.RETRY_REQUEST
@@ -405,4 +434,6 @@ def _believe(tx: Transaction, device: DeviceAddress, content: Content, now: int)
     if linked is None:
         return []  # another kind, or of a later release
     believed = contact_sharing.believe(tx, device.user_id, linked, now)
-    return [ContactsShared(device, believed.changed), *(AccountKeysDiffer(each) for each in believed.waiting)]
+    notices: list[Notice] = [ContactsShared(device, believed.changed)]
+    notices += [AccountKeysDiffer(each) for each in believed.waiting]
+    return notices + [DeviceListsForked(each) for each in believed.forked]

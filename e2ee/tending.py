@@ -10,7 +10,7 @@ from enum import Enum
 from typing import final
 
 from e2ee import healing, rollback
-from e2ee.errors import DeviceListForkError, DeviceListStaleError
+from e2ee.errors import DeviceListForkError, DeviceListStaleError, TrustError
 from e2ee.limits import MAX_TTL_SECONDS, PQ_ANSWER_MS
 from e2ee.notices import AskedAgain, ContactsTold, MessageNotResent, MessageResent, Notice, StoreRolledBack
 from e2ee.ports import Transaction
@@ -92,7 +92,7 @@ def tend(tx: Transaction, sender: Sender) -> Tended:
 
 def _heal(tx: Transaction, sender: Sender, record: Healing, agenda: _Agenda) -> None:
     """Ask a device for what we could not read of it, or say that it takes a fresh session."""
-    reach = _reach(tx, sender.account.address.user_id, record.peer, agenda)
+    reach = _reach(tx, sender, record.peer, agenda)
     if reach is _Reach.NEVER:
         healing.give_up(tx, record, sender.now)
     if reach is not _Reach.NOW:
@@ -113,7 +113,7 @@ def _heal(tx: Transaction, sender: Sender, record: Healing, agenda: _Agenda) -> 
 def _resend(tx: Transaction, sender: Sender, resend: Resend, agenda: _Agenda) -> None:
     """Encrypt a message anew for one device, on the session that both ends send on now."""
     content, device = sent_records.sent_content(tx, resend.original), resend.recipient
-    reach = _reach(tx, sender.account.address.user_id, device, agenda)
+    reach = _reach(tx, sender, device, agenda)
     if content is None or reach is _Reach.NEVER:
         sent_records.settle_resend(tx, resend, sender.now)
         agenda.notices.append(MessageNotResent(resend.message_id, device))
@@ -134,7 +134,7 @@ def _resend(tx: Transaction, sender: Sender, resend: Resend, agenda: _Agenda) ->
 
 def _tell_contacts(tx: Transaction, sender: Sender, device: DeviceAddress, agenda: _Agenda) -> None:
     """Tell a device that was linked to our account whom we know."""
-    reach = _reach(tx, sender.account.address.user_id, device, agenda)
+    reach = _reach(tx, sender, device, agenda)
     session = None if reach is not _Reach.NOW else session_records.sending_session(tx, device, sender.now)
     if reach is _Reach.NOW and session is None and not healing_records.load_healing(tx, device).outranked:
         agenda.sessions_wanted.add(device)
@@ -158,7 +158,7 @@ def _answer(tx: Transaction, sender: Sender, owed: tuple[bytes, int], agenda: _A
     chosen = session_records.sending_session(tx, session.peer, sender.now) if session else None
     reach = _Reach.NEVER
     if chosen and chosen.session_id == session_id:
-        reach = _reach(tx, sender.account.address.user_id, chosen.peer, agenda)
+        reach = _reach(tx, sender, chosen.peer, agenda)
     if reach is _Reach.NEVER:
         session_records.settle_answer(tx, session_id)
     elif reach is _Reach.NOW and chosen is not None:
@@ -177,18 +177,18 @@ class _Reach(Enum):
     """It has left its user's list."""
 
 
-def _reach(tx: Transaction, own: UserId, device: DeviceAddress, agenda: _Agenda) -> _Reach:
+def _reach(tx: Transaction, sender: Sender, device: DeviceAddress, agenda: _Agenda) -> _Reach:
     try:
-        contact = sendable_contact(tx, device.user_id)
+        contact = sendable_contact(tx, device.user_id, sender.now)
     except DeviceListStaleError:
         agenda.stale_lists.add(device.user_id)
         return _Reach.LATER
-    except DeviceListForkError:
+    except (DeviceListForkError, TrustError):
         return _Reach.LATER
     devices = contact.device_list.content.addresses()
     if device not in devices:
         return _Reach.NEVER
-    if device.user_id == own:
+    if device.user_id == sender.account.address.user_id:
         return _Reach.NOW
     # Whoever writes to us must not learn from what we do by ourselves that we are there.
     return _Reach.LATER if session_records.is_stranger(tx, devices) else _Reach.NOW

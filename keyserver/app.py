@@ -41,6 +41,7 @@ from keyserver.relay_ports import Directory, Subscriptions, TokenVerifier
 from keyserver.repository import devices, surveys
 from keyserver.routes import api, dev, health
 from keyserver.routes.guarded import guarded_route, problem_response, to_problem
+from keyserver.routes.shortcut import Shortcut
 from keyserver.service.claims import ClaimService
 from keyserver.service.device_lists import DeviceListService
 from keyserver.service.devices import DeviceService
@@ -257,7 +258,8 @@ def create_app(
     )
     attach(sio, services.relay)
     guarded = guard(socketio.ASGIApp(sio, fastapi), services.relay)
-    return StandaloneApp(fastapi, services, make_front(guarded, settings, services.context))
+    whole = Shortcut(guarded, services.context, settings.request_limit)
+    return StandaloneApp(fastapi, services, make_front(whole, settings, services.context))
 
 
 def _application_user(text: str) -> UserId:

@@ -41,6 +41,7 @@ class Application:
     def __init__(self) -> None:
         self.client: SecureClient | None = None
         self.shown: list[str] = []
+        self.showed = asyncio.Event()
         self.told: Counter[str] = Counter()
         """Events by their names and codes."""
         self.taking: asyncio.Task[None] | None = None
@@ -137,11 +138,24 @@ class Application:
                         break
         return {"count": sum(held.values())}
 
+    async def taken(self, count: int) -> dict[str, Any]:
+        """Wait until so many further messages were shown; tell how many were."""
+        before = len(self.shown)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LONG_SECONDS):
+                while len(self.shown) < before + count:
+                    self.showed.clear()
+                    await self.showed.wait()
+        return {"count": len(self.shown) - before}
+
     async def close(self) -> dict[str, Any]:
-        """Close once everything was shown; tell what was."""
+        """Close once everything was shown, or nothing more is because the device was retired; tell what was."""
         assert self.client is not None
+        assert self.taking is not None
         async with asyncio.timeout(_LONG_SECONDS):
-            while await asyncio.to_thread(self.client.messenger.inbound, 1):  # noqa: ASYNC110 - taken by `_take`
+            while await asyncio.to_thread(self.client.messenger.inbound, 1):
+                if self.taking.done():
+                    break
                 await asyncio.sleep(0.01)
         await self.client.aclose()
         return {"shown": self.shown}
@@ -154,6 +168,7 @@ class Application:
         assert self.client is not None
         async for message in self.client:
             self.shown.append(str(message.data))
+            self.showed.set()
 
 
 def _over_socketio(server: str, *, token: TokenProvider, cursor: CursorSource) -> EnvelopeTransport:

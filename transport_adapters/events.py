@@ -49,7 +49,10 @@ class Sent:
 @final
 @dataclass(frozen=True, slots=True)
 class SendFailed:
-    """A message will not reach one device of its recipient. `code` is stable, for example `contact_refused`."""
+    """A message will not reach one device of its recipient. `code` is stable, for example `contact_refused`.
+
+    Told after a crash as well, then perhaps for the second time.
+    """
 
     message_id: MessageId
     recipient: DeviceAddress
@@ -106,8 +109,8 @@ class Expired:
 @final
 @dataclass(frozen=True, slots=True)
 class TrustNeeded:
-    """A message waits, as ciphertext, under a changed account key, or another device of ours knows another
-    key of the user than this one: a human must decide (`SecureClient.contacts`).
+    """A user's account key has changed, and a message of theirs waits as ciphertext, or one of ours for them; or
+    another device of ours knows another key of the user than this one. A human must decide (`SecureClient.contacts`).
 
     The safety numbers of the pinned key and of the new one have 60 digits, and are empty if the server did not answer.
     """

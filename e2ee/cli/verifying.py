@@ -50,13 +50,14 @@ def contacts(call: Call) -> int:
     store = SqliteStore.open(store_path(call.home), passphrase=call.secret, wait=LOCK_SECONDS)
     with contextlib.closing(store):
         messenger = Messenger.open(store)
-        known = [messenger.contact(user) for user in messenger.contact_book.users()]
-    for contact in known:
+        book = messenger.contact_book
+        known = [(messenger.contact(user), book.is_verified(user)) for user in book.users()]
+    for contact, is_verified in known:
         if contact is not None:
             call.printer.result(
-                f"{contact.user_id}, {_state(contact)}",
+                f"{contact.user_id}, {_state(contact, is_verified)}",
                 user=contact.user_id,
-                verified=contact.verified,
+                verified=is_verified,
                 forked=contact.forked,
                 changed=contact.changed is not None,
             )
@@ -65,12 +66,14 @@ def contacts(call: Call) -> int:
     return DONE
 
 
-def _state(contact: Contact) -> str:
+def _state(contact: Contact, is_verified: bool) -> str:
     if contact.changed is not None:
         return "the account key has changed"
     if contact.forked:
         return "the device lists contradict each other"
-    return "verified" if contact.verified else "not verified"
+    if contact.verified and not is_verified:
+        return "not verified: no recent list of their devices is known"
+    return "verified" if is_verified else "not verified"
 
 
 def _refuse_mistakes(messenger: Messenger, user: UserId, arguments: Namespace) -> None:
@@ -108,9 +111,15 @@ def _decide(book: ContactBook, user: UserId, arguments: Namespace) -> None:
 
 def _show(call: Call, number: str, contact: Contact | None, book: ContactBook) -> None:
     user = UserId(call.arguments.user)
-    change, is_verified = book.change(user), contact is not None and contact.verified
+    change, is_verified = book.change(user), book.is_verified(user)
     state = "verified" if is_verified else "not verified"
     lines = [f"safety number with {user}, {state}:", "", in_groups(number), ""]
+    if contact is not None and contact.verified and not is_verified:
+        lines += [
+            "the numbers were compared, but no recent list of their devices is known: send them something, and look "
+            "again when one of their devices was online",
+            "",
+        ]
     if change is not None:
         lines += [f"the account key of {user} has changed; the safety number with the new key:", ""]
         lines += [in_groups(change.new_safety_number), ""]

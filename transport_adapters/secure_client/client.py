@@ -73,7 +73,7 @@ from transport_adapters.secure_client.parts import (
 )
 from transport_adapters.secure_client.presence import PresenceView
 from transport_adapters.secure_client.push import Push
-from transport_adapters.secure_client.recovering import left_with_server
+from transport_adapters.secure_client.recovering import left_with_server, lists_at_server
 from transport_adapters.secure_client.tending import Tending
 
 __all__ = [
@@ -246,6 +246,48 @@ class SecureClient:
             messenger = await asyncio.to_thread(
                 Messenger.recover, opened, given, code, purpose=purpose, sent_log=sent_log
             )
+            client = cls(opened, make_parts(messenger, going))
+        except BaseException:
+            opened.close()
+            raise
+        await client._go_online()
+        return client
+
+    @classmethod
+    async def start_over(  # noqa: PLR0913 - keywords only; each has one meaning and most have a default
+        cls,
+        *,
+        store: str | Path | Store,
+        server: str,
+        token_provider: TokenProvider,
+        user: str,
+        transport: TransportFactory | None = None,
+        passphrase: str | None = None,
+        key: bytes | None = None,
+        on_event: OnEvent | None = None,
+        pace: Pace = DEFAULT_PACE,
+        sent_log: bool = True,
+    ) -> "SecureClient":
+        """Give the account of a user a new key, which a new device alone holds: all devices are lost, and there is
+        nothing to `recover` from. Who still has a device uses `devices.reset_account`, which also closes the old key.
+
+        The store is empty. All other devices are out. Contacts see that the key has changed and have to accept it;
+        what they send under the old key is not read. The other parameters are those of `open`, which finishes what
+        could not be finished here.
+
+        Raises:
+            NoAccountError: the server knows no account of the user.
+            ValueError: the store holds an account already.
+            MalformedMessageError, InvalidSignatureError: what the server has is no chain of lists of the user.
+            StateError, KeyServerError, TokenProviderError: see `open`.
+        """
+        going = Going(server, token_provider, transport, on_event, pace)
+        user_id = application_user(user)
+        lists = await lists_at_server(user_id, server, token_provider)
+        opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
+        try:
+            await asyncio.to_thread(refuse_account, opened)
+            messenger = await asyncio.to_thread(Messenger.start_over, opened, user_id, lists, sent_log=sent_log)
             client = cls(opened, make_parts(messenger, going))
         except BaseException:
             opened.close()
