@@ -454,4 +454,6 @@ def _believe(tx: Transaction, device: DeviceAddress, content: Content, now: int)
     if linked is None:
         return []  # another kind, or of a later release
     believed = contact_sharing.believe(tx, device.user_id, linked, now)
-    return [ContactsShared(device, believed.changed), *(AccountKeysDiffer(each) for each in believed.waiting)]
+    notices: list[Notice] = [ContactsShared(device, believed.changed)]
+    notices += [AccountKeysDiffer(each) for each in believed.waiting]
+    return notices + [DeviceListsForked(each) for each in believed.forked]

@@ -75,6 +75,15 @@ def judge_device_list(tx: ReadTransaction, user_id: UserId, signed: SignedDevice
     if verified.content.account_key != contact.account_key:
         _refuse_closed_key(tx, user_id, verified.content.account_key)
         raise AccountKeyChangedError(user_id)
+    return with_list(contact, verified)
+
+
+def with_list(contact: Contact, verified: VerifiedDeviceList) -> Contact:
+    """Return the contact after a list under its pinned key: a newer one, one of those that lack, or a known one.
+
+    Raises:
+        DeviceListForkError: it contradicts the newest list known.
+    """
     if verified.follows(contact.device_list):
         return contact.with_list(verified)
     return _with_link(contact, verified)

@@ -120,10 +120,10 @@ def test_what_was_left_with_the_server_is_enough(desk: Desk) -> None:
 def test_what_is_no_export_of_the_account_is_not_taken_in(desk: Desk) -> None:
     exported = json.loads(desk.call("export", "bobs", "--json", "--home", "bob").out)
     (desk.directory / "bobs code").write_text(exported["code"])
-    desk.init("dave")
+    desk.init("erin")
     (desk.directory / "noise").write_bytes(b"noise")
     for file, home, exit_code, remark in (
-        ("bobs", "dave", 2, "that is an export of another user, or of before the account got a new key"),
+        ("bobs", "erin", 2, "that is an export of another user, or of before the account got a new key"),
         ("noise", "bob", 1, "Unsupported export: 110"),
         ("nowhere", "bob", 2, "nowhere cannot be read: No such file or directory"),
     ):

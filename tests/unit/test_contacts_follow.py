@@ -10,7 +10,7 @@ from e2ee.account import Account
 from e2ee.errors import AccountKeyChangedError, DeviceListForkError, InvalidSignatureError
 from e2ee.limits import MAX_APPLICATION_DATA, MAX_LINK_BODY
 from e2ee.messenger import Reception
-from e2ee.notices import AccountKeysDiffer, ContactsShared, ContactsTold
+from e2ee.notices import AccountKeysDiffer, ContactsShared, ContactsTold, DeviceListsForked
 from e2ee.ports import Table
 from e2ee.private_keys import DeviceSigningKeyPair, IdentityKeyPair
 from e2ee.stores import records, trust_records
@@ -228,8 +228,9 @@ def test_a_fork_that_is_seen_later_stops_a_device_that_knows_the_contact(duo: Du
     laptop = link(duo)
     entry = contact_sharing.entry_of(replace(contact(duo.phone, "bob"), forked=True))
     assert not contact(laptop, "bob").forked
-    tell(duo.phone, laptop, LinkedContacts(0, (entry,), ()).encode())
+    told = [tell(duo.phone, laptop, LinkedContacts(0, (entry,), ()).encode()).notices for _ in range(2)]
     assert contact(laptop, "bob").forked
+    assert [DeviceListsForked(duo.bob.user_id) in each for each in told] == [True, False]
 
 
 def test_a_closed_key_stays_closed_on_a_new_device(duo: Duo) -> None:
@@ -365,6 +366,23 @@ def test_a_newer_device_list_stays_and_an_older_one_is_made_up_for(duo: Duo) -> 
     assert contact(duo.phone, "bob").device_list == newest
     tell(duo.phone, laptop, newer)
     assert contact(laptop, "bob").device_list == newest
+
+
+def test_lists_that_one_device_has_not_seen_may_come_from_another(duo: Duo) -> None:
+    laptop = link(duo)
+    devices = duo.bob.messenger.own_device_list().content.devices
+    bodies = []
+    for _ in range(2):
+        duo.bob.change_list(*devices)
+        duo.phone.meet(duo.bob)
+        with duo.phone.store.read() as tx:
+            bodies.append(contact_sharing.one_contact(tx, duo.bob.user_id))
+    book = laptop.messenger.contact_book
+    tell(duo.phone, laptop, bodies[1])
+    assert book.lacks_lists(duo.bob.user_id)
+    assert not book.is_verified(duo.bob.user_id)
+    tell(duo.phone, laptop, bodies[0])
+    assert book.is_verified(duo.bob.user_id)
 
 
 def test_a_list_that_contradicts_ours_is_a_fork(duo: Duo) -> None:
