@@ -291,6 +291,20 @@ def test_a_key_that_another_device_verified_takes_the_place_of_one_that_was_mere
     assert contact(laptop, "bob").verified
 
 
+def test_sessions_under_a_key_end_when_another_takes_its_place_whatever_device_ids_a_liar_chose(duo: Duo) -> None:
+    laptop = duo.world.further_device(duo.phone)
+    talk(laptop, duo.bob)  # whom the laptop has merely seen first: here the liar, with the device id of the honest one
+    honest = duo.world.device("bob", listed=False, one_time_prekeys=False).messenger.account
+    entry = replace(honest.listed, device_id=duo.bob.address.device_id)
+    theirs = honest.sign_device_list(replace(honest.first_device_list(START).content, devices=(entry,)))
+    verified = ContactEntry(duo.bob.user_id, honest.party.account_key, True, False, theirs.signed)
+    tell(duo.phone, laptop, LinkedContacts(0, (verified,), ()).encode())
+    laptop.messenger.contact_book.decline_change(duo.bob.user_id)
+    assert contact(laptop, "bob").verified
+    assert laptop.messenger.missing_sessions(duo.bob.user_id) == (duo.bob.address,)
+    assert laptop.sessions(duo.bob) == []
+
+
 def test_a_key_that_was_verified_here_stays_pinned_and_the_other_one_waits(duo: Duo) -> None:
     laptop = duo.world.further_device(duo.phone)
     laptop.messenger.learn_device_lists(duo.bob.user_id, [impostor(duo, 1)])
