@@ -106,7 +106,7 @@ def start_over(tx: Transaction, account: Account, lists: Sequence[SignedDeviceLi
     links are not ours, and stored only so that a server that loses them can be given them again.
 
     Raises:
-        MalformedMessageError: the links do not follow one another.
+        MalformedMessageError: the links do not follow one another from the first.
         InvalidSignatureError: not lists of this user, or wrong signatures.
         ValueError: there are none: the server knows no account to be reset.
     """
@@ -134,6 +134,9 @@ def note_registered(tx: Transaction) -> None:
 
 def _chain(user_id: UserId, lists: Sequence[SignedDeviceList]) -> list[VerifiedDeviceList]:
     chain = [each.verify(user_id) for each in lists]
+    if chain and chain[0].content.seq != 1:
+        # Else a server could begin so high that there is no number left for lists of ours.
+        raise MalformedMessageError("the lists of the account do not begin with the first")
     for earlier, later in pairwise(chain):
         if later.content.seq != earlier.content.seq + 1 or later.content.previous_hash != earlier.position.hash:
             raise MalformedMessageError("the lists of the account do not follow one another")

@@ -73,6 +73,10 @@ def forget_history(tx: Transaction, now: int) -> None:
 
 def _forget_removed_devices(tx: Transaction, now: int) -> None:
     """End the sessions with devices that left 45 days ago; after as long again, forget that there were such devices."""
+    for device in trust_records.removed_in_future(tx, now):
+        # A clock that was set back does not give a removed device a longer time.
+        trust_records.forget_removed(tx, device)
+        trust_records.note_removed(tx, device, now)
     for device in trust_records.removed_before(tx, now - LATE_ENVELOPE_MS):
         contact = records.load_contact(tx, device.user_id)
         if contact is not None and contact.device_list.content.device(device.device_id) is not None:

@@ -82,8 +82,9 @@ class ExportPayload:
     policy: int
     contacts: tuple[ContactEntry, ...]
     decisions: tuple[DecisionEntry, ...]
-    sections: tuple[tuple[int, bytes], ...] = ()
-    """For what comes later, such as the history: (kind, bytes), in ascending order of kinds, each once."""
+    sections: tuple[tuple[int, bytes], ...] = field(default=(), repr=False)
+    """For what comes later, such as the history: (kind, bytes), in ascending order of kinds, each once. They may hold
+    keys, so they are kept out of `repr`."""
 
     def encode(self) -> bytes:
         """Encode.

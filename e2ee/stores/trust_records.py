@@ -162,6 +162,12 @@ def removed_before(tx: ReadTransaction, deadline: int) -> list[DeviceAddress]:
     return [DeviceAddress.decode(Reader(each.key)) for each in found]
 
 
+def removed_in_future(tx: ReadTransaction, now: int) -> list[DeviceAddress]:
+    """Return the devices that are noted to have left later than now: the clock was set back."""
+    found = tx.scan_range(Table.REMOVED_DEVICES, _REMOVED, (min(now, MAX_TIMESTAMP - 1) + 1, MAX_TIMESTAMP))
+    return [DeviceAddress.decode(Reader(each.key)) for each in found]
+
+
 def forget_removed(tx: Transaction, device: DeviceAddress) -> None:
     tx.delete(Table.REMOVED_DEVICES, device.encode())
 

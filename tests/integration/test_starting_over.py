@@ -12,7 +12,7 @@ from e2ee.ports import Store
 from e2ee.stores.memory import MemoryStore
 from e2ee.stores.sqlite import SqliteStore
 from e2ee.wire.identifiers import UserId
-from keyserver.client import KeyServerUnavailableError
+from keyserver.client import DeviceListConflictError, KeyServerUnavailableError
 from tests.client_world import QUICK, Actor, ClientWorld, client_world, within
 from tests.integration.test_reset_and_restore import Backup, server_holds_all_of
 from tests.linking_world import link
@@ -113,6 +113,22 @@ async def test_the_list_of_somebody_who_was_faster_is_followed(world: ClientWorl
     again = await start_over(world)
     assert again.client.messenger.own_device_list().content.seq == 3
     assert await server_holds_all_of(again)
+
+
+async def test_a_server_that_speaks_of_a_faster_one_and_shows_no_list_is_refused_by_name(world: ClientWorld) -> None:
+    alice, _ = await world.talking()
+    await alice.publish(alice.change_list())
+
+    def a_moment_ago(fields: dict[str, Any]) -> None:
+        fields.update(device_lists=fields["device_lists"][:1], newest_seq=1)
+        world.faults.tamper["/v1/device-lists"] = nothing
+
+    def nothing(fields: dict[str, Any]) -> None:
+        fields.update(device_lists=[], newest_seq=0)
+
+    world.faults.tamper["/v1/device-lists"] = a_moment_ago
+    with pytest.raises(DeviceListConflictError):
+        await start_over(world)
 
 
 async def test_a_server_that_was_restored_to_before_it_gets_the_new_key_again(world: ClientWorld) -> None:

@@ -210,6 +210,13 @@ def test_an_export_is_not_recovered_over_an_account() -> None:
     assert bob.messenger.contact(UserId("alice")) is not None
 
 
+def test_the_key_of_a_history_is_not_in_the_text_of_its_export() -> None:
+    alice, _ = pair()
+    shown = repr(opened(alice, resealed(alice, sections=((1, b"a key of a history"),))))
+    assert "account_key_pair" in shown
+    assert "a key of" not in shown
+
+
 def test_sections_of_a_later_release_are_kept_in_the_payload() -> None:
     alice, _ = pair()
     assert opened(alice, resealed(alice, sections=((1, b"history"),))).sections == ((1, b"history"),)

@@ -56,6 +56,17 @@ def refused(reception: Reception) -> type[E2EEError] | type[None]:
     return type(reception.error)
 
 
+def test_a_clock_that_was_a_year_ahead_gives_a_removed_device_no_longer_time(stage: Stage) -> None:
+    envelope = late(stage)
+    stage.world.now += 365 * DAY_MS
+    retire(stage)
+    stage.world.now -= 365 * DAY_MS
+    stage.alice.messenger.prune()
+    stage.world.now += 46 * DAY_MS
+    with unchanged(stage.alice, Table.UNREADABLE):
+        assert refused(stage.alice.receive(envelope)) is RemovedDeviceError
+
+
 def test_what_a_removed_device_sent_is_read_for_45_days_with_a_mark_and_refused_by_name_after_that(
     stage: Stage,
 ) -> None:

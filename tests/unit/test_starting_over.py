@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from e2ee.errors import AccountKeyChangedError, InvalidSignatureError, MalformedMessageError
+from e2ee.limits import MAX_TIMESTAMP
 from e2ee.messenger import Messenger, Outcome
 from e2ee.ports import Table
 from e2ee.stores.memory import MemoryStore
@@ -111,7 +112,10 @@ def test_the_chain_of_before_is_known_as_the_servers_and_given_back_to_it() -> N
         after.messenger.own_devices.learn([stolen])
 
 
-@pytest.mark.parametrize("case", ["another user's", "forged", "a link lacks", "links of two chains", "none"])
+@pytest.mark.parametrize(
+    "case",
+    ["another user's", "forged", "a link lacks", "the first lacks", "the last number", "links of two chains", "none"],
+)
 def test_what_is_no_chain_of_the_user_makes_no_account(case: str) -> None:
     world, before, bob = lost()
     before.change_list(before.messenger.account.listed)
@@ -122,6 +126,11 @@ def test_what_is_no_chain_of_the_user_makes_no_account(case: str) -> None:
         "another user's": ([*held[:1], *world.directory.lists[bob.user_id]], InvalidSignatureError),
         "forged": ([held[0], replace(held[1], signature=bytes(64))], InvalidSignatureError),
         "a link lacks": ([held[0], held[2]], MalformedMessageError),
+        "the first lacks": (held[1:], MalformedMessageError),
+        "the last number": (
+            [before.messenger.account.sign_device_list(replace(content, seq=MAX_TIMESTAMP)).signed],
+            MalformedMessageError,
+        ),
         "links of two chains": (
             [held[0], before.messenger.account.sign_device_list(astray).signed],
             MalformedMessageError,

@@ -102,11 +102,11 @@ class Directory:
             try:
                 await key_server.reset_account(None, first.signed)
             except DeviceListConflictError:
-                if not attempts_left:
+                held = await key_server.device_lists(messenger.address.user_id)
+                if not (attempts_left and held):  # without any it contradicts itself
                     raise
             else:
                 return
-            held = await key_server.device_lists(messenger.address.user_id)
             await self._parts.commit(messenger.restart_over, held)
 
     async def keep_supplied(self) -> None:
