@@ -50,7 +50,7 @@ from e2ee.history_book import HistoryBook
 from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
 from e2ee.linking import LinkedAccount
 from e2ee.notices import DeviceListExpired, Notice, StoreRolledBack
-from e2ee.own_devices import OwnDevices
+from e2ee.own_devices import OwnDevices, welcome
 from e2ee.ports import ReadTransaction, Store, Table, Transaction
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
@@ -684,7 +684,9 @@ class Messenger:
         """Receive an envelope; one that was `kept` until a person decided is kept no longer if that was enough."""
         try:
             with self._store.write() as tx:
-                number, notices, tend, call = receiving.receive(tx, self._receiver(), envelope)
+                number, notices, tend, call, new_own = receiving.receive(tx, self._receiver(), envelope)
+                if new_own:
+                    welcome(tx, self._sender(), new_own)
                 reception.commit_position(tx, position)
                 if kept:
                     trust_records.forget_envelope(tx, envelope)

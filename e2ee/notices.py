@@ -7,7 +7,7 @@ Does not know about: who causes them, who shows them.
 from dataclasses import dataclass
 from typing import final
 
-from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, EnvelopeId, MessageId, UserId
 
 
 @final
@@ -70,6 +70,17 @@ class DeviceListExpired:
 
 @final
 @dataclass(frozen=True, slots=True)
+class OwnDevicesChanged:
+    """The list of our own devices has changed, here or on another of them. Show it: a device that nobody added is not
+    ours.
+    """
+
+    added: tuple[DeviceId, ...]
+    removed: tuple[DeviceId, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class ContactsShared:
     """Another device of ours told of contacts: these are new here, or something else is known of them now."""
 
@@ -113,6 +124,7 @@ Notice = (
     | EpochStalled
     | DeviceListExpired
     | DeviceListsForked
+    | OwnDevicesChanged
     | ContactsShared
     | ContactsTold
     | AccountKeysDiffer

@@ -20,7 +20,7 @@ from e2ee.errors import (
 )
 from e2ee.limits import DEVICE_LIST_LIFETIME_MS, LIST_RENEWAL_MS, LIST_RENEWAL_SPREAD_MS, MAX_DEVICES
 from e2ee.linking import Approval
-from e2ee.ports import ReadTransaction, Store
+from e2ee.ports import ReadTransaction, Store, Transaction
 from e2ee.primitives import kdf
 from e2ee.primitives.rng import Rng
 from e2ee.sending import Sender
@@ -36,6 +36,12 @@ from e2ee.wire.device_list import (
 )
 from e2ee.wire.identifiers import DeviceAddress, DeviceId
 from e2ee.wire.link import LinkCommit
+
+
+def welcome(tx: Transaction, sender: Sender, added: Sequence[DeviceAddress]) -> None:
+    """Let devices that are new in our own list have the copies of what waits, and be told of our contacts."""
+    sending.copy_to_new_devices(tx, sender, added)
+    trust_records.owe_contacts(tx, (each for each in added if each != sender.account.address))
 
 
 @final
@@ -81,8 +87,7 @@ class OwnDevices:
                         newest = verified
                 now = self._clock()
                 if added := healing.note_who_left(tx, before, newest.content, now):
-                    sending.copy_to_new_devices(tx, Sender(self._account, now, self._rng), added)
-                    trust_records.owe_contacts(tx, (each for each in added if each != self._account.address))
+                    welcome(tx, Sender(self._account, now, self._rng), added)
                 return newest
         except DeviceListForkError:
             with self._store.write() as tx:

@@ -34,6 +34,7 @@ from e2ee.notices import (
     DeviceListsForked,
     EpochStalled,
     Notice,
+    OwnDevicesChanged,
     SessionReplaced,
 )
 from e2ee.ports import ReadTransaction, Transaction
@@ -124,6 +125,8 @@ class Received(NamedTuple):
     """Whether something may be due by itself now (tending.py)."""
     call: CallSignal | None = None
     """A signal of a call that goes on now; kept nowhere else."""
+    new_own_devices: tuple[DeviceAddress, ...] = ()
+    """In a newer list of our own that the message brought along: they are to have what other devices of ours have."""
 
 
 def receive(tx: Transaction, receiver: Receiver, envelope: Envelope) -> Received:
@@ -378,21 +381,38 @@ def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
     if opened.decrypted.epoch_stalled:
         notices.append(EpochStalled(session.peer))
     known = records.load_contact(tx, opened.contact.user_id)
+    new_own_devices: tuple[DeviceAddress, ...] = ()
     if opened.contact != known:
-        records.save_contact(tx, opened.contact)
-        if known is None:
-            note_first_use(tx, opened.contact, now)
-        healing.note_list_change(tx, known, opened.contact, now)
+        more, new_own_devices = _save_contact(tx, receiver, known, opened.contact)
+        notices += more
         if opened.contact.forked and not (known is not None and known.forked):
             notices.append(DeviceListsForked(opened.contact.user_id))
     if not _is_listed(opened.contact, session.peer):
         trust_records.note_removed(tx, session.peer, now)  # should it have left when this was not noted yet
     message_records.remember_body(tx, opened.body_hash, now)
-    number, more, call = _commit_content(tx, receiver, opened)
+    number, of_content, call = _commit_content(tx, receiver, opened)
     is_request = opened.content.kind == ContentKind.RETRY_REQUEST
     # The first message on a session starts it, or answers it: what was asked for on it may be asked for again.
     tend = session.receives == 1 or is_request or session.owes_answer or session.dead
-    return Received(number, (*notices, *more), tend, call)
+    return Received(number, (*notices, *of_content), tend or bool(new_own_devices), call, new_own_devices)
+
+
+def _save_contact(
+    tx: Transaction, receiver: Receiver, known: Contact | None, contact: Contact
+) -> tuple[list[Notice], tuple[DeviceAddress, ...]]:
+    """Save what a message said of its sender's lists; return what to tell of it, and which devices of ours are new."""
+    records.save_contact(tx, contact)
+    if known is None:
+        note_first_use(tx, contact, receiver.now)
+    if known is None or contact.user_id != receiver.account.address.user_id:
+        healing.note_list_change(tx, known, contact, receiver.now)
+        return [], ()
+    # A link of our own chain was taken in only if none lacks before it.
+    before, after = known.device_list.content, records.own_device_list(tx).content
+    added = healing.note_who_left(tx, before, after, receiver.now)
+    new = tuple(sorted(each.device_id for each in added))
+    gone = tuple(each.device_id for each in before.devices if after.device(each.device_id) is None)
+    return [OwnDevicesChanged(new, gone)] if new or gone else [], tuple(added)
 
 
 def _commit_handshake(tx: Transaction, new: NewSession, now: int) -> None:

@@ -8,8 +8,9 @@ Does not know about: who causes them.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
+from e2ee import notices
 from e2ee.notices import Notice
-from e2ee.wire.identifiers import CallId, ConversationId, DeviceAddress, DeviceId, EnvelopeId, MessageId, UserId
+from e2ee.wire.identifiers import CallId, ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId
 from transport_adapters.base import PresenceState
 
 if TYPE_CHECKING:
@@ -176,15 +177,8 @@ class CallMissed:
     """The caller's clock, Unix milliseconds."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class OwnDevicesChanged:
-    """The list of our own devices has changed, here or on another of them. Show it: a device that nobody added is not
-    ours.
-    """
-
-    added: tuple[DeviceId, ...]
-    removed: tuple[DeviceId, ...]
+OwnDevicesChanged = notices.OwnDevicesChanged
+"""Comes of the network, or of what another device of ours says."""
 
 
 @final
@@ -224,7 +218,6 @@ Event = (
     | CallRinging
     | CallChanged
     | CallMissed
-    | OwnDevicesChanged
     | Trouble
     | Ended
     | Notice
