@@ -4,17 +4,24 @@ Every device holds the account's private key, so a device that somebody else may
 it out of the list: it could sign itself in again. The old key signs a last, empty list; the new key's first list
 follows it, and holds this device alone.
 
+Whoever lost all devices and the recovery code has no old key to sign anything with. A new device then makes the new
+key, whose first list follows the newest one that the server has. Contacts see a changed key, as after any reset, but
+for one thing: the old key was not closed, so somebody who has it can still make lists that a contact who has not
+accepted the new key takes in.
+
 Owns: the draft, which is stored before it is published so that no crash loses the key that the server accepted; what
-ends here once it was accepted.
+ends here once it was accepted; the chain of an account that starts over.
 Does not know about: the network, how contacts decide.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final, final
 
 from e2ee import persist, rollback
 from e2ee.account import Account
-from e2ee.errors import CorruptStateError, ProtocolError
+from e2ee.errors import CorruptStateError, MalformedMessageError, ProtocolError
 from e2ee.limits import DEVICE_LIST_LIFETIME_MS, MAX_ENVELOPE
 from e2ee.ports import ReadTransaction, Table, Transaction
 from e2ee.primitives.rng import Rng
@@ -23,8 +30,10 @@ from e2ee.stores import message_records, records, session_records
 from e2ee.stores.message_records import OutboxEntry
 from e2ee.wire.codec import Reader, Writer
 from e2ee.wire.device_list import DeviceList, SignedDeviceList, VerifiedDeviceList
+from e2ee.wire.identifiers import UserId
 
 _DRAFT: Final = b"account reset"
+_STARTING_OVER: Final = b"starting over"
 _VERSION: Final = 1
 
 
@@ -82,9 +91,53 @@ def accepted(tx: Transaction, now: int) -> tuple[Account, list[OutboxEntry]]:
     rollback.encrypt_outbox_anew(tx, now)
     lost = message_records.outbox(tx)
     for entry in lost:
-        message_records.remove_outbox(tx, entry.envelope_id)
+        message_records.give_up(tx, entry, "account_reset", now)
     tx.delete(Table.ACCOUNT, _DRAFT)
     return reset.account, lost
+
+
+# --- without the old key -------------------------------------------------------------------------------------
+
+
+def start_over(tx: Transaction, account: Account, lists: Sequence[SignedDeviceList], now: int) -> VerifiedDeviceList:
+    """Store an account under a new key, whose first list follows the chain that the server has; return that list.
+
+    May be called again with a longer chain, for the same account: nobody has accepted the first list of before. The
+    links are not ours, and stored only so that a server that loses them can be given them again.
+
+    Raises:
+        MalformedMessageError: the links do not follow one another.
+        InvalidSignatureError: not lists of this user, or wrong signatures.
+        ValueError: there are none: the server knows no account to be reset.
+    """
+    chain = _chain(account.address.user_id, lists)
+    if not chain:
+        raise ValueError(f"there is no account of {account.address.user_id} that could be reset")
+    first = account.sign_device_list(_following(chain[-1].content, account, now, with_device=True))
+    records.save_account(tx, account)
+    records.forget_own_device_lists(tx, 0)
+    for each in (*chain, first):
+        records.save_own_device_list(tx, each)
+    records.set_counter(tx, _STARTING_OVER, 1)
+    return first
+
+
+def is_starting_over(tx: ReadTransaction) -> bool:
+    """Whether the newest list of our own is the first of a new account key, which the server has not accepted yet."""
+    return records.counter(tx, _STARTING_OVER) == 1
+
+
+def note_registered(tx: Transaction) -> None:
+    """Note that the server has accepted this device and its list."""
+    records.set_counter(tx, _STARTING_OVER, 0)
+
+
+def _chain(user_id: UserId, lists: Sequence[SignedDeviceList]) -> list[VerifiedDeviceList]:
+    chain = [each.verify(user_id) for each in lists]
+    for earlier, later in pairwise(chain):
+        if later.content.seq != earlier.content.seq + 1 or later.content.previous_hash != earlier.position.hash:
+            raise MalformedMessageError("the lists of the account do not follow one another")
+    return chain
 
 
 def _following(newest: DeviceList, account: Account, now: int, *, with_device: bool) -> DeviceList:

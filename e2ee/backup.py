@@ -15,7 +15,7 @@ from e2ee.errors import AccountKeyChangedError
 from e2ee.export_file import ExportReader, write_export
 from e2ee.ports import Store
 from e2ee.primitives.rng import Rng
-from e2ee.recovery import RecoveryCode, seal_export
+from e2ee.recovery import Purpose, RecoveryCode, seal_export
 from e2ee.stores import history_records
 from e2ee.wire.contacts import LinkedContacts
 from e2ee.wire.identifiers import UserId
@@ -54,9 +54,21 @@ class Backup:
         with self._store.read() as tx:
             payload, retention = account_export.collect(tx, self._account), history_records.retention(tx)
         if not retention:
-            yield seal_export(code, user_id, payload, self._rng).encode()
+            yield self.without_history(code)
             return
         yield from write_export(code, user_id, payload, (retention, history_export.pages(self._store)), self._rng)
+
+    def without_history(self, code: RecoveryCode) -> bytes:
+        """Return the account's key, contacts and decisions about them, sealed with a code (protocol.md section 16)."""
+        with self._store.read() as tx:
+            payload = account_export.collect(tx, self._account)
+        return seal_export(code, self._account.address.user_id, payload, self._rng).encode()
+
+    def for_server(self, code: RecoveryCode) -> bytes:
+        """Return the account's key and list, sealed with a code, for the key server to keep (section 16)."""
+        with self._store.read() as tx:
+            payload = account_export.collect_account(tx, self._account)
+        return seal_export(code, self._account.address.user_id, payload, self._rng, Purpose.RECOVERY).encode()
 
     def merge(self, export: BinaryIO | bytes, code: RecoveryCode) -> Iterator[Merged]:
         """Take an export of our own account in, beside what this device has; yield what each step has changed.

@@ -103,6 +103,20 @@ class ContactBook:
         with self._store.write() as tx:
             return self._set_verified(tx, _known(tx, user_id), False)
 
+    def is_verified(self, user_id: UserId) -> bool:
+        """Say whether to show a user as verified: the numbers were compared, no list of devices was missed, and the
+        newest one has not expired.
+        """
+        with self._store.read() as tx:
+            contact = records.load_contact(tx, user_id)
+            return contact is not None and contact.is_assured(self._sender().now)
+
+    def lacks_lists(self, user_id: UserId) -> bool:
+        """Say whether there are lists of a user's devices that this device has not seen, or the newest has expired."""
+        with self._store.read() as tx:
+            contact = records.load_contact(tx, user_id)
+            return contact is not None and (contact.gap is not None or contact.is_expired(self._sender().now))
+
     def change(self, user_id: UserId) -> AccountKeyChange | None:
         """Return the change of a user's account key that waits for a decision, if there is one."""
         with self._store.read() as tx:

@@ -19,6 +19,7 @@ from e2ee.ports import ReadTransaction, Transaction
 from e2ee.stores import records, trust_records
 from e2ee.stores.records import Contact
 from e2ee.stores.trust_records import Decision, TrustDecision, TrustPolicy
+from e2ee.trust import with_list
 from e2ee.wire.codec import Writer
 from e2ee.wire.contacts import ContactEntry, DecisionEntry, LinkedContacts
 from e2ee.wire.device_list import VerifiedDeviceList
@@ -107,6 +108,8 @@ class Believed(NamedTuple):
     """Contacts that are new here, or of whom something else is known now."""
     waiting: tuple[UserId, ...]
     """Those among them of whom the two devices know different account keys: a human must decide."""
+    forked: tuple[UserId, ...]
+    """Those among them whose device lists are known to contradict each other, and were not before."""
 
 
 def believe(tx: Transaction, owner: UserId, linked: LinkedContacts, now: int) -> Believed:
@@ -115,7 +118,7 @@ def believe(tx: Transaction, owner: UserId, linked: LinkedContacts, now: int) ->
     Raises:
         InvalidSignatureError: a device list does not verify under its contact's pinned key.
     """
-    changed, waiting = list[UserId](), list[UserId]()
+    changed, waiting, forked = list[UserId](), list[UserId](), list[UserId]()
     if linked.policy == TrustPolicy.VERIFIED_ONLY and not trust_records.was_policy_chosen(tx):
         # The stricter one only: nobody but a person on this very device makes it accept changed keys unseen.
         trust_records.set_policy(tx, TrustPolicy.VERIFIED_ONLY)
@@ -125,14 +128,16 @@ def believe(tx: Transaction, owner: UserId, linked: LinkedContacts, now: int) ->
         contact = _believe(tx, owner, known, entry, _understood(said))
         if contact != known:
             records.save_contact(tx, contact)
-            healing.note_new_devices(tx, known, contact, now)
+            healing.note_list_change(tx, known, contact, now)
             changed.append(entry.user_id)
+            if contact.forked and not (known is not None and known.forked):
+                forked.append(entry.user_id)
         if contact.changed is not None and (known is None or _differs(known.changed, contact.changed)):
             key = contact.changed.content.account_key
             trust_records.record(tx, TrustDecision(entry.user_id, Decision.CHANGE_SEEN, key, now))
             waiting.append(entry.user_id)
         _remember(tx, contact, _understood(said), now)
-    return Believed(tuple(changed), tuple(waiting))
+    return Believed(tuple(changed), tuple(waiting), tuple(forked))
 
 
 def _believe(
@@ -160,7 +165,7 @@ def _same_key(
     elif theirs_at == ours_at:
         verified = known.verified and entry.verified
     try:
-        contact = known.with_list(theirs) if theirs.follows(known.device_list) else known
+        contact = with_list(known, theirs)
     except DeviceListForkError:
         return replace(known, forked=True, verified=verified)
     return replace(contact, forked=known.forked or entry.forked, verified=verified)

@@ -14,7 +14,8 @@ never plaintext, keys or ciphertext.
     │  ├─ PreKeyExpiredError          ├─ UnlistedDeviceError
     │  ├─ ReplayedHandshakeError      ├─ WrongRecipientError
     │  ├─ ForbiddenContentError       ├─ DeviceListForkError
-    │  ├─ LinkMismatchError           └─ LinkExpiredError
+    │  ├─ RemovedDeviceError          ├─ LinkMismatchError
+    │  └─ LinkExpiredError
     ├─ TrustError                     a human must decide
     │  ├─ AccountKeyChangedError
     │  ├─ ContactNotVerifiedError
@@ -250,6 +251,18 @@ class DeviceListForkError(ProtocolError):
     def __init__(self, user_id: str) -> None:
         super().__init__(f"The device list of {user_id} has forked")
         self.user_id = user_id
+
+
+@final
+class RemovedDeviceError(ProtocolError):
+    """A message of a device that left its user's list more than 45 days ago."""
+
+    code = "removed_device"
+    remedy = "Drop it; nothing that the device sent while it was listed can still be under way"
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"Device {address} left the device list of its user more than 45 days ago")
+        self.address = address
 
 
 @final

@@ -24,10 +24,11 @@ from e2ee.limits import FRESH_SESSION_MS, MAX_RETRY_ASKS, RETRY_REQUEST_MS
 from e2ee.notices import MessageNotResent, Notice
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.session import Session
-from e2ee.stores import message_records, session_records
+from e2ee.stores import message_records, session_records, trust_records
 from e2ee.stores.healing_records import Healing, Wanted, load_healing, save_healing
 from e2ee.stores.records import Contact, load_contact
 from e2ee.stores.sent_records import request_resend, sent_envelope
+from e2ee.wire.device_list import DeviceList
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import DeviceAddress, EnvelopeId
 
@@ -168,12 +169,13 @@ def honour(
     return notices
 
 
-def note_new_devices(tx: Transaction, before: Contact | None, after: Contact, now: int) -> None:
-    """Let devices that are new in a list have what waits for their user in the outbox, encrypted without them."""
+def note_list_change(tx: Transaction, before: Contact | None, after: Contact, now: int) -> None:
+    """Do what a newer device list calls for: devices that are new in it get what waits for their user in the outbox,
+    encrypted without them; of those that left it is noted since when they are gone.
+    """
     if before is None or before.device_list == after.device_list:
         return
-    known = before.device_list.content.addresses()
-    added = [address for address in after.device_list.content.addresses() if address not in known]
+    added = note_who_left(tx, before.device_list.content, after.device_list.content, now)
     if not added:
         return
     for entry in message_records.outbox(tx):
@@ -181,6 +183,18 @@ def note_new_devices(tx: Transaction, before: Contact | None, after: Contact, no
         if sent is not None and sent.recipient.user_id == after.user_id:
             for address in added:
                 request_resend(tx, sent, address, now)
+
+
+def note_who_left(tx: Transaction, before: DeviceList, after: DeviceList, now: int) -> list[DeviceAddress]:
+    """Note which devices left between two lists of a user, of those with which there are sessions; return new ones."""
+    known, present = before.addresses(), after.addresses()
+    for address in known:
+        if address not in present and session_records.sessions_with(tx, address):
+            trust_records.note_removed(tx, address, now)
+    added = [address for address in present if address not in known]
+    for address in added:
+        trust_records.forget_removed(tx, address)
+    return added
 
 
 def _give_up_sessions(tx: Transaction, peer: DeviceAddress, session_ids: set[bytes]) -> None:

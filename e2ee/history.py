@@ -31,6 +31,7 @@ from e2ee.stores.history_records import (
     note_early,
     save_conversation,
     save_entry,
+    use_early,
 )
 from e2ee.wire.content import Content, ContentKind, Receipt, ReceiptType
 from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, MessageId, UserId
@@ -88,6 +89,8 @@ def add(tx: Transaction, arrived: Arrived, now: int) -> None:
     written_at = min(arrived.sent_at, max(now, row.newest >> _SHIFT))
     position, row = _place(tx, row, arrived, (written_at, now))
     said = early(tx, arrived.author, arrived.message_id)
+    if said is not None:
+        use_early(tx, arrived.author, arrived.message_id)
     state = said.state if said is not None and said.peer == arrived.peer else EntryState.NEW
     if arrived.ours and arrived.author == arrived.peer:
         state = EntryState.READ  # a note to ourselves: nobody else will say that they read it

@@ -78,6 +78,20 @@ MAX_EXPORTED_ACCOUNT: Final = 64 * 1024 * 1024
 
 # --- Implementation constants --------------------------------------------------------------------------------
 
+MEET_OWN_DEVICE_MS: Final = MINUTE_MS
+"""After this time without a session with another device of ours one is started, though there is nothing to say yet. The
+device that let it in is faster, and one session is enough."""
+
+SHORTEST_MEETING_PAUSE_MS: Final = 5 * SECOND_MS
+"""Between two tries to start one; the pauses double up to an hour."""
+
+LIST_QUERY_MS: Final = HOUR_MS
+"""How often at most the server is asked before sending because a list has expired, or links before it lack."""
+
+LIST_RENEWAL_MS: Final = 10 * DAY_MS
+LIST_RENEWAL_SPREAD_MS: Final = 4 * DAY_MS
+"""A list of our own is signed again so long before it expires, or up to the spread later: not by all at once."""
+
 MAX_SKIP: Final = 1_000
 """Most message keys one message may skip in each of: old chain, new chain, post-quantum chain."""
 

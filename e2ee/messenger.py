@@ -49,23 +49,31 @@ from e2ee.export_file import ExportReader
 from e2ee.history_book import HistoryBook
 from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
 from e2ee.linking import LinkedAccount
-from e2ee.notices import Notice, StoreRolledBack
-from e2ee.own_devices import OwnDevices
+from e2ee.notices import DeviceListExpired, Notice, StoreRolledBack
+from e2ee.own_devices import OwnDevices, welcome
 from e2ee.ports import ReadTransaction, Store, Table, Transaction
 from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
 from e2ee.reception import DeliveryPosition, Outcome, Reception
-from e2ee.recovery import Purpose, RecoveryCode, seal_export
+from e2ee.recovery import Purpose, RecoveryCode
 from e2ee.rollback import RelayStatement
 from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
 from e2ee.status import Status
 from e2ee.stores import healing_records, message_records, records, sent_records, session_records, trust_records
-from e2ee.stores.message_records import InboundMessage, OutboxEntry
+from e2ee.stores.message_records import FailedSend, InboundMessage, OutboxEntry
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
-from e2ee.trust import changed_key_error, learn_device_list, mark_forked, note_changed_key, recipients, sendable_contact
+from e2ee.trust import (
+    changed_key_error,
+    learn_device_list,
+    mark_forked,
+    note_asked,
+    note_changed_key,
+    recipients,
+    sendable_contact,
+)
 from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
 from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
@@ -191,6 +199,33 @@ class Messenger:
         return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
+    def start_over(
+        cls,
+        store: Store,
+        user_id: UserId,
+        lists: Sequence[SignedDeviceList],
+        *,
+        rng: Rng = system_rng,
+        clock: Clock = system_clock,
+        sent_log: bool = True,
+    ) -> "Messenger":
+        """Make a new account key for a user who lost all devices and the recovery code, in an empty store. `sent_log`:
+        see `open`.
+
+        `lists` are those of the user that the server has, oldest first. Publish `own_device_list` as an account reset
+        without a closing list; if others were faster, call `restart_over` with the longer chain, and publish again.
+
+        Raises:
+            MalformedMessageError, InvalidSignatureError: what the server has is no chain of lists of the user.
+            ValueError: it has none, or the store holds an account already.
+        """
+        account = Account.generate(user_id, rng)
+        with store.write() as tx:
+            _require_empty(tx)
+            account_reset.start_over(tx, account, lists, clock())
+        return cls(store, account, rng=rng, clock=clock, sent_log=sent_log)
+
+    @classmethod
     def open(
         cls, store: Store, *, rng: Rng = system_rng, clock: Clock = system_clock, sent_log: bool = True
     ) -> "Messenger":
@@ -246,6 +281,7 @@ class Messenger:
         with self._store.write() as tx:
             records.set_counter(tx, _REGISTERED, 1)
             records.set_counter(tx, _RECOVERING, 0)
+            account_reset.note_registered(tx)
 
     def due_prekeys(self, counts: ServerCounts, offered: Collection[PreKeyId] | None = None) -> PreKeyPublication:
         """Make the prekeys that are due and return all that the server has not confirmed.
@@ -264,25 +300,26 @@ class Messenger:
         with self._store.write() as tx:
             prekey_supply.mark_published(tx, tuple(prekey_ids))
 
-    def export_account(self, code: RecoveryCode) -> bytes:
-        """Return the account's key, contacts and decisions about them, sealed with a code (protocol.md section 16).
-
-        The history is not in it: see `backup`.
-        """
-        with self._store.read() as tx:
-            payload = account_export.collect(tx, self._account)
-        return seal_export(code, self._account.address.user_id, payload, self._rng).encode()
-
-    def recovery_blob(self, code: RecoveryCode) -> bytes:
-        """Return the account's key and list, sealed with a code, for the key server to keep (section 16)."""
-        with self._store.read() as tx:
-            payload = account_export.collect_account(tx, self._account)
-        return seal_export(code, self._account.address.user_id, payload, self._rng, Purpose.RECOVERY).encode()
-
     def is_recovering(self) -> bool:
         """Whether this device was made from an export, and has not taken the place of the lost ones yet."""
         with self._store.read() as tx:
             return records.counter(tx, _RECOVERING) == 1
+
+    def is_starting_over(self) -> bool:
+        """Whether the server has not accepted the new account key of `start_over` yet."""
+        with self._store.read() as tx:
+            return account_reset.is_starting_over(tx)
+
+    def restart_over(self, lists: Sequence[SignedDeviceList]) -> None:
+        """Let the first list of a new account key follow a longer chain than the one that `start_over` was given.
+
+        Raises:
+            See `start_over`. ValueError: the new key was accepted already.
+        """
+        with self._store.write() as tx:
+            if not account_reset.is_starting_over(tx):
+                raise ValueError("the account does not start over")
+            account_reset.start_over(tx, self._account, lists, self._clock())
 
     def draft_account_reset(self) -> AccountReset:
         """Make a new account key because a device was lost or stolen, and the two lists that announce it.
@@ -301,8 +338,8 @@ class Messenger:
     def account_reset_accepted(self) -> list[OutboxEntry]:
         """The server has accepted the draft: the account has the new key, all sessions end.
 
-        What waited in the outbox is encrypted anew once sessions can be started. What cannot be is returned, for an
-        event each.
+        What waited in the outbox is encrypted anew once sessions can be started. What cannot be is returned, and is
+        among the `failed_sends`.
 
         Raises:
             ValueError: there is no draft.
@@ -319,8 +356,10 @@ class Messenger:
         with self._store.read() as tx:
             return records.load_contact(tx, user_id)
 
-    def learn_device_lists(self, user_id: UserId, lists: Iterable[SignedDeviceList]) -> None:
-        """Take in lists of a user, oldest first.
+    def learn_device_lists(self, user_id: UserId, lists: Iterable[SignedDeviceList]) -> tuple[Notice, ...]:
+        """Take in lists of a user, oldest first; none, if the server had none to give beyond those known.
+
+        Says if the newest known has expired all the same, once an hour at most.
 
         Raises:
             InvalidSignatureError: not a list of this user, or a wrong signature.
@@ -329,7 +368,7 @@ class Messenger:
             DeviceListForkError: it contradicts the newest list known. This is recorded: sending to this user stops.
         """
         try:
-            self._learn(user_id, tuple(lists))
+            return self._learn(user_id, tuple(lists))
         except DeviceListForkError:
             with self._store.write() as tx:
                 mark_forked(tx, user_id)
@@ -352,8 +391,14 @@ class Messenger:
 
     @property
     def backup(self) -> Backup:
-        """Exports with the history, and taking one in."""
+        """Exports of this device, and taking one in."""
         return Backup(self._store, self._account, self._rng, self._clock)
+
+    def is_stranger(self, user_id: UserId) -> bool:
+        """Say whether a user has written to us, and we never to the user."""
+        with self._store.read() as tx:
+            contact = records.load_contact(tx, user_id)
+            return contact is not None and session_records.is_stranger(tx, contact.device_list.content.addresses())
 
     def waiting_for_trust(self) -> tuple[UserId, ...]:
         """Return the users of whom messages under a changed account key are kept."""
@@ -386,7 +431,7 @@ class Messenger:
         """
         with self._store.read() as tx:
             now = self._clock()
-            addresses = recipients(sendable_contact(tx, user_id), self.address)
+            addresses = recipients(sendable_contact(tx, user_id, now), self.address)
             return tuple(address for address in addresses if session_records.sending_session(tx, address, now) is None)
 
     def start_session(self, bundle: PreKeyBundle) -> Session:
@@ -467,11 +512,32 @@ class Messenger:
         with self._store.read() as tx:
             return any(each.message_id == message_id for each in sent_records.due_resends(tx))
 
-    def outbox_settled(self, envelope_ids: Iterable[EnvelopeId]) -> None:
-        """Forget envelopes for which the server has taken responsibility, or which nobody wants any more."""
+    def outbox_settled(
+        self, envelope_ids: Iterable[EnvelopeId], given_up: Iterable[tuple[EnvelopeId, str]] = ()
+    ) -> None:
+        """Forget envelopes for which the server has taken responsibility, or which nobody wants any more.
+
+        Those that are `given_up`, each with a code of why (ASCII, at most 255 characters), become `failed_sends`.
+        """
         with self._store.write() as tx:
             for envelope_id in envelope_ids:
                 message_records.remove_outbox(tx, envelope_id)
+            for envelope_id, code in given_up:
+                message_records.give_up_by_id(tx, envelope_id, code, self._clock())
+
+    def failed_sends(self) -> list[FailedSend]:
+        """Return the envelopes that were given up, oldest first, until `failures_told` forgets them.
+
+        So that no process can die between giving up and telling. Tell the application of each, then forget them.
+        """
+        with self._store.read() as tx:
+            return message_records.failed_sends(tx)
+
+    def failures_told(self, envelope_ids: Iterable[EnvelopeId]) -> None:
+        """Forget failed sends, of which the application was told."""
+        with self._store.write() as tx:
+            for envelope_id in envelope_ids:
+                message_records.forget_failed_send(tx, envelope_id)
 
     def list_positions(self, user_id: UserId) -> tuple[ListPosition, ListPosition]:
         """Return the newest known positions of a recipient's list and of our own, as a send must state them.
@@ -569,7 +635,7 @@ class Messenger:
 
     def expire_outbox(self) -> list[OutboxEntry]:
         """Give up on envelopes that no server accepted for 14 days, or, in lane 0, within their time to live; return
-        them, for an event each.
+        them. They are among the `failed_sends`.
 
         What was said so long ago is forgotten, too. Call it at the start and now and then, whether or not there is a
         connection.
@@ -596,13 +662,15 @@ class Messenger:
 
     # --- inside ----------------------------------------------------------------------------------------------
 
-    def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> None:
+    def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> tuple[Notice, ...]:
         if user_id == self.address.user_id:
             self.own_devices.learn(lists)
-            return
+            return ()
         refused: E2EEError | None = None
         with self._store.write() as tx:
-            before, now = records.load_contact(tx, user_id), self._clock()
+            now = self._clock()
+            asked = records.load_contact(tx, user_id)
+            before = note_asked(tx, user_id, now)
             for signed in lists:
                 try:
                     contact = learn_device_list(tx, user_id, signed, now)
@@ -610,16 +678,21 @@ class Messenger:
                     # What came before stays: it may be the list with which the old key said that it is the last.
                     refused = _note_changed_key(tx, user_id, lists[-1], now)
                     break
-                healing.note_new_devices(tx, before, contact, now)
+                healing.note_list_change(tx, before, contact, now)
                 before = contact
         if refused is not None:
             raise refused
+        # Once an hour, however often what waits for the user is tried again.
+        is_news = asked is None or asked.is_to_be_asked_about(now)
+        return (DeviceListExpired(user_id),) if is_news and before is not None and before.is_expired(now) else ()
 
     def _receive(self, envelope: Envelope, position: DeliveryPosition | None, *, kept: bool) -> Reception:
         """Receive an envelope; one that was `kept` until a person decided is kept no longer if that was enough."""
         try:
             with self._store.write() as tx:
-                number, notices, tend, call = receiving.receive(tx, self._receiver(), envelope)
+                number, notices, tend, call, new_own = receiving.receive(tx, self._receiver(), envelope)
+                if new_own:
+                    welcome(tx, self._sender(), new_own)
                 reception.commit_position(tx, position)
                 if kept:
                     trust_records.forget_envelope(tx, envelope)
@@ -662,8 +735,12 @@ def _marked(tx: ReadTransaction, message: InboundMessage) -> InboundMessage:
     return replace(message, from_removed_device=True) if removed else message
 
 
-def _begin(tx: Transaction, account: Account, device_list: VerifiedDeviceList) -> None:
+def _require_empty(tx: ReadTransaction) -> None:
     if tx.count(Table.ACCOUNT):
         raise ValueError("the store holds an account already")
+
+
+def _begin(tx: Transaction, account: Account, device_list: VerifiedDeviceList) -> None:
+    _require_empty(tx)
     records.save_account(tx, account)
     records.save_own_device_list(tx, device_list)

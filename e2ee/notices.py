@@ -7,7 +7,7 @@ Does not know about: who causes them, who shows them.
 from dataclasses import dataclass
 from typing import final
 
-from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, EnvelopeId, MessageId, UserId
 
 
 @final
@@ -61,11 +61,42 @@ class EpochStalled:
 
 @final
 @dataclass(frozen=True, slots=True)
+class DeviceListExpired:
+    """The server has no list of this user that has not expired: all devices have been away for weeks, or somebody keeps
+    back that one of them was removed. Sending goes on; the user does not count as verified meanwhile."""
+
+    user_id: UserId
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OwnDevicesChanged:
+    """The list of our own devices has changed, here or on another of them. Show it: a device that nobody added is not
+    ours.
+    """
+
+    added: tuple[DeviceId, ...]
+    removed: tuple[DeviceId, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class ContactsShared:
     """Another device of ours told of contacts: these are new here, or something else is known of them now."""
 
     device: DeviceAddress
     users: tuple[UserId, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DeviceListsForked:
+    """Two device lists of a user contradict each other: the server shows several, or somebody else signs them.
+
+    Nothing more is sent to the user; if it is our own user, no copies to our other devices. Ask over another channel.
+    """
+
+    user_id: UserId
 
 
 @final
@@ -91,6 +122,9 @@ Notice = (
     | MessageNotResent
     | StoreRolledBack
     | EpochStalled
+    | DeviceListExpired
+    | DeviceListsForked
+    | OwnDevicesChanged
     | ContactsShared
     | ContactsTold
     | AccountKeysDiffer

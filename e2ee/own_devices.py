@@ -5,10 +5,10 @@ only after the server accepted it; whoever loses that race throws the draft away
 Does not know about: the network, messages, how two devices compare (linking.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
-from e2ee import sending
+from e2ee import healing, sending
 from e2ee.account import Account
 from e2ee.errors import (
     AccountKeyChangedError,
@@ -18,16 +18,30 @@ from e2ee.errors import (
     TooManyDevicesError,
     UnlistedDeviceError,
 )
-from e2ee.limits import DEVICE_LIST_LIFETIME_MS, MAX_DEVICES
+from e2ee.limits import DEVICE_LIST_LIFETIME_MS, LIST_RENEWAL_MS, LIST_RENEWAL_SPREAD_MS, MAX_DEVICES
 from e2ee.linking import Approval
-from e2ee.ports import ReadTransaction, Store
+from e2ee.ports import ReadTransaction, Store, Transaction
+from e2ee.primitives import kdf
 from e2ee.primitives.rng import Rng
 from e2ee.sending import Sender
 from e2ee.stores import records, trust_records
 from e2ee.trust import mark_forked
-from e2ee.wire.device_list import DeviceList, ListedDevice, SignedDeviceList, VerifiedDeviceList, ordered
+from e2ee.wire.device_list import (
+    DeviceList,
+    ListedDevice,
+    ListPosition,
+    SignedDeviceList,
+    VerifiedDeviceList,
+    ordered,
+)
 from e2ee.wire.identifiers import DeviceAddress, DeviceId
 from e2ee.wire.link import LinkCommit
+
+
+def welcome(tx: Transaction, sender: Sender, added: Sequence[DeviceAddress]) -> None:
+    """Let devices that are new in our own list have the copies of what waits, and be told of our contacts."""
+    sending.copy_to_new_devices(tx, sender, added)
+    trust_records.owe_contacts(tx, (each for each in added if each != sender.account.address))
 
 
 @final
@@ -65,20 +79,43 @@ class OwnDevices:
         try:
             with self._store.write() as tx:
                 newest = records.own_device_list(tx)
-                known = newest.content.addresses()
+                before = newest.content
                 for signed in lists:
                     verified = self._judge(tx, newest, signed)
                     if verified.content.seq > newest.content.seq:
                         records.save_own_device_list(tx, verified)
                         newest = verified
-                if added := [address for address in newest.content.addresses() if address not in known]:
-                    sending.copy_to_new_devices(tx, Sender(self._account, self._clock(), self._rng), added)
-                    trust_records.owe_contacts(tx, (each for each in added if each != self._account.address))
+                now = self._clock()
+                if added := healing.note_who_left(tx, before, newest.content, now):
+                    welcome(tx, Sender(self._account, now, self._rng), added)
                 return newest
         except DeviceListForkError:
             with self._store.write() as tx:
                 mark_forked(tx, user_id)
             raise
+
+    def lacks_earlier(self) -> int:
+        """Return how many links of our own chain are missing at its beginning: this device was linked, or recovered."""
+        with self._store.read() as tx:
+            return next(records.own_device_lists(tx)).content.seq - 1
+
+    def learn_earlier(self, lists: Sequence[SignedDeviceList]) -> None:
+        """Take in links from before the first that we have, oldest first and up to that one, so that a server that
+        loses them can be given them again. What vouches for them are the hashes in those that follow.
+
+        Raises:
+            InvalidSignatureError: not a list of ours, or a wrong signature. Nothing was taken in.
+            DeviceListForkError: they do not lead up to ours. Nothing was taken in.
+        """
+        user_id = self._account.address.user_id
+        with self._store.write() as tx:
+            later = next(records.own_device_lists(tx)).content
+            for signed in reversed(lists):
+                verified = signed.verify(user_id)
+                if verified.position != ListPosition(later.seq - 1, later.previous_hash):
+                    raise DeviceListForkError(user_id)
+                records.save_own_device_list(tx, verified)
+                later = verified.content
 
     def draft_with(self, device: ListedDevice) -> VerifiedDeviceList:
         """Sign, but do not take in, the next list with one device more.
@@ -109,6 +146,23 @@ class OwnDevices:
     def draft_alone(self) -> VerifiedDeviceList:
         """Sign, but do not take in, the next list with this device alone: all others are lost."""
         return self._next(self.newest_list().content, (self._account.listed,))
+
+    def is_renewal_due(self) -> bool:
+        """Whether it is on this device to sign the newest list again, before it expires or after it did.
+
+        Each device has its own time for it, so that mostly one of them does it for all.
+        """
+        newest = self.newest_list().content
+        ours = self._account.address.device_id
+        if newest.device(ours) is None:
+            return False
+        early = LIST_RENEWAL_MS - _spread(ours, newest.seq)
+        return self._clock() >= newest.expires_at - early
+
+    def draft_renewed(self) -> VerifiedDeviceList | None:
+        """Sign, but do not take in, the next list with the same devices; None if none is due (any more)."""
+        newest = self.newest_list().content
+        return self._next(newest, newest.devices) if self.is_renewal_due() else None
 
     def approve(self, commit: LinkCommit) -> Approval:
         """Begin to let a new device in, which has sent message 1 of a link.
@@ -150,3 +204,9 @@ class OwnDevices:
         if verified.follows(newest) and content.seq != newest.content.seq + 1:
             raise MalformedMessageError("links of our own chain are missing")
         return verified
+
+
+def _spread(device_id: DeviceId, seq: int) -> int:
+    """Return by how many milliseconds a device lets others go first: always the same for one list, another for each."""
+    drawn = kdf.sha256(device_id.raw + seq.to_bytes(8, "big"))[:8]
+    return int.from_bytes(drawn, "big") % LIST_RENEWAL_SPREAD_MS

@@ -40,6 +40,9 @@ class Table(Enum):
     TRUST_DECISIONS = ("trust_decisions", 1)
     HISTORY = ("history", 1)
     CONVERSATIONS = ("conversations", 1)
+    REMOVED_DEVICES = ("removed_devices", 1)
+    FAILED_SENDS = ("failed_sends", 1)
+    EARLY_WORDS = ("early_words", 1)
 
     def __init__(self, label: str, version: int) -> None:
         self.label: Final = label

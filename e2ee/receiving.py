@@ -19,6 +19,7 @@ from e2ee.errors import (
     KeyEvictedError,
     MalformedMessageError,
     ProtocolError,
+    RemovedDeviceError,
     ReplayedHandshakeError,
     SessionNotFoundError,
     TooManySkippedError,
@@ -26,8 +27,16 @@ from e2ee.errors import (
     UnlistedDeviceError,
     WrongRecipientError,
 )
-from e2ee.limits import CALL_CLOCK_SKEW_MS, CALL_TTL_SECONDS, SECOND_MS
-from e2ee.notices import AccountKeysDiffer, ContactsShared, EpochStalled, Notice, SessionReplaced
+from e2ee.limits import CALL_CLOCK_SKEW_MS, CALL_TTL_SECONDS, LATE_ENVELOPE_MS, SECOND_MS
+from e2ee.notices import (
+    AccountKeysDiffer,
+    ContactsShared,
+    DeviceListsForked,
+    EpochStalled,
+    Notice,
+    OwnDevicesChanged,
+    SessionReplaced,
+)
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import ResponderKeys
 from e2ee.primitives import kdf
@@ -35,7 +44,7 @@ from e2ee.private_keys import KemPreKeyPair, PreKeyPair, RatchetEncapsulate
 from e2ee.ratchet.skipped_keys import FindSkipped, nothing_skipped
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.session import DecryptedContent, Session
-from e2ee.stores import healing_records, message_records, records, session_records
+from e2ee.stores import healing_records, message_records, records, session_records, trust_records
 from e2ee.stores.records import Contact
 from e2ee.trust import check_listed, hear_of_list, judge_device_list, note_first_use
 from e2ee.wire.call_signal import CallAction, CallSignal
@@ -116,6 +125,8 @@ class Received(NamedTuple):
     """Whether something may be due by itself now (tending.py)."""
     call: CallSignal | None = None
     """A signal of a call that goes on now; kept nowhere else."""
+    new_own_devices: tuple[DeviceAddress, ...] = ()
+    """In a newer list of our own that the message brought along: they are to have what other devices of ours have."""
 
 
 def receive(tx: Transaction, receiver: Receiver, envelope: Envelope) -> Received:
@@ -218,6 +229,7 @@ def _decrypt_established(
     """
     candidates = session_records.sessions_with(tx, sender)
     if not candidates:
+        _refuse_long_removed(tx, sender, receiver.now)
         raise SessionNotFoundError(str(sender))
     for session in candidates:
         find = session_records.skipped_lookup(tx, session)
@@ -310,7 +322,8 @@ def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, ses
         raise MalformedMessageError("a first message carries its sender's device list")
     if is_new:
         check_listed(contact.device_list, peer)
-    elif contact.device_list.content.device(peer.address.device_id) is None:
+    elif not _is_listed(contact, peer.address):
+        _refuse_long_removed(tx, peer.address, receiver.now)
         # A removed device may still be read, but its word on the user's lists could only stop us from sending, and one
         # of ours may be lost: it must not write into our history what we never said, as a copy or as a note to us, nor
         # tell us whom to trust.
@@ -321,12 +334,27 @@ def _judge_sender(tx: ReadTransaction, receiver: Receiver, content: Content, ses
     return hear_of_list(contact, content.sender_list)
 
 
+def _is_listed(contact: Contact, device: DeviceAddress) -> bool:
+    return contact.device_list.content.device(device.device_id) is not None
+
+
+def _refuse_long_removed(tx: ReadTransaction, device: DeviceAddress, now: int) -> None:
+    """Refuse what a device says when all that it can have sent while it was listed has arrived or expired.
+
+    Raises:
+        RemovedDeviceError: it left its user's list more than 45 days ago.
+    """
+    removed_at = trust_records.removed_at(tx, device)
+    if removed_at is not None and now - removed_at > LATE_ENVELOPE_MS:
+        raise RemovedDeviceError(str(device))
+
+
 def _judge_carried_list(tx: ReadTransaction, receiver: Receiver, signed: SignedDeviceList, session: Session) -> Contact:
     peer = session.origin.peer
     if signed.unverified.account_key != peer.account_key:
         raise InvalidSignatureError("device list: signed by another account key than the session's")
     check_listed(signed.verify(peer.address.user_id), peer)
-    return judge_device_list(tx, peer.address.user_id, signed, receiver.now)
+    return judge_device_list(tx, peer.address.user_id, signed)
 
 
 def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
@@ -353,17 +381,38 @@ def _commit(tx: Transaction, receiver: Receiver, opened: Opened) -> Received:
     if opened.decrypted.epoch_stalled:
         notices.append(EpochStalled(session.peer))
     known = records.load_contact(tx, opened.contact.user_id)
+    new_own_devices: tuple[DeviceAddress, ...] = ()
     if opened.contact != known:
-        records.save_contact(tx, opened.contact)
-        if known is None:
-            note_first_use(tx, opened.contact, now)
-        healing.note_new_devices(tx, known, opened.contact, now)
+        more, new_own_devices = _save_contact(tx, receiver, known, opened.contact)
+        notices += more
+        if opened.contact.forked and not (known is not None and known.forked):
+            notices.append(DeviceListsForked(opened.contact.user_id))
+    if not _is_listed(opened.contact, session.peer):
+        trust_records.note_removed(tx, session.peer, now)  # should it have left when this was not noted yet
     message_records.remember_body(tx, opened.body_hash, now)
-    number, more, call = _commit_content(tx, receiver, opened)
+    number, of_content, call = _commit_content(tx, receiver, opened)
     is_request = opened.content.kind == ContentKind.RETRY_REQUEST
     # The first message on a session starts it, or answers it: what was asked for on it may be asked for again.
     tend = session.receives == 1 or is_request or session.owes_answer or session.dead
-    return Received(number, (*notices, *more), tend, call)
+    return Received(number, (*notices, *of_content), tend or bool(new_own_devices), call, new_own_devices)
+
+
+def _save_contact(
+    tx: Transaction, receiver: Receiver, known: Contact | None, contact: Contact
+) -> tuple[list[Notice], tuple[DeviceAddress, ...]]:
+    """Save what a message said of its sender's lists; return what to tell of it, and which devices of ours are new."""
+    records.save_contact(tx, contact)
+    if known is None:
+        note_first_use(tx, contact, receiver.now)
+    if known is None or contact.user_id != receiver.account.address.user_id:
+        healing.note_list_change(tx, known, contact, receiver.now)
+        return [], ()
+    # A link of our own chain was taken in only if none lacks before it.
+    before, after = known.device_list.content, records.own_device_list(tx).content
+    added = healing.note_who_left(tx, before, after, receiver.now)
+    new = tuple(sorted(each.device_id for each in added))
+    gone = tuple(each.device_id for each in before.devices if after.device(each.device_id) is None)
+    return [OwnDevicesChanged(new, gone)] if new or gone else [], tuple(added)
 
 
 def _commit_handshake(tx: Transaction, new: NewSession, now: int) -> None:
@@ -405,4 +454,6 @@ def _believe(tx: Transaction, device: DeviceAddress, content: Content, now: int)
     if linked is None:
         return []  # another kind, or of a later release
     believed = contact_sharing.believe(tx, device.user_id, linked, now)
-    return [ContactsShared(device, believed.changed), *(AccountKeysDiffer(each) for each in believed.waiting)]
+    notices: list[Notice] = [ContactsShared(device, believed.changed)]
+    notices += [AccountKeysDiffer(each) for each in believed.waiting]
+    return notices + [DeviceListsForked(each) for each in believed.forked]

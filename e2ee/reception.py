@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 
 from e2ee import healing
 from e2ee.errors import AccountKeyChangedError, DeviceListForkError, DuplicateMessageError, E2EEError
-from e2ee.notices import Notice
+from e2ee.notices import DeviceListsForked, Notice
 from e2ee.ports import Transaction
 from e2ee.stores import message_records, trust_records
 from e2ee.trust import mark_forked
@@ -74,10 +74,11 @@ def refuse(
     else:
         message_records.remember_unreadable(tx, envelope, error.code, now)
         tend = healing.note_unreadable(tx, envelope, error, now)
-    if isinstance(error, DeviceListForkError):
-        mark_forked(tx, envelope.sender.user_id)
+    notices: tuple[Notice, ...] = ()
+    if isinstance(error, DeviceListForkError) and mark_forked(tx, envelope.sender.user_id):
+        notices = (DeviceListsForked(envelope.sender.user_id),)
     commit_position(tx, position)
-    return Reception(outcome, envelope.sender, envelope.envelope_id, error=error, tend=tend)
+    return Reception(outcome, envelope.sender, envelope.envelope_id, error=error, notices=notices, tend=tend)
 
 
 def commit_position(tx: Transaction, position: DeliveryPosition | None) -> None:

@@ -17,7 +17,7 @@ from e2ee.limits import (
     SENT_CONTENT_MS,
 )
 from e2ee.ports import Table, Transaction
-from e2ee.stores import history_records, message_records, sent_records, session_records
+from e2ee.stores import message_records, records, sent_records, session_records, trust_records
 from e2ee.stores.message_records import OutboxEntry
 from e2ee.wire.envelope import Envelope, Lane
 
@@ -29,6 +29,8 @@ _KEPT_FOR_LATE_ENVELOPES: Final = (
     Table.RESENDS,
     Table.HEALING,
     Table.DROPPED,
+    Table.EARLY_WORDS,
+    Table.FAILED_SENDS,
 )
 
 
@@ -40,10 +42,10 @@ def prune(tx: Transaction, now: int) -> None:
     for table in _KEPT_FOR_LATE_ENVELOPES:
         tx.delete_before(table, now - LATE_ENVELOPE_MS)
     tx.delete_before(Table.PENDING_TRUST, now - PENDING_TRUST_MS)
+    _forget_removed_devices(tx, now)
     session_records.delete_superseded(tx, now)
     session_records.evict_old_skipped(tx, now)
     session_records.forget_closed_chains(tx, now)
-    history_records.forget_early(tx, max(now - LATE_ENVELOPE_MS, 0))
     prekey_supply.retire(tx, now)
 
 
@@ -52,7 +54,7 @@ def expire_outbox(tx: Transaction, now: int) -> list[OutboxEntry]:
     deadline = now - OUTBOX_LIFETIME_MS
     given_up = [entry for entry in message_records.outbox(tx) if entry.created_at < deadline or _is_over(entry, now)]
     for entry in given_up:
-        message_records.remove_outbox(tx, entry.envelope_id)
+        message_records.give_up(tx, entry, "expired", now)
     return given_up
 
 
@@ -67,6 +69,19 @@ def forget_contents(tx: Transaction, now: int, kept: bool) -> None:
 def forget_history(tx: Transaction, now: int) -> None:
     """Delete messages whose time in the history is over. As above, nothing that the server does puts this off."""
     history.forget_old(tx, now)
+
+
+def _forget_removed_devices(tx: Transaction, now: int) -> None:
+    """End the sessions with devices that left 45 days ago; after as long again, forget that there were such devices."""
+    for device in trust_records.removed_before(tx, now - LATE_ENVELOPE_MS):
+        contact = records.load_contact(tx, device.user_id)
+        if contact is not None and contact.device_list.content.device(device.device_id) is not None:
+            trust_records.forget_removed(tx, device)
+            continue
+        for session in session_records.sessions_with(tx, device):
+            session_records.delete_session(tx, session)
+    for device in trust_records.removed_before(tx, now - 2 * LATE_ENVELOPE_MS):
+        trust_records.forget_removed(tx, device)
 
 
 def _is_over(entry: OutboxEntry, now: int) -> bool:

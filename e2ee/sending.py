@@ -122,7 +122,7 @@ def start_session(tx: Transaction, sender: Sender, bundle: PreKeyBundle) -> Sess
         UnlistedDeviceError, InvalidSignatureError, PreKeyExpiredError: see `PreKeyBundle.verify`.
         InvalidPublicKeyError: a key of the bundle is of low order or out of range.
     """
-    contact = sendable_contact(tx, bundle.address.user_id)
+    contact = sendable_contact(tx, bundle.address.user_id, sender.now)
     if bundle.address == sender.account.address:
         raise UnlistedDeviceError(str(bundle.address))
     verified = bundle.verify(contact.device_list, sender.now)
@@ -150,7 +150,7 @@ def queue(tx: Transaction, sender: Sender, user_id: UserId, draft: Draft) -> Que
         DeviceListStaleError, DeviceListForkError: see `trust.sendable_contact`.
         SessionNotFoundError: there is a session with none of the user's devices.
     """
-    contact = sendable_contact(tx, user_id)
+    contact = sendable_contact(tx, user_id, sender.now)
     message_id = MessageId(sender.rng(16))
     whom = recipients(contact, sender.account.address)
     entries, without_session = _fan_out(tx, sender, (contact, whom), draft, message_id)
@@ -190,7 +190,7 @@ def tell_contacts(tx: Transaction, sender: Sender, session: Session) -> int:
         DeviceListStaleError, DeviceListForkError: see `trust.sendable_contact`.
     """
     own, queued = sender.account.address.user_id, 0
-    to = sendable_contact(tx, own), (session.peer,)
+    to = sendable_contact(tx, own, sender.now), (session.peer,)
     for body in contact_sharing.everything(tx, own):
         _fan_out(tx, sender, to, _link(body), MessageId(sender.rng(16)))
         queued += 1
@@ -268,7 +268,7 @@ def _to_own_devices(
     if len(known) == 1:
         return (), False
     try:
-        ourselves = sendable_contact(tx, own.user_id)
+        ourselves = sendable_contact(tx, own.user_id, sender.now)
     except DeviceListForkError:
         return (), False
     except DeviceListStaleError:
@@ -333,7 +333,7 @@ def heal(tx: Transaction, sender: Sender, user_id: UserId) -> Queued:
     Raises:
         See `queue`.
     """
-    for address in recipients(sendable_contact(tx, user_id), sender.account.address):
+    for address in recipients(sendable_contact(tx, user_id, sender.now), sender.account.address):
         session = sending_session(tx, address, sender.now)
         if session is not None:
             save_session(tx, session.ask_for_healing())
@@ -351,7 +351,7 @@ def queue_to(
     Raises:
         DeviceListStaleError, DeviceListForkError: see `trust.sendable_contact`.
     """
-    contact, own_list = sendable_contact(tx, session.peer.user_id), own_device_list(tx)
+    contact, own_list = sendable_contact(tx, session.peer.user_id, sender.now), own_device_list(tx)
     message_id = repeated.message_id if repeated else MessageId(sender.rng(16))
     sent_at = repeated.sent_at if repeated else sender.now
     content = _content(draft, message_id, sent_at, own_list, contact.device_list)

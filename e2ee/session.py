@@ -93,6 +93,12 @@ class Session(NamedTuple):
         double = self.ratchets.double
         return self.origin.we_initiated or double.sending is not None or double.previous_chain_length > 0
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether we started this session and nothing was sent on it yet: the peer does not know of it."""
+        double = self.ratchets.double
+        return self.origin.we_initiated and double.sending is None and double.previous_chain_length == 0
+
     def may_send(self, now: int) -> bool:
         """Whether this session may be chosen for sending at `now` (Unix milliseconds)."""
         unanswered_too_long = self.carries_handshake and now - self.origin.established_at > UNANSWERED_SESSION_MS

@@ -29,9 +29,9 @@ from e2ee.wire.public_keys import AccountKey
 
 
 def learn_device_list(tx: Transaction, user_id: UserId, signed: SignedDeviceList, now: int) -> Contact:
-    """Take in a list from the server or from a first message; pin its account key at first contact.
+    """Take in a list that the server gave, asked at `now`; pin its account key at first contact.
 
-    An older list that the chain already passed changes nothing.
+    An older list that the chain already passed changes nothing, but for one that fills a gap.
 
     Raises:
         InvalidSignatureError: not this user's list, a wrong signature, or an account key that was closed.
@@ -39,7 +39,7 @@ def learn_device_list(tx: Transaction, user_id: UserId, signed: SignedDeviceList
         DeviceListForkError: it contradicts the newest list known. The caller records it with `mark_forked`.
     """
     is_new = load_contact(tx, user_id) is None
-    contact = judge_device_list(tx, user_id, signed, now)
+    contact = replace(judge_device_list(tx, user_id, signed), queried_at=now)
     save_contact(tx, contact)
     if is_new:
         note_first_use(tx, contact, now)
@@ -53,7 +53,16 @@ def note_first_use(tx: Transaction, contact: Contact, now: int) -> None:
     _record(tx, contact, Decision.PINNED, now)
 
 
-def judge_device_list(tx: ReadTransaction, user_id: UserId, signed: SignedDeviceList, now: int) -> Contact:
+def note_asked(tx: Transaction, user_id: UserId, now: int) -> Contact | None:
+    """Note that the server was asked for newer lists of a user, whatever it answered; return the contact, if any."""
+    contact = load_contact(tx, user_id)
+    if contact is not None:
+        contact = replace(contact, queried_at=now)
+        save_contact(tx, contact)
+    return contact
+
+
+def judge_device_list(tx: ReadTransaction, user_id: UserId, signed: SignedDeviceList) -> Contact:
     """Return the contact as `learn_device_list` would save it, without saving.
 
     Raises:
@@ -62,13 +71,37 @@ def judge_device_list(tx: ReadTransaction, user_id: UserId, signed: SignedDevice
     verified = signed.verify(user_id)
     contact = load_contact(tx, user_id)
     if contact is None:
-        return Contact(user_id, verified.content.account_key, verified, queried_at=now)
+        return Contact(user_id, verified.content.account_key, verified)
     if verified.content.account_key != contact.account_key:
         _refuse_closed_key(tx, user_id, verified.content.account_key)
         raise AccountKeyChangedError(user_id)
+    return with_list(contact, verified)
+
+
+def with_list(contact: Contact, verified: VerifiedDeviceList) -> Contact:
+    """Return the contact after a list under its pinned key: a newer one, one of those that lack, or a known one.
+
+    Raises:
+        DeviceListForkError: it contradicts the newest list known.
+    """
     if verified.follows(contact.device_list):
-        contact = contact.with_list(verified)
-    return replace(contact, queried_at=now)
+        return contact.with_list(verified)
+    return _with_link(contact, verified)
+
+
+def _with_link(contact: Contact, link: VerifiedDeviceList) -> Contact:
+    """Return the contact after a list that is not newer than the newest known: perhaps the next of those that lack.
+
+    Raises:
+        DeviceListForkError: it does not follow the last one seen before the gap.
+    """
+    newest, seq = contact.device_list.content, link.content.seq
+    if contact.gap is None or seq != contact.gap.seq + 1:
+        return contact
+    if link.content.previous_hash != contact.gap.hash:
+        raise DeviceListForkError(contact.user_id)
+    # The newest list was held against the one right before it already (`follows`).
+    return replace(contact, gap=None if seq + 1 == newest.seq else link.position)
 
 
 def hear_of_list(contact: Contact, position: ListPosition) -> Contact:
@@ -83,30 +116,37 @@ def hear_of_list(contact: Contact, position: ListPosition) -> Contact:
     return replace(contact, heard_seq=max(contact.heard_seq, position.seq), forked=forked)
 
 
-def mark_forked(tx: Transaction, user_id: UserId) -> None:
-    """Stop sending to a contact whose lists contradict each other."""
+def mark_forked(tx: Transaction, user_id: UserId) -> bool:
+    """Stop sending to a contact whose lists contradict each other; return False if that had stopped before."""
     contact = load_contact(tx, user_id)
-    if contact is not None:
-        save_contact(tx, replace(contact, forked=True))
+    if contact is None or contact.forked:
+        return False
+    save_contact(tx, replace(contact, forked=True))
+    return True
 
 
-def sendable_contact(tx: ReadTransaction, user_id: UserId) -> Contact:
+def sendable_contact(tx: ReadTransaction, user_id: UserId, now: int) -> Contact:
     """Return a contact that may be sent to.
 
     Raises:
-        DeviceListStaleError: no list is known, or a newer one was heard of: fetch it first.
+        DeviceListStaleError: no list is known, or a newer one was heard of: fetch it first. Or the one known has
+            expired, or lists before it lack, and the server was not asked within the last hour; once it was, sending
+            goes on whatever it had.
         DeviceListForkError: its lists contradict each other.
         AccountKeyChangedError: a change of its account key waits for a decision.
-        ContactNotVerifiedError: the policy is to send to verified contacts only.
+        ContactNotVerifiedError: the policy is to send to verified contacts only. One whose list has expired is none.
     """
     contact = load_contact(tx, user_id)
     if contact is None or contact.is_stale:
+        raise DeviceListStaleError(user_id)
+    if contact.is_to_be_asked_about(now) and not _is_ourselves(tx, user_id):
         raise DeviceListStaleError(user_id)
     if contact.forked:
         raise DeviceListForkError(user_id)
     if contact.changed is not None:
         raise changed_key_error(tx, contact)
-    if not contact.verified and trust_records.policy(tx) is TrustPolicy.VERIFIED_ONLY:
+    is_assured = contact.is_assured(now) or _is_ourselves(tx, user_id)
+    if not is_assured and trust_records.policy(tx) is TrustPolicy.VERIFIED_ONLY:
         raise ContactNotVerifiedError(user_id)
     return contact
 
@@ -148,6 +188,8 @@ def accept_changed_key(tx: Transaction, user_id: UserId, account_key: AccountKey
     if contact.changed is None or contact.changed.content.account_key != account_key:
         raise SafetyNumberMismatchError(user_id)
     session_records.delete_sessions_of_user(tx, user_id)
+    for device in contact.changed.content.addresses():
+        trust_records.forget_removed(tx, device)  # it was not in the last list of the old key
     contact = Contact(user_id, account_key, contact.changed, queried_at=now)
     save_contact(tx, contact)
     _record(tx, contact, Decision.CHANGE_ACCEPTED, now)
@@ -204,6 +246,11 @@ def _refuse_closed_key(tx: ReadTransaction, user_id: UserId, account_key: Accoun
     """
     if trust_records.was_closed(tx, user_id, account_key):
         raise InvalidSignatureError("device list: under an account key that was closed")
+
+
+def _is_ourselves(tx: ReadTransaction, user_id: UserId) -> bool:
+    """Whether this is our own user, whose list it is on us to keep from expiring."""
+    return own_device_list(tx).content.user_id == user_id
 
 
 def _known(tx: ReadTransaction, user_id: UserId) -> Contact:

@@ -52,5 +52,7 @@ async def answer_everybody(server: str, store: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(answer_everybody(server=sys.argv[1], store=sys.argv[2]))

@@ -72,6 +72,8 @@ def make_chat(origin: str, database: str) -> AsgiApp:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     port = int(sys.argv[1])
     chat = make_chat(f"http://127.0.0.1:{port}", sys.argv[2])
     # The access log would name who asks for whom.

@@ -83,5 +83,7 @@ async def use(server: str, user: str, peer: str | None) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(use(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None))

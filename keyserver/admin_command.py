@@ -157,6 +157,8 @@ def _table(rows: list[Mapping[str, Any]]) -> list[str]:
 
 
 def _shown(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if value is None:
         return "-"
     if name.endswith("_at") and isinstance(value, int):

@@ -34,13 +34,14 @@ from keyserver.front import make_front
 from keyserver.host_token import VerifyHostToken, host_token_verifier
 from keyserver.housekeeping import keep_house
 from keyserver.metrics import Metrics, Numbers, keep_surveying
-from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
+from keyserver.migrations.runner import check_current, upgrade
 from keyserver.peers import Peers
 from keyserver.push_services import endpoint_rule, make_providers
 from keyserver.relay_ports import Directory, Subscriptions, TokenVerifier
 from keyserver.repository import devices, surveys
 from keyserver.routes import api, dev, health
 from keyserver.routes.guarded import guarded_route, problem_response, to_problem
+from keyserver.routes.shortcut import Shortcut
 from keyserver.service.claims import ClaimService
 from keyserver.service.device_lists import DeviceListService
 from keyserver.service.devices import DeviceService
@@ -257,7 +258,8 @@ def create_app(
     )
     attach(sio, services.relay)
     guarded = guard(socketio.ASGIApp(sio, fastapi), services.relay)
-    return StandaloneApp(fastapi, services, make_front(guarded, settings, services.context))
+    whole = Shortcut(guarded, services.context, settings.request_limit)
+    return StandaloneApp(fastapi, services, make_front(whole, settings, services.context))
 
 
 def _application_user(text: str) -> UserId:
@@ -321,10 +323,13 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 
 async def _prepare_tables(database: Database, migrate: bool) -> None:
-    if database.is_sqlite or migrate:
-        await database.write(upgrade, patience=None)
-    elif not await database.read(is_current):
-        raise RuntimeError(NOT_CURRENT)
+    try:
+        if database.is_sqlite or migrate:
+            await database.write(upgrade, patience=None)
+        else:
+            await database.read(check_current)
+    except ValueError as error:
+        raise RuntimeError(str(error)) from None
 
 
 @asynccontextmanager

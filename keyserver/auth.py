@@ -7,21 +7,24 @@ The two kinds of token never stand in for each other: they have different keys, 
 `typ`. Times are checked here and not by the JWT library, because time comes in as a parameter.
 """
 
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, final
 
 import jwt
 from jwt.types import Options
-from sqlalchemy import Connection
 
 from e2ee.errors import MalformedMessageError
 from e2ee.limits import SECOND_MS
+from e2ee.primitives.kdf import sha256
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, parse_user_id
 from e2ee.wire.login_assertion import LoginId
 from keyserver.database import Database
+from keyserver.grouping import Grouped
 from keyserver.problems import DeviceRevokedProblem, TokenExpiredProblem, TokenInvalidProblem
-from keyserver.repository import devices, logins
+from keyserver.repository import logins
+from keyserver.repository.logins import Bearer, Standing
 from keyserver.tables import DeviceStatus
 
 Clock = Callable[[], int]
@@ -30,6 +33,8 @@ Clock = Callable[[], int]
 DEVICE_TOKEN_TYPE: Final = "e2ee-device+jwt"  # noqa: S105  # a name, not a secret
 _DEVICE_TOKEN_ALGORITHM: Final = "HS256"  # noqa: S105  # a name, not a secret
 MAX_TOKEN: Final = 8 * 1024
+_REMEMBERED: Final = 10_000
+"""Tokens whose signatures a process remembers to have verified."""
 
 
 class DevicePrincipal(NamedTuple):
@@ -49,11 +54,23 @@ class IssuedToken:
     expires_at: int
 
 
+class _Read(NamedTuple):
+    """What a token says, once its signature has been verified."""
+
+    principal: DevicePrincipal
+    login_id: LoginId
+    times: Mapping[str, Any]
+
+
 @final
 class DeviceTokens:
-    """Issues and reads device tokens. A good one may still be revoked: see `DeviceAuthenticator`."""
+    """Issues and reads device tokens. A good one may still be revoked: see `DeviceAuthenticator`.
+
+    A signature is verified once: what a token says does not change, while what it is worth is looked up each time.
+    """
 
     def __init__(self, secret: str, issuer: str, lifetime_ms: int, now: Clock) -> None:
+        self._read: OrderedDict[bytes, _Read] = OrderedDict()
         self._secret = secret
         self._issuer = issuer
         self._lifetime_ms = lifetime_ms
@@ -83,7 +100,19 @@ class DeviceTokens:
         Raises:
             TokenInvalidProblem, TokenExpiredProblem: not ours, or not any more.
         """
-        if len(token) > MAX_TOKEN or not is_device_token(token):
+        if len(token) > MAX_TOKEN:
+            raise TokenInvalidProblem
+        # By its hash, so that no token is kept.
+        name = sha256(token.encode())
+        read = self._read.pop(name, None) or self._verify(token)
+        self._read[name] = read
+        if len(self._read) > _REMEMBERED:
+            self._read.popitem(last=False)
+        check_times(read.times, self._now(), 0)
+        return read.principal, read.login_id
+
+    def _verify(self, token: str) -> _Read:
+        if not is_device_token(token):
             raise TokenInvalidProblem
         try:
             claims: Mapping[str, Any] = jwt.decode(
@@ -97,18 +126,21 @@ class DeviceTokens:
             login_id = LoginId.from_hex(str(claims["lid"]))
         except (jwt.InvalidTokenError, MalformedMessageError):
             raise TokenInvalidProblem from None
-        check_times(claims, self._now(), 0)
-        return DevicePrincipal(address, claims["ver"], claims["exp"] * SECOND_MS), login_id
+        times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
+        return _Read(
+            DevicePrincipal(address, claims["ver"], seconds_claim(claims, "exp", 0) * SECOND_MS), login_id, times
+        )
 
 
 @final
 class DeviceAuthenticator:
-    """Says which device a token speaks for at this moment."""
+    """Says which device a token speaks for at this moment. Tokens that come at one moment are looked up together."""
 
     def __init__(self, database: Database, tokens: DeviceTokens, now: Clock) -> None:
         self._database = database
         self._tokens = tokens
         self._now = now
+        self._standings = Grouped(self._together, self._alone, database.patience)
 
     async def verify(self, token: str) -> DevicePrincipal:
         """Verify a token, and that its device and its login still stand.
@@ -117,19 +149,23 @@ class DeviceAuthenticator:
             TokenInvalidProblem, TokenExpiredProblem, DeviceRevokedProblem: it does not count (any more).
         """
         principal, login_id = self._tokens.read(token)
-
-        def check(connection: Connection) -> None:
-            device = devices.find_device(connection, principal.address)
-            if device is not None and device.status is DeviceStatus.RETIRED:
-                raise DeviceRevokedProblem
-            login_expires_at = logins.expiry(connection, login_id, principal.address)
-            if device is None or device.token_version != principal.token_version or login_expires_at is None:
-                raise TokenInvalidProblem
-            if login_expires_at <= self._now():
-                raise TokenExpiredProblem
-
-        await self._database.read(check)
+        standing = await self._standings.ask(Bearer(principal.address, login_id))
+        if standing is None:
+            raise TokenInvalidProblem
+        if standing.status is DeviceStatus.RETIRED:
+            raise DeviceRevokedProblem
+        if standing.token_version != principal.token_version or standing.login_expires_at is None:
+            raise TokenInvalidProblem
+        if standing.login_expires_at <= self._now():
+            raise TokenExpiredProblem
         return principal
+
+    async def _together(self, bearers: Sequence[Bearer], patience: float) -> Sequence[Standing | None]:
+        return await self._database.read(lambda on: logins.standings(on, bearers), patience=patience)
+
+    async def _alone(self, bearer: Bearer) -> Standing | None:
+        (standing,) = await self._database.read(lambda on: logins.standings(on, [bearer]))
+        return standing
 
 
 def untimed(*required: str) -> Options:

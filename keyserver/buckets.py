@@ -48,7 +48,8 @@ class DatabaseBuckets:
         self._now = now
 
     async def take(self, name: str, limit: RateLimit, number: int) -> int:
-        return await self._database.write(
+        # Beside the one statement there is at most a look at how long to wait.
+        return await self._database.write_one(
             lambda connection: rate_limits.take(connection, name, limit, self._now(), number)
         )
 

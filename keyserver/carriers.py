@@ -8,10 +8,11 @@ import hmac
 import ssl
 from typing import TYPE_CHECKING
 
+from e2ee.wire.identifiers import DeviceAddress, UserId
 from keyserver.database import database_url
 from keyserver.settings import LOCAL_BUS, POSTGRESQL_BUS, Settings
 from transport_adapters.server.bus import Bus, LocalBus
-from transport_adapters.server.nodes import NodesBus
+from transport_adapters.server.nodes import NodesBus, Wire, cut_at_nodes
 from transport_adapters.server.relay import Relay
 
 if TYPE_CHECKING:
@@ -21,17 +22,36 @@ if TYPE_CHECKING:
 
 def make_bus(settings: Settings) -> Bus:
     """Make the bus that the settings name. The libraries come with the extras `postgres` and `redis`."""
+    wire = make_wire(settings)
+    return LocalBus() if wire is None else NodesBus(wire)
+
+
+def make_wire(settings: Settings) -> Wire | None:
+    """Make what carries the bus from process to process; None if there is one process."""
     if settings.bus == LOCAL_BUS:
-        return LocalBus()
+        return None
     channel = settings.own_name("e2ee_bus")
     if settings.bus == POSTGRESQL_BUS:
         from transport_adapters.server.bus_postgresql import PostgreSqlWire
 
         url = database_url(settings.database).set(drivername="postgresql")
-        return NodesBus(PostgreSqlWire(url.render_as_string(hide_password=False), channel))
+        return PostgreSqlWire(url.render_as_string(hide_password=False), channel)
     from transport_adapters.server.bus_redis import RedisWire
 
-    return NodesBus(RedisWire(settings.bus, channel))
+    return RedisWire(settings.bus, channel)
+
+
+async def cut_everywhere(settings: Settings, target: DeviceAddress | UserId) -> bool:
+    """Tell every running node that a device was revoked for good, or all of a user's logins; False without a bus.
+
+    Raises:
+        Exception: of the database's or broker's driver; they may not have been told.
+    """
+    wire = make_wire(settings)
+    if wire is None:
+        return False
+    await cut_at_nodes(wire, target)
+    return True
 
 
 def make_bridge(settings: Settings, relay: Relay) -> "MqttBridge | None":

@@ -217,20 +217,30 @@ class KeyServerClient:
         }
         await self._as_user("POST", "/v1/account-resets", body=body)
 
-    async def device_lists(self, user_id: UserId, *, from_seq: int = 1) -> tuple[SignedDeviceList, ...]:
-        """Return a user's lists from a number on: consecutive, oldest first, the newest last; none if unknown."""
+    async def device_lists(
+        self, user_id: UserId, *, from_seq: int = 1, registered: bool = True
+    ) -> tuple[SignedDeviceList, ...]:
+        """Return a user's lists from a number on: consecutive, oldest first, the newest last; none if unknown.
+
+        They begin later if the server was emptied, and was given no older ones. `registered=False` asks for this device
+        when the server does not know it yet.
+        """
+        ask = self._as_device if registered else self._as_user
         lists: list[SignedDeviceList] = []
+        start = from_seq
         while True:
-            start = from_seq + len(lists)
             query = {"user_id": user_id, "from_seq": start}
-            answer = await self._as_device("GET", "/v1/device-lists", query=query)
+            answer = await ask("GET", "/v1/device-lists", query=query)
             newest = answer.number("newest_seq")
             page = [_parsed(SignedDeviceList.decode, text) for text in answer.texts("device_lists")]
+            if page and not lists:
+                start = max(start, page[0].unverified.seq)
             for seq, each in enumerate(page, start):
                 if each.unverified.user_id != user_id or each.unverified.seq != seq:
                     raise MalformedAnswerError("a device list that was not asked for")
             lists += page
-            if start + len(page) > newest:
+            start += len(page)
+            if start > newest:
                 return tuple(lists)
             if not page or len(lists) > MAX_HISTORY:
                 raise MalformedAnswerError("a history without end")
@@ -313,8 +323,10 @@ class KeyServerClient:
         """Close the connections. Idempotent."""
         await self._api.aclose()
 
-    async def _as_user(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> Answer:
-        return await self._api.request(method, path, token=await self._host_token(), body=body)
+    async def _as_user(
+        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, query: Mapping[str, Any] | None = None
+    ) -> Answer:
+        return await self._api.request(method, path, token=await self._host_token(), body=body, query=query)
 
     async def _as_device(
         self, method: str, path: str, *, body: Mapping[str, Any] | None = None, query: Mapping[str, Any] | None = None

@@ -15,6 +15,8 @@ Does not know about: endpoints, tokens, keys.
 import asyncio
 import json
 import secrets
+import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +33,13 @@ MAX_ANSWER: Final = 1024 * 1024
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _GATEWAY_FAULTS: Final = frozenset({502, 503, 504})
+_FAULTS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (ssl.SSLCertVerificationError, "its certificate is not valid for this address, or not trusted here"),
+    (ssl.SSLError, "it speaks no TLS that we do"),
+    (socket.gaierror, "nobody knows its name"),
+    (ConnectionRefusedError, "nothing listens at its address"),
+)
+"""What a person has to know to put a wrong address or certificate right; the first that fits."""
 _random: Final = secrets.SystemRandom()
 
 
@@ -262,8 +271,7 @@ class JsonApi:
             finally:
                 await response.aclose()
         except httpx.RequestError as error:
-            # The type only: some of the texts hold addresses, some nothing.
-            raise KeyServerUnavailableError(type(error).__name__) from None
+            raise KeyServerUnavailableError(_fault(error)) from None
         if response.is_success:
             return Answer({} if response.status_code == httpx.codes.NO_CONTENT else _json(content))
         if response.status_code in _GATEWAY_FAULTS or response.status_code >= 500:
@@ -273,6 +281,17 @@ class JsonApi:
     async def _wait(self, attempt: int) -> None:
         limit = min(self._options.longest_wait_seconds, self._options.first_wait_seconds * 2**attempt)
         await asyncio.sleep(_random.uniform(0, limit))
+
+
+def _fault(error: httpx.RequestError) -> str:
+    """Name what went wrong, in words of ours: some of the library's hold addresses, some nothing."""
+    name, cause = type(error).__name__, error.__cause__
+    while cause is not None:
+        for kind, meaning in _FAULTS:
+            if isinstance(cause, kind):
+                return f"{name}, {meaning}"
+        cause = cause.__cause__ or cause.__context__
+    return name
 
 
 def _checked(server: str) -> tuple[httpx.URL, str]:

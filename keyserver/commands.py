@@ -3,10 +3,15 @@
 Owns: what they do. Does not know about: how arguments are written (__main__.py).
 """
 
+import difflib
+import os
+import re
 from collections.abc import Iterator
+from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -15,12 +20,14 @@ from keyserver.carriers import broker_trust
 from keyserver.database import database_url, is_sqlite, sqlite_engine
 from keyserver.host_token import host_token_verifier
 from keyserver.loopback import is_loopback
-from keyserver.migrations.runner import NOT_CURRENT, is_current, upgrade
+from keyserver.migrations.runner import check_current, upgrade
 from keyserver.push_services import make_providers
 from keyserver.secret_files import database_setting, secrets_directory
 from keyserver.settings import Settings
 from keyserver.sole_process import SecondProcessError, check_alone
 from keyserver.tls import ServerTls
+
+_PREFIX: Final = "E2EE_"
 
 
 def migrate(database: str | None) -> None:
@@ -60,6 +67,10 @@ def load_settings(**given: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]  # checked by pydantic
     except ValidationError as error:
         raise ValueError("\n".join(_sentence(each["loc"], each["msg"]) for each in error.errors())) from None
+    except SettingsError as error:
+        # Its own text names the field; what stands in the variable it does not repeat, and neither do we.
+        named = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "settings")
+        raise ValueError(f'E2EE_{named.upper()}: a list is written as JSON: ["one", "two"]') from None
 
 
 def check_config() -> list[str]:
@@ -80,7 +91,19 @@ def check_config() -> list[str]:
     return list(_hints(settings))
 
 
+def by_variable(text: str) -> str:
+    """Name settings as the environment does, in a sentence that names them as the arguments of `Settings`."""
+    # Those of one word ("database", "bus") are words of sentences as well.
+    names = [name for name in Settings.model_fields if "_" in name]
+    return re.sub(rf"(?<![\w/.-])({'|'.join(names)})(?![\w/.-])", lambda found: _PREFIX + found[0].upper(), text)
+
+
 def _hints(settings: Settings) -> Iterator[str]:
+    known = [_PREFIX + name.upper() for name in Settings.model_fields]
+    for name in sorted(os.environ):
+        # Only what resembles one of ours: the same machine may run clients, whose variables begin alike.
+        if name.startswith(_PREFIX) and name not in known and (meant := difflib.get_close_matches(name, known, 1, 0.9)):
+            yield f"{name} is no setting and counts for nothing: is {meant[0]} meant?"
     if settings.proxy_is_unknown:
         yield "E2EE_TRUSTED_PROXIES does not name the proxy: addresses are not limited, and nothing that it says counts"
     if settings.host_jwt_audience is None:
@@ -99,8 +122,8 @@ def _prepare(url: URL, *, change: bool) -> None:
         with engine.begin() as connection:
             if change:
                 upgrade(connection)
-            elif not is_current(connection):
-                raise ValueError(NOT_CURRENT)
+            else:
+                check_current(connection)
     except SQLAlchemyError as error:
         reason = error.orig if isinstance(error, DBAPIError) else type(error).__name__
         raise ValueError(f"the database cannot be used: {reason}") from None
@@ -109,5 +132,7 @@ def _prepare(url: URL, *, change: bool) -> None:
 
 
 def _sentence(place: tuple[int | str, ...], message: str) -> str:
-    name = f"E2EE_{str(place[0]).upper()}" if place else "settings"
-    return f"{name}: {message.removeprefix('Value error, ')}"
+    said = message.removeprefix("Value error, ")
+    if not place:
+        return f"settings: {by_variable(said)}"
+    return f"{_PREFIX}{str(place[0]).upper()}: {'is not set' if said == 'Field required' else said}"

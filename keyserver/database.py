@@ -83,11 +83,17 @@ class Database:
         self._url = url
         self._writer: _Worker | None = None
         self._reader: _Worker | None = None
+        self._one: _Worker | None = None
         self._engines: list[Engine] = []
 
     @property
     def is_sqlite(self) -> bool:
         return is_sqlite(self._url)
+
+    @staticmethod
+    def patience() -> float:
+        """Return for how many seconds a caller waits."""
+        return PATIENCE_S
 
     async def start(self) -> None:
         """Open the database. Idempotent."""
@@ -97,7 +103,7 @@ class Database:
     async def close(self) -> None:
         """Finish what was accepted, then close every connection. Idempotent."""
         writer, reader = self._writer, self._reader
-        self._writer = self._reader = None
+        self._writer = self._reader = self._one = None
         for worker in (writer, reader):
             if worker is not None:
                 await asyncio.to_thread(worker.close)
@@ -116,24 +122,35 @@ class Database:
         """
         return await self._run(self._writer, work, patience)
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
+    async def write_one(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` that changes something by one statement, with what that alone saves.
+
+        Raises:
+            DatabaseUnavailableError: there is no answer; the statement is committed, or nothing of it.
+        """
+        return await self._run(self._one, work, PATIENCE_S)
+
+    async def read(self, work: Callable[[Connection], T], *, patience: float | None = None) -> T:
         """Run `work`, which only reads; it sees every write whose call has returned. It may run several times.
+
+        On PostgreSQL each of its statements sees the database at the moment it begins, as in a writing transaction.
 
         Raises:
             DatabaseUnavailableError: there is no answer.
         """
-        return await self._run(self._reader, work, PATIENCE_S)
+        return await self._run(self._reader, work, PATIENCE_S if patience is None else patience)
 
     def _open(self) -> None:
         if not self.is_sqlite:
             engine = postgresql_engine(self._url)
             self._engines.append(engine)
             transactions, executor = Transactions(engine), _threads(POOL_THREADS)
-            self._writer, self._reader = _Pool(executor, transactions.write), _Pool(executor, transactions.read)
+            self._reader, self._one = _Pool(executor, transactions.read), _Pool(executor, transactions.write_one)
+            self._writer = _Pool(executor, transactions.write)
             return
         write_engine, read_engine = sqlite_engine(self._url), sqlite_engine(self._url, reading=True)
         self._engines += [write_engine, read_engine]
-        self._writer = _GroupWriter(write_engine)
+        self._writer = self._one = _GroupWriter(write_engine)
         self._reader = _Pool(_threads(_READ_THREADS), partial(_in_transaction, read_engine))
 
     async def _run(self, worker: _Worker | None, work: Callable[[Connection], T], patience: float | None) -> T:

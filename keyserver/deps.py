@@ -61,7 +61,8 @@ _host_bearer = HTTPBearer(scheme_name="HostToken", description="The host applica
 _device_bearer = HTTPBearer(scheme_name="DeviceToken", description="From POST /v1/tokens", auto_error=False)
 
 
-def context(request: Request) -> Context:
+# These two wait for nothing, and are coroutines all the same: a plain function would be run in a thread, each time.
+async def context(request: Request) -> Context:
     """Return the server that the endpoint belongs to."""
     return cast(Context, request.scope[CONTEXT_KEY])
 
@@ -69,7 +70,12 @@ def context(request: Request) -> Context:
 ContextDep = Annotated[Context, Depends(context)]
 
 
-def bearer_token(request: Request) -> str:
+async def bearer_token(request: Request) -> str:
+    """Take the token from the Authorization header, as `token_of` does."""
+    return token_of(request)
+
+
+def token_of(request: Request) -> str:
     """Take the token from the Authorization header.
 
     Raises:
@@ -96,7 +102,7 @@ async def device_caller(
     context: ContextDep, token: TokenDep, _described: Annotated[object, Depends(_device_bearer)]
 ) -> DeviceAddress:
     """Let only a device token in."""
-    return await _device(context, token)
+    return await token_device(context, token)
 
 
 async def either_caller(
@@ -107,7 +113,7 @@ async def either_caller(
 ) -> UserId:
     """Let both kinds of token in, each verified as its own kind."""
     if is_device_token(token):
-        return (await _device(context, token)).user_id
+        return (await token_device(context, token)).user_id
     return (await _host(context, token)).user_id
 
 
@@ -124,7 +130,8 @@ async def _host(context: Context, token: str) -> HostUser:
     return user
 
 
-async def _device(context: Context, token: str) -> DeviceAddress:
+async def token_device(context: Context, token: str) -> DeviceAddress:
+    """Return the device that a token speaks for, and count a request of its user."""
     address = (await context.authenticator.verify(token)).address
     await context.allowances.request_of_user(address.user_id)
     return address

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 from urllib.parse import parse_qs
 
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,7 +24,7 @@ from keyserver.problems import (
     Problem,
     RateLimitedProblem,
 )
-from keyserver.routes.guarded import SECURITY_HEADERS, problem_response
+from keyserver.routes.guarded import problem_response, secured
 from keyserver.settings import Settings
 
 FOR_PROBES: Final = ("/healthz", "/readyz")
@@ -33,6 +32,8 @@ FOR_PROBES: Final = ("/healthz", "/readyz")
 
 STRICT_TRANSPORT: Final = "max-age=63072000; includeSubDomains"
 """Two years. Only over TLS (RFC 6797 section 7.2)."""
+
+_STRICT_TRANSPORT: Final = (b"strict-transport-security", STRICT_TRANSPORT.encode())
 
 _log = logging.getLogger("keyserver")
 
@@ -144,6 +145,8 @@ def _opens_connection(scope: Scope) -> bool:
     """
     if scope["type"] == "websocket":
         return True
+    if not scope.get("query_string"):
+        return False
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     return "EIO" in query and "sid" not in query
 
@@ -151,11 +154,10 @@ def _opens_connection(scope: Scope) -> bool:
 def _with_headers(send: Send, peer: Peer) -> Callable[[Any], Awaitable[None]]:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
-            if peer.is_encrypted:
-                headers.setdefault("Strict-Transport-Security", STRICT_TRANSPORT)
+            headers = secured((name.lower(), value) for name, value in message.get("headers", ()))
+            if peer.is_encrypted and all(name != _STRICT_TRANSPORT[0] for name, _ in headers):
+                headers.append(_STRICT_TRANSPORT)
+            message["headers"] = headers
         await send(message)
 
     return sending

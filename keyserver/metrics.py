@@ -15,8 +15,9 @@ from typing import Final, final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from sqlalchemy import Connection
 
-from e2ee.wire.prekey_bundle import KemPreKeyKind, PreKeyBundle
+from e2ee.wire.prekey_bundle import KemPreKeyKind
 from keyserver.database import Database
+from keyserver.repository.claims import BundleBodies
 
 SURVEY_SECONDS: Final = 30.0
 """Between two looks at the database."""
@@ -43,6 +44,7 @@ class Metrics:
             registry=registry,
             buckets=_REQUEST_SECONDS,
         )
+        self._observing: dict[tuple[str, int], Callable[[float], None]] = {}
         self._refusals = Counter(
             "e2ee_refusals", "Requests and frames answered by an error", ["side", "code"], registry=registry
         )
@@ -70,16 +72,20 @@ class Metrics:
 
     def answered(self, operation: str, status: int, code: str | None, seconds: float) -> None:
         """A request to an endpoint was answered; `code` is the problem's, if it was one."""
-        self._requests.labels(operation, str(status)).observe(seconds)
+        # Looking a labelled one up takes as long as counting.
+        observe = self._observing.get((operation, status))
+        if observe is None:
+            observe = self._observing[operation, status] = self._requests.labels(operation, str(status)).observe
+        observe(seconds)
         if code is not None:
             self._refusals.labels("api", code).inc()
 
-    def claimed(self, bundles: Sequence[PreKeyBundle]) -> None:
+    def claimed(self, bundles: Sequence[BundleBodies]) -> None:
         """A claim was answered with these bundles."""
         self._claims.inc()
         for bundle in bundles:
             one_time = "no" if bundle.one_time_prekey is None else "yes"
-            kem = "one_time" if bundle.kem_prekey.kind is KemPreKeyKind.ONE_TIME else "last_resort"
+            kem = "one_time" if bundle.kem_prekey[0] == KemPreKeyKind.ONE_TIME else "last_resort"
             self._bundles.labels(one_time, kem).inc()
 
     def turned_away(self, code: str) -> None:

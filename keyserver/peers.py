@@ -6,6 +6,7 @@ from anybody else they are what the sender likes to be taken for.
 """
 
 from collections.abc import MutableMapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, NamedTuple, final
 
@@ -13,6 +14,8 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Scope = MutableMapping[str, Any]
 
+_LONGEST_ADDRESS: Final = 64
+"""Characters, with brackets, a zone and a port."""
 _KEY: Final = "e2ee.keyserver.peer"
 _ENCRYPTED: Final = ("https", "wss")
 
@@ -87,6 +90,11 @@ def _header(scope: Scope, name: bytes) -> list[str]:
 
 def _address(text: str) -> Address | None:
     """Parse an address, with or without a port."""
+    return _parsed(text) if len(text) <= _LONGEST_ADDRESS else None
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Address | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -68,6 +68,8 @@ def postgresql_engine(url: URL, *, threads: int = POOL_THREADS) -> Engine:
         url,
         pool_size=threads,
         max_overflow=0,
+        # The connection that was used last knows the statements that are run most.
+        pool_use_lifo=True,
         hide_parameters=True,
         # No ping before each use: it costs a round trip, and what it would find `Transactions` runs again.
         connect_args={
@@ -101,7 +103,15 @@ class Transactions:
         Raises:
             DatabaseUnavailableError: there is no answer; the work was committed, or nothing of it.
         """
-        return self._run(work, reading=False)
+        return self._run(work, _Kind.WRITING)
+
+    def write_one(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` that changes something by one statement, which is a transaction by itself.
+
+        Raises:
+            DatabaseUnavailableError: there is no answer; the statement was done, or nothing of it.
+        """
+        return self._run(work, _Kind.ONE_STATEMENT)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which only reads; it may be run several times.
@@ -109,28 +119,39 @@ class Transactions:
         Raises:
             DatabaseUnavailableError: there is no answer.
         """
-        return self._run(work, reading=True)
+        return self._run(work, _Kind.READING)
 
-    def _run(self, work: Callable[[Connection], T], *, reading: bool) -> T:
+    def _run(self, work: Callable[[Connection], T], kind: "_Kind") -> T:
         for attempt in range(1, _ATTEMPTS + 1):
-            committing = False
+            committing = kind is _Kind.ONE_STATEMENT
             try:
-                with self._door.connection() as connection, connection.begin() as transaction:
-                    result = work(connection)
-                    committing = True
-                    transaction.commit()
-                    return result
+                with self._door.connection() as connection:
+                    if kind is not _Kind.WRITING:
+                        # Neither BEGIN nor COMMIT: in a transaction, too, each statement has a snapshot of its own.
+                        connection.execution_options(isolation_level="AUTOCOMMIT")
+                        return work(connection)
+                    with connection.begin() as transaction:
+                        result = work(connection)
+                        committing = True
+                        transaction.commit()
+                        return result
             except DBAPIError as error:
                 meaning = _meaning(error)
                 if meaning is _Meaning.OTHER:
                     raise
-                unknown = meaning is _Meaning.GONE and committing and not reading
+                unknown = meaning is _Meaning.GONE and committing
                 if meaning is _Meaning.BUSY or unknown or attempt == _ATTEMPTS:
                     _log.warning("a transaction found no answer: %s", type(error.orig).__name__)
                     raise DatabaseUnavailableError from error
             # Random, so that two that met do not meet again.
             time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - no secret
         raise AssertionError("unreachable")
+
+
+class _Kind(Enum):
+    READING = auto()
+    ONE_STATEMENT = auto()
+    WRITING = auto()
 
 
 class _Meaning(Enum):

@@ -31,6 +31,10 @@ SLOWER_TESTS: Final = (
     "tests/unit/test_persist.py",
     "tests/unit/test_messenger_first_contact.py",
     "tests/unit/test_messenger_sessions.py",
+    "tests/unit/test_own_devices_sync.py",
+    "tests/unit/test_sync_attacked.py",
+    "tests/unit/test_contacts_follow.py",
+    "tests/attacks/test_linked_contacts.py",
 )
 """For survivors alone. A new process also sees what runs when a module is imported."""
 

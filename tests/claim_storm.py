@@ -133,6 +133,16 @@ class Storm:
         self._answered = asyncio.Event()
         self._answers = 0
 
+    @property
+    def urls(self) -> list[str]:
+        """Where the servers are."""
+        return [server.url for server in self._servers]
+
+    @property
+    def pids(self) -> list[int]:
+        """The servers' processes."""
+        return [server.pid for server in self._servers]
+
     async def start(self) -> None:
         """Put people and prekeys in, start the servers."""
         await self.database.start()

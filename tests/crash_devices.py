@@ -28,6 +28,7 @@ from e2ee.primitives.rng import system_rng
 from e2ee.recovery import RecoveryCode
 from e2ee.stores.memory import MemoryStore
 from e2ee.stores.sqlite import SqliteStore
+from e2ee.wire.device_list import SignedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId, parse_user_id
 from tests.store_files import KEY
 from tests.whole_life import Act, Story
@@ -125,14 +126,27 @@ class Deaths:
         carol, code = parse_user_id("carol"), RecoveryCode.generate(system_rng)
         first = Messenger.create(MemoryStore(), carol)
         linked = LinkedAccount(replace(first.account, address=DeviceAddress(carol, _ANOTHER)), first.own_device_list())
-        export = first.export_account(code)
+        export = first.backup.without_history(code)
         ways: dict[str, Callable[[Store], object]] = {
             "create": lambda store: Messenger.create(store, carol),
             "join": lambda store: Messenger.join(store, linked),
             "recover": lambda store: Messenger.recover(store, export, code),
+            "start_over": lambda store: Messenger.start_over(store, carol, [first.own_device_list().signed]),
         }
         for name, way in ways.items():
             self._create(way, directory / f"{name}.db")
+
+        self._restart_over([first.own_device_list().signed, first.own_devices.draft_alone().signed], directory)
+
+    def _restart_over(self, lists: list[SignedDeviceList], directory: Path) -> None:
+        """Let processes die that learn that the list they wanted to follow is not the newest."""
+        path = directory / "restart_over.db"
+        with SqliteStore.create(path, key=KEY) as store:
+            Messenger.start_over(store, lists[0].unverified.user_id, lists[:1])
+        for moment, seq in ((Moment.BEFORE, 2), (Moment.AFTER, 3)):
+            assert self._fork(lambda store: Messenger.open(store).restart_over(lists), path, moment)
+            with SqliteStore.open(path, key=KEY) as store:
+                assert Messenger.open(store).own_device_list().content.seq == seq
 
     def _create(self, way: Callable[[Store], object], path: Path) -> None:
         SqliteStore.create(path, key=KEY).close()
@@ -146,6 +160,7 @@ class Deaths:
                 else:
                     assert moment is Moment.AFTER
                     assert made.is_recovering() == (path.stem == "recover")
+                    assert made.is_starting_over() == (path.stem == "start_over")
                     assert made.own_device_list().content.user_id == made.address.user_id
 
     def _die(self, act: Act, moment: Moment) -> bool:

@@ -149,10 +149,13 @@ class Application:
         return {"count": len(self.shown) - before}
 
     async def close(self) -> dict[str, Any]:
-        """Close once everything was shown; tell what was."""
+        """Close once everything was shown, or nothing more is because the device was retired; tell what was."""
         assert self.client is not None
+        assert self.taking is not None
         async with asyncio.timeout(_LONG_SECONDS):
-            while await asyncio.to_thread(self.client.messenger.inbound, 1):  # noqa: ASYNC110 - taken by `_take`
+            while await asyncio.to_thread(self.client.messenger.inbound, 1):
+                if self.taking.done():
+                    break
                 await asyncio.sleep(0.01)
         await self.client.aclose()
         return {"shown": self.shown}

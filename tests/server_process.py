@@ -38,6 +38,11 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._forgotten: set[str] = set()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def forget(self, *names: str) -> None:
         """Leave variables (without their E2EE_) out of the environment."""
         self._forgotten |= {f"E2EE_{name}" for name in names}

@@ -28,7 +28,7 @@ from e2ee.stores.sqlite import SqliteStore
 from e2ee.stores.trust_records import Decision
 from e2ee.wire.content import ContentKind, ReceiptType, decode_application
 from e2ee.wire.device_list import SignedDeviceList
-from e2ee.wire.identifiers import MessageId, PreKeyId
+from e2ee.wire.identifiers import EnvelopeId, MessageId, PreKeyId
 from e2ee.wire.prekey_bundle import KemPreKey, OneTimePreKey, SignedPreKey
 from tests.store_files import KEY
 from tests.world import Device, World
@@ -140,6 +140,7 @@ class Story:
         yield from self._post_quantum_epochs()
         yield from self._lost_session()
         yield from self._refusals()
+        yield from self._refused()
         yield from self._changed_account_key()
         yield from self._account_reset()
         yield from self._rollback()
@@ -360,15 +361,33 @@ class Story:
         alice, bob = self.alice, self.bob
         yield from self._say(alice, bob, "never posted")
         self.world.wait(OUTBOX_LIFETIME_MS + 1)
+        given_up = {entry.envelope_id: "expired" for entry in alice.messenger.outbox()}
         self.sent -= {entry.message_id for entry in alice.messenger.outbox()}
         yield act(alice, "expire_outbox")
         assert alice.messenger.outbox() == []
+        yield from self._hear_of_failures(alice, given_up)
         self.world.wait(LATE_ENVELOPE_MS)
         for device, peer in ((alice, bob), (bob, alice)):
             yield act(device, "prune")
             self._offer(device, (yield act(device, "due_prekeys", ServerCounts(25, 25))))
             # Lists expire after 30 days, so the server is asked for a newer one.
             yield act(device, "learn_device_lists", peer.user_id, self.world.directory.lists[peer.user_id][-1:])
+
+    def _refused(self) -> Acts:
+        """The relay refuses a message for good."""
+        alice = self.alice
+        yield from self._say(alice, self.bob, "refused")
+        given_up = {entry.envelope_id: "contact_refused" for entry in alice.messenger.outbox()}
+        self.sent -= {entry.message_id for entry in alice.messenger.outbox()}
+        yield act(alice, "outbox_settled", (), tuple(given_up.items()))
+        yield from self._hear_of_failures(alice, given_up)
+
+    def _hear_of_failures(self, device: Device, given_up: dict[EnvelopeId, str]) -> Acts:
+        """Whoever died after giving up, and before telling, must find it again."""
+        told = device.messenger.failed_sends()
+        assert {each.envelope_id: each.code for each in told} == given_up, "given up, and nobody is told"
+        yield act(device, "failures_told", tuple(given_up))
+        assert device.messenger.failed_sends() == []
 
     # --- what recurs -----------------------------------------------------------------------------------------
 

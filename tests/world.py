@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, NamedTuple
 
+from e2ee.errors import DeviceListStaleError
 from e2ee.limits import DEVICE_LIST_LIFETIME_MS
 from e2ee.messenger import Messenger, Outcome, Reception
 from e2ee.notices import Notice
@@ -277,9 +278,9 @@ class Device:
             if device.user_id == self.user_id:
                 device.messenger.learn_device_lists(self.user_id, [changed.signed])
 
-    def meet(self, peer: "Device") -> None:
+    def meet(self, peer: "Device") -> tuple[Notice, ...]:
         """Fetch the peer's device lists."""
-        self.messenger.learn_device_lists(peer.user_id, self.world.directory.served(peer.user_id))
+        return self.messenger.learn_device_lists(peer.user_id, self.world.directory.served(peer.user_id))
 
     def start_session(self, peer: "Device") -> Session:
         """Fetch lists, claim a bundle and start a session, even if there is one already."""
@@ -314,9 +315,12 @@ class Device:
 
         Bodies of kinds other than APPLICATION are sent as they are.
         """
-        if self.messenger.contact(peer.user_id) is None:
+        try:
+            missing = self.messenger.missing_sessions(peer.user_id)
+        except DeviceListStaleError:
             self.meet(peer)
-        for address in self.messenger.missing_sessions(peer.user_id):
+            missing = self.messenger.missing_sessions(peer.user_id)
+        for address in missing:
             self.messenger.start_session(self.world.devices[address].bundle())
         raw = data.encode() if isinstance(data, str) else data
         body = encode_application(data) if kind == ContentKind.APPLICATION else raw

@@ -8,8 +8,9 @@ Does not know about: who causes them.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
+from e2ee import notices
 from e2ee.notices import Notice
-from e2ee.wire.identifiers import CallId, ConversationId, DeviceAddress, DeviceId, EnvelopeId, MessageId, UserId
+from e2ee.wire.identifiers import CallId, ConversationId, DeviceAddress, EnvelopeId, MessageId, UserId
 from transport_adapters.base import PresenceState
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ class Sent:
 @final
 @dataclass(frozen=True, slots=True)
 class SendFailed:
-    """A message will not reach one device of its recipient. `code` is stable, for example `contact_refused`."""
+    """A message will not reach one device of its recipient. `code` is stable, for example `contact_refused`.
+
+    Told after a crash as well, then perhaps for the second time.
+    """
 
     message_id: MessageId
     recipient: DeviceAddress
@@ -106,8 +110,8 @@ class Expired:
 @final
 @dataclass(frozen=True, slots=True)
 class TrustNeeded:
-    """A message waits, as ciphertext, under a changed account key, or another device of ours knows another
-    key of the user than this one: a human must decide (`SecureClient.contacts`).
+    """A user's account key has changed, and a message of theirs waits as ciphertext, or one of ours for them; or
+    another device of ours knows another key of the user than this one. A human must decide (`SecureClient.contacts`).
 
     The safety numbers of the pinned key and of the new one have 60 digits, and are empty if the server did not answer.
     """
@@ -173,15 +177,8 @@ class CallMissed:
     """The caller's clock, Unix milliseconds."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class OwnDevicesChanged:
-    """The list of our own devices has changed, here or on another of them. Show it: a device that nobody added is not
-    ours.
-    """
-
-    added: tuple[DeviceId, ...]
-    removed: tuple[DeviceId, ...]
+OwnDevicesChanged = notices.OwnDevicesChanged
+"""Comes of the network, or of what another device of ours says."""
 
 
 @final
@@ -221,7 +218,6 @@ Event = (
     | CallRinging
     | CallChanged
     | CallMissed
-    | OwnDevicesChanged
     | Trouble
     | Ended
     | Notice

@@ -211,13 +211,13 @@ class _Stream(ClientXMPP):
     def recv_stanza(self, stanza: StanzaBase) -> None:
         """Called by slixmpp for every stanza. It sees what belongs to the negotiation, and no more."""
         xml = stanza.xml
-        kind = xml.get("type")
-        is_answer = xml.tag == _IQ and kind in ("result", "error")
-        if xml.tag not in (_MESSAGE, _PRESENCE, _IQ) or (is_answer and not self._opened.done()):
+        name, kind = xml.tag, xml.get("type")
+        is_answer = name == _IQ and kind in ("result", "error")
+        if name not in (_MESSAGE, _PRESENCE, _IQ) or (is_answer and not self._opened.done()):
             super().recv_stanza(stanza)
-        elif xml.tag == _MESSAGE:
+        elif name == _MESSAGE:
             self._take(xml)
-        elif xml.tag == _IQ and kind in ("get", "set") and self.transport is not None:
+        elif name == _IQ and kind in ("get", "set") and self.transport is not None:
             self.transport.write(unavailable_stanza(xml.get("from", ""), xml.get("id", "")).encode())
 
     def _take(self, message: Element) -> None:

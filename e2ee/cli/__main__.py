@@ -122,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(add("export", "write the account into a file that a code on paper opens", online))
     _add_import(add("import", "take an export of the account in, beside what this device has; works offline", common))
     _add_recover(add("recover", "all devices are lost: make this one the device of an exported account", online))
+    _add_reset(
+        add("reset-account", "all devices and the code are lost: give the account a new key, on this one", online)
+    )
     add("status", "show this device and its counts; works offline", common)
     add_vectors_arguments(add("vectors", "check an implementation against the test vectors, or write them again"))
     _add_demo(add("demo", "see it work: a real server, three clients, and a look at its database"))
@@ -147,7 +150,7 @@ def _online() -> argparse.ArgumentParser:
         "--transport",
         choices=_TRANSPORTS,
         default="socketio",
-        help="how to reach the relay (default: %(default)s)",
+        help="how to reach the relay (default: socketio)",  # no %(default)s: an action's copy of this has none
     )
     return online
 
@@ -186,6 +189,11 @@ def _add_recover(parser: argparse.ArgumentParser) -> None:
     _add_init(parser)
     parser.add_argument("--file", metavar="FILE", help="the export (default: what was left with the server)")
     parser.add_argument("--code-file", metavar="FILE", help="file that holds the code (default: ask)")
+
+
+def _add_reset(parser: argparse.ArgumentParser) -> None:
+    _add_init(parser)
+    parser.add_argument("--yes", action="store_true", help="do it; without, say what it means and do nothing")
 
 
 def _add_link(parser: argparse.ArgumentParser) -> None:

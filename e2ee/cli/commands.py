@@ -20,6 +20,7 @@ from e2ee.cli.online import LOCK_SECONDS, Call
 from e2ee.cli.output import Printer
 from e2ee.cli.recovering import export, recover, take_in
 from e2ee.cli.settings import Settings, home_directory, store_path
+from e2ee.cli.starting_over import reset_account
 from e2ee.cli.talking import chat, receive, send
 from e2ee.messenger import Messenger
 from e2ee.stores.sqlite import SqliteStore
@@ -34,12 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     printer = Printer(as_json=arguments.json)
     _set_up_log(verbose=arguments.verbose)
     try:
-        if arguments.command == "init":
-            return init(arguments, printer)
-        if arguments.command == "link" and not is_approval(arguments):
-            return link(arguments, printer)
-        if arguments.command == "recover":
-            return recover(arguments, printer)
+        makes_device = _WITHOUT_DEVICE.get(arguments.command)
+        if makes_device is not None and not (arguments.command == "link" and is_approval(arguments)):
+            return makes_device(arguments, printer)
         home = home_directory(arguments.home)
         settings = Settings.load(home)
         secret = passphrase(arguments.passphrase_file, settings)
@@ -107,6 +105,14 @@ def _devices(call: Call) -> int:
 
     return devices(call)
 
+
+_WITHOUT_DEVICE: Final[dict[str, Callable[[argparse.Namespace, Printer], int]]] = {
+    "init": init,
+    "link": link,
+    "recover": recover,
+    "reset-account": reset_account,
+}
+"""Commands that make the device of a home directory."""
 
 _COMMANDS: Final[dict[str, Callable[[Call], int]]] = {
     "send": send,

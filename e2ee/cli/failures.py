@@ -17,7 +17,7 @@ from keyserver.client import (
     KeyServerUnavailableError,
     MalformedAnswerError,
 )
-from transport_adapters.base import InsecureUrlError, TransportError, TransportUnavailableError
+from transport_adapters.base import InsecureUrlError, TransportError, TransportRefusedError, TransportUnavailableError
 
 DONE: Final = 0
 REFUSED: Final = 1
@@ -30,6 +30,14 @@ OUTPUT_CLOSED: Final = 141
 _WRONG_USE: Final = (UsageError, StateError, InsecureUrlError, InsecureServerUrlError)
 _UNAVAILABLE: Final = (UnansweredError, KeyServerUnavailableError, MalformedAnswerError, TransportUnavailableError)
 _REFUSED: Final = (E2EEError, KeyServerError, TransportError)
+
+_ADVICE: Final = {
+    "device_revoked": "This device stays out: to go on here, delete its directory and begin with 'e2ee link'",
+    "link_not_found": "Is the code that of a device of the same user? It lasts ten minutes",
+    "token_invalid": "Do --token-command or --token-file, as given to 'e2ee init', give a token of this server's chat?",
+    "token_expired": "Is what --token-command or --token-file gives a fresh token?",
+}
+"""What a person can do about a refusal, by the server's code."""
 
 
 class Failure(NamedTuple):
@@ -52,7 +60,8 @@ def explain(error: BaseException) -> Failure:
     if isinstance(cause, _UNAVAILABLE):
         return Failure(str(cause), UNAVAILABLE)
     if isinstance(cause, _REFUSED):
-        return Failure(str(cause), REFUSED)
+        advice = _ADVICE.get(cause.reason if isinstance(cause, TransportRefusedError) else cause.code)
+        return Failure(f"{cause} {advice}" if advice else str(cause), REFUSED)
     return Failure(f"a bug in this program: {_place(cause)}. Please report it; --verbose shows more", BUG)
 
 

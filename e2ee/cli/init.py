@@ -89,7 +89,8 @@ async def _register(home: Path, settings: Settings, secret: str, printer: Printe
             raise
         raise UsageError(
             f"{settings.user} has a device at {settings.server} already: delete {home}, and let this one in "
-            f"with 'e2ee link {settings.user} --server {settings.server} ...'"
+            f"with 'e2ee link {settings.user} --server {settings.server} ...'. If all its devices are lost, see "
+            "'e2ee recover' and 'e2ee reset-account'"
         ) from None
     printer.result(
         f"{address.user_id} can be reached now; this device is {address.device_id}",

@@ -18,8 +18,10 @@ from e2ee.cli.online import Call, Line, UnansweredError, deadline_in, online
 from e2ee.cli.output import Printer
 from e2ee.cli.settings import Settings, UsageError, home_directory, store_path
 from e2ee.cli.typed import lines
+from e2ee.errors import MalformedMessageError
 from e2ee.short_authentication import Signs
-from e2ee.wire.link import LinkId, link_code, link_qr_text
+from e2ee.wire.link import LinkId, link_code, link_qr_text, parse_link_code
+from keyserver.client import KeyServerRefusedError
 from transport_adapters.secure_client.directory import DeviceNotListedError
 
 _GROUP: Final = 4
@@ -65,6 +67,10 @@ async def _join(arguments: argparse.Namespace, home: Path, settings: Settings, s
             devices = [str(each) for each in await client.devices.listed()]
     except DeviceNotListedError:
         raise UsageError(f"the other device did not put this one into the list: delete {home} and begin anew") from None
+    except KeyServerRefusedError as refusal:
+        if not unfinished or refusal.code != "account_key_changed":
+            raise
+        raise UsageError(f"in {home} there is what 'e2ee init' began: delete it and begin anew") from None
     printer.result(
         f"this is a device of {address.user_id} now: {address.device_id}. What is said from now on comes here, too; "
         f"{contacts} contacts came along",
@@ -91,6 +97,10 @@ def approve(call: Call) -> int:
     if arguments.user is not None or arguments.server is not None:
         raise UsageError("--approve and --scan take neither USER nor --server: this device knows both")
     code = qr.from_file(Path(arguments.scan)) if arguments.scan is not None else str(arguments.approve)
+    try:
+        parse_link_code(code)
+    except MalformedMessageError:
+        raise UsageError("that is no code of 'e2ee link', or it was mistyped: 32 letters and digits") from None
     return asyncio.run(_approve(call, code))
 
 

@@ -19,9 +19,10 @@ from e2ee import notices
 from e2ee.cli.credentials import TokenProvider, token_provider
 from e2ee.cli.output import Printer
 from e2ee.cli.settings import Settings, UsageError, store_path
+from e2ee.errors import AccountKeyChangedError
 from e2ee.recovery import RecoveryCode
 from e2ee.stores.sqlite import SqliteStore
-from e2ee.wire.identifiers import DeviceAddress, DeviceId, MessageId
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, MessageId, UserId
 from keyserver.client import KeyServerError, KeyServerRefusedError, RateLimitedError
 from transport_adapters import events
 from transport_adapters.base import Cursor, EnvelopeTransport
@@ -36,8 +37,6 @@ LOCK_SECONDS: Final = 5.0
 """How long a command waits for another one that uses the same device."""
 _QUIET_SECONDS: Final = 2.0
 """After this time a person wants to know what is being waited for."""
-_FORGETTING_SECONDS: Final = 0.02
-"""What was refused for good leaves the outbox a moment after its event, and no event tells when it has."""
 
 
 @final
@@ -67,8 +66,10 @@ class Line:
         self._hopeless: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._trouble = ""
         self._has_token = False
+        self._caught_up = False
         self._accepted: set[MessageId] = set()
         self._lost: set[tuple[MessageId, DeviceAddress]] = set()
+        self._changed: dict[UserId, AccountKeyChangedError] = {}
         self._settled = asyncio.Event()
         self._told = asyncio.Queue[notices.ContactsTold | notices.ContactsShared]()
         self._client: SecureClient | None = None
@@ -78,6 +79,11 @@ class Line:
         if self._client is None:
             raise RuntimeError("not opened yet")
         return self._client
+
+    @property
+    def has_all(self) -> bool:
+        """Whether the server has delivered what waited, and nothing is known to have gone wrong since."""
+        return self._caught_up and not self._trouble
 
     async def open(self, store: SqliteStore | Path, secret: str, user: str | None) -> SecureClient:
         """Open the client; see `SecureClient.open` for what it raises."""
@@ -123,6 +129,19 @@ class Line:
         )
         return self._client
 
+    async def start_over(self, store: Path, secret: str) -> SecureClient:
+        """Make the only device of an account under a new key; see `SecureClient.start_over`."""
+        self._client = await SecureClient.start_over(
+            store=store,
+            passphrase=secret,
+            server=self._settings.server,
+            token_provider=token_provider(self._settings),
+            user=self._settings.user,
+            transport=self._transport,
+            on_event=self._note,
+        )
+        return self._client
+
     async def until(self, step: Coroutine[Any, Any, T], deadline: float | None, what: str = "") -> T:
         """Wait for a step until a moment of the loop's clock.
 
@@ -147,7 +166,11 @@ class Line:
                 await asyncio.wait([task])
 
     async def settled(self, message_id: MessageId) -> bool:
-        """Wait until the server has taken a message or refused it for good; return whether any device will get it."""
+        """Wait until the server has taken a message or refused it for good; return whether any device will get it.
+
+        Raises:
+            AccountKeyChangedError: its recipient has another key now; it waits until a person has decided.
+        """
         messenger = self.client.messenger
         while True:
             self._settled.clear()
@@ -156,15 +179,15 @@ class Line:
             queued = await asyncio.to_thread(messenger.outbox)
             waiting = {(each.message_id, each.recipient) for each in queued if each.message_id == message_id}
             lost = {each for each in self._lost if each[0] == message_id}
+            for _, recipient in waiting:
+                if (change := self._changed.get(recipient.user_id)) is not None:
+                    raise change
             # A message may have left the outbox a moment before its event comes: then neither says anything yet.
             if not waiting and message_id in self._accepted:
                 return True
             if not waiting and lost and not due_again:
                 return False  # else a device that took the place of the lost one is to get it
-            if waiting and waiting <= lost:
-                await asyncio.sleep(_FORGETTING_SECONDS)
-            else:
-                await self._settled.wait()
+            await self._settled.wait()
 
     async def contacts_told(self, device_id: DeviceId) -> None:
         """Wait until the server has taken what tells a linked device of our contacts."""
@@ -232,6 +255,12 @@ class Line:
             ):  # a copy for our own devices is no arrival
                 self._accepted.add(event.message_id)
                 self._settled.set()
+            case events.TrustNeeded():
+                numbers = event.old_safety_number, event.new_safety_number
+                self._changed[event.user_id] = AccountKeyChangedError(event.user_id, *numbers)
+                self._settled.set()
+            case events.CaughtUp():
+                self._caught_up = True
             case events.SendFailed():
                 self._lost.add((event.message_id, event.recipient))
                 self._settled.set()

@@ -68,31 +68,8 @@ class Printer:
 
     def event(self, event: events.Event) -> None:
         """Print an event that a person should know of."""
-        match event:
-            case events.SendFailed():
-                self.remark(f"a message to {event.recipient.user_id} will not arrive: {event.code}")
-            case events.Unreadable() if event.sender is not None:
-                self.remark(f"a message that claims to be from {event.sender.user_id} was refused: {event.code}")
-            case events.Unreadable():
-                self.remark(f"an envelope was refused: {event.code}")
-            case events.TrustNeeded():
-                self.remark(f"the account key of {event.user_id} has changed: see 'e2ee verify {event.user_id}'")
-            case events.Expired():
-                self.remark(f"a message from {event.sender.user_id} expired before this device came online")
-            case events.DeviceSkipped():
-                self.remark(f"device {event.device} was skipped: {event.code}")
-            case notices.SessionReplaced():
-                self.remark(f"device {event.peer} started anew: it lost its state, or somebody has a copy of it")
-            case notices.AskedAgain():
-                self.remark(f"{len(event.envelope_ids)} messages of {event.peer.user_id} were unreadable; asked again")
-            case notices.MessageNotResent():
-                self.remark(f"{event.recipient.user_id} could not read a message, and it cannot be sent again")
-            case notices.EpochStalled():
-                self.remark(f"post-quantum secrets with {event.peer} are not renewed: messages of some size get lost")
-            case notices.StoreRolledBack():
-                self.remark("the store is older than what this device did: it was restored from a copy")
-            case _:
-                pass
+        if text := _of_messages(event) or _of_people_and_devices(event):
+            self.remark(text)
 
     def remark(self, text: str) -> None:
         """Print a remark beside the results."""
@@ -118,6 +95,53 @@ class Printer:
             raise OutputClosedError from None
         except OSError as error:
             raise UsageError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def _of_messages(event: events.Event) -> str:
+    """Return what a person should know of messages that do not arrive; mostly nothing."""
+    text = ""
+    match event:
+        case events.SendFailed():
+            text = f"a message to {event.recipient.user_id} will not arrive: {event.code}"
+        case events.Unreadable() if event.sender is not None:
+            text = f"a message that claims to be from {event.sender.user_id} was refused: {event.code}"
+        case events.Unreadable():
+            text = f"an envelope was refused: {event.code}"
+        case events.Expired():
+            text = f"a message from {event.sender.user_id} expired before this device came online"
+        case notices.AskedAgain():
+            text = f"{len(event.envelope_ids)} messages of {event.peer.user_id} were unreadable; asked again"
+        case notices.MessageNotResent():
+            text = f"{event.recipient.user_id} could not read a message, and it cannot be sent again"
+        case _:
+            pass
+    return text
+
+
+def _of_people_and_devices(event: events.Event) -> str:
+    """Return what a person should know of keys and devices; mostly nothing."""
+    text = ""
+    match event:
+        case events.TrustNeeded():
+            text = f"the account key of {event.user_id} has changed: see 'e2ee verify {event.user_id}'"
+        case events.OwnDevicesChanged():
+            changes = [f"{each} is new" for each in event.added] + [f"{each} left" for each in event.removed]
+            text = f"the devices of your account have changed: {', '.join(changes)}"
+        case events.DeviceSkipped():
+            text = f"device {event.device} was skipped: {event.code}"
+        case notices.SessionReplaced():
+            text = f"device {event.peer} started anew: it lost its state, or somebody has a copy of it"
+        case notices.EpochStalled():
+            text = f"post-quantum secrets with {event.peer} are not renewed: messages of some size get lost"
+        case notices.DeviceListExpired():
+            text = f"{event.user_id} has not been online for weeks, or somebody hides what has changed there"
+        case notices.DeviceListsForked():
+            text = f"the device lists of {event.user_id} contradict each other: nothing more is sent there"
+        case notices.StoreRolledBack():
+            text = "the store is older than what this device did: it was restored from a copy"
+        case _:
+            pass
+    return text
 
 
 def readable(text: str) -> str:

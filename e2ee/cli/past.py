@@ -10,7 +10,8 @@ from typing import Final
 from e2ee.cli.failures import DONE
 from e2ee.cli.online import LOCK_SECONDS, Call
 from e2ee.cli.settings import store_path
-from e2ee.history_book import Conversation, HistoryBook
+from e2ee.history_book import FOREVER, Conversation, HistoryBook
+from e2ee.limits import DAY_MS
 from e2ee.messenger import Messenger
 from e2ee.stores.sqlite import SqliteStore
 from e2ee.wire.identifiers import ConversationId, UserId
@@ -26,6 +27,7 @@ def history(call: Call) -> int:
         book = Messenger.open(store).history
         if arguments.keep is not None:
             book.set_retention(arguments.keep)
+            call.printer.remark(_kept(arguments.keep))
         if arguments.user is None:
             _show_conversations(call, book)
         elif arguments.delete:
@@ -34,6 +36,14 @@ def history(call: Call) -> int:
         else:
             _show_messages(call, book)
     return DONE
+
+
+def _kept(milliseconds: int) -> str:
+    if milliseconds == 0:
+        return "what was kept is deleted, and nothing is kept from now on"
+    if milliseconds == FOREVER:
+        return "messages are kept from now on"
+    return f"messages are kept from now on, for {milliseconds // DAY_MS} days"
 
 
 def _show_messages(call: Call, book: HistoryBook) -> None:
@@ -52,7 +62,7 @@ def _show_conversations(call: Call, book: HistoryBook) -> None:
     conversations = book.conversations()
     for each in conversations:
         call.printer.result(_line(each), user=each.peer, conversation=each.conversation, unread=each.unread)
-    if not conversations:
+    if not conversations and call.arguments.keep is None:
         call.printer.remark(_NOTHING_KEPT if book.retention() == 0 else "no messages yet")
 
 

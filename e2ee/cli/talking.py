@@ -22,6 +22,7 @@ from e2ee.wire.content import ContentKind
 from keyserver.client import KeyServerError
 from transport_adapters.base import TransportError
 from transport_adapters.secure_client.client import Message
+from transport_adapters.secure_client.directory import UserUnreachableError
 
 _SERVER_SECONDS: Final = 30.0
 _LAST_SENDS_SECONDS: Final = 5.0
@@ -40,7 +41,12 @@ async def _send_online(call: Call, data: bytes | str) -> int:
     deadline = deadline_in(arguments.timeout)
     async with online(call) as line:
         sending = line.client.send(user, data, conversation=arguments.conversation, ttl=arguments.ttl)
-        message_id = await line.until(sending, deadline, f"say how to reach {user}")
+        try:
+            message_id = await line.until(sending, deadline, f"say how to reach {user}")
+        except UserUnreachableError:
+            if user != call.settings.user:
+                raise
+            raise UsageError(f"{user} is this account itself, and it has no other device to send to") from None
         try:
             arrived = await line.until(line.settled(message_id), deadline, "take the message")
         except UnansweredError as unanswered:
@@ -118,7 +124,13 @@ async def _show_waiting(line: Line, call: Call) -> int:
 
 
 async def _show_next(line: Line, printer: Printer, deadline: float | None) -> None:
-    await _print(await line.until(anext(line.client), deadline, "deliver a message"), printer)
+    try:
+        message = await line.until(anext(line.client), deadline, "deliver a message")
+    except UnansweredError:
+        if not line.has_all:
+            raise
+        raise UnansweredError("no message came in time") from None
+    await _print(message, printer)
 
 
 async def _show(line: Line, printer: Printer) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from e2ee.cli import qr
 from e2ee.cli.failures import DONE
 from e2ee.cli.online import LOCK_SECONDS, Call
-from e2ee.cli.settings import store_path
+from e2ee.cli.settings import UsageError, store_path
 from e2ee.contact_book import ContactBook
 from e2ee.messenger import Messenger
 from e2ee.stores.records import Contact
@@ -23,6 +23,7 @@ from e2ee.wire.identifiers import UserId
 
 _GROUP: Final = 5
 _PER_LINE: Final = 4
+_DIGITS: Final = 60
 
 
 def verify(call: Call) -> int:
@@ -32,6 +33,7 @@ def verify(call: Call) -> int:
         messenger = Messenger.open(store)
         user = UserId(call.arguments.user)
         book = messenger.contact_book
+        _refuse_mistakes(messenger, user, call.arguments)
         _decide(book, user, call.arguments)
         if call.arguments.accept_change is not None:
             messenger.reconsider(user)
@@ -48,13 +50,14 @@ def contacts(call: Call) -> int:
     store = SqliteStore.open(store_path(call.home), passphrase=call.secret, wait=LOCK_SECONDS)
     with contextlib.closing(store):
         messenger = Messenger.open(store)
-        known = [messenger.contact(user) for user in messenger.contact_book.users()]
-    for contact in known:
+        book = messenger.contact_book
+        known = [(messenger.contact(user), book.is_verified(user)) for user in book.users()]
+    for contact, is_verified in known:
         if contact is not None:
             call.printer.result(
-                f"{contact.user_id}, {_state(contact)}",
+                f"{contact.user_id}, {_state(contact, is_verified)}",
                 user=contact.user_id,
-                verified=contact.verified,
+                verified=is_verified,
                 forked=contact.forked,
                 changed=contact.changed is not None,
             )
@@ -63,12 +66,34 @@ def contacts(call: Call) -> int:
     return DONE
 
 
-def _state(contact: Contact) -> str:
+def _state(contact: Contact, is_verified: bool) -> str:
     if contact.changed is not None:
         return "the account key has changed"
     if contact.forked:
         return "the device lists contradict each other"
-    return "verified" if contact.verified else "not verified"
+    if contact.verified and not is_verified:
+        return "not verified: no recent list of their devices is known"
+    return "verified" if is_verified else "not verified"
+
+
+def _refuse_mistakes(messenger: Messenger, user: UserId, arguments: Namespace) -> None:
+    """Say what was mistyped, before it is called hostile.
+
+    Raises:
+        UsageError: our own user, one who is no contact, or what cannot be a safety number.
+    """
+    if user == messenger.address.user_id:
+        raise UsageError(f"{user} is this account itself: name the contact to compare with")
+    if messenger.contact(user) is None:
+        raise UsageError(f"{user} is no contact of this device: check the name, or exchange a message first")
+    for number in (arguments.number, arguments.accept_change):
+        digits = "".join((number or "").split())
+        if number is not None and not _is_number(digits):
+            raise UsageError(f"a safety number has {_DIGITS} digits, and this has {len(digits)} characters")
+
+
+def _is_number(text: str) -> bool:
+    return len(text) == _DIGITS and text.isascii() and text.isdecimal()
 
 
 def _decide(book: ContactBook, user: UserId, arguments: Namespace) -> None:
@@ -86,9 +111,15 @@ def _decide(book: ContactBook, user: UserId, arguments: Namespace) -> None:
 
 def _show(call: Call, number: str, contact: Contact | None, book: ContactBook) -> None:
     user = UserId(call.arguments.user)
-    change, is_verified = book.change(user), contact is not None and contact.verified
+    change, is_verified = book.change(user), book.is_verified(user)
     state = "verified" if is_verified else "not verified"
     lines = [f"safety number with {user}, {state}:", "", in_groups(number), ""]
+    if contact is not None and contact.verified and not is_verified:
+        lines += [
+            "the numbers were compared, but no recent list of their devices is known: send them something, and look "
+            "again when one of their devices was online",
+            "",
+        ]
     if change is not None:
         lines += [f"the account key of {user} has changed; the safety number with the new key:", ""]
         lines += [in_groups(change.new_safety_number), ""]

@@ -32,10 +32,9 @@ from e2ee.wire.identifiers import (
 _VERSION: Final = 1
 _CHANGE: Final = b"history change"
 _RETENTION: Final = b"history retention"
-_EARLY: Final = b"early"
-"""The group of words about messages that are not here yet; groups of conversations are 32 bytes."""
 _CONVERSATIONS: Final = b""
 _MAX_EARLY: Final = 4_096
+"""Words about messages that are not here yet, for each peer: one of them cannot crowd out what others say."""
 
 FOREVER: Final = MAX_TIMESTAMP
 """A retention that never ends."""
@@ -129,7 +128,7 @@ def save_entry(tx: Transaction, entry: HistoryEntry) -> None:
 def load_entry(tx: ReadTransaction, author: UserId, message_id: MessageId) -> HistoryEntry | None:
     """Return a message, or None if it is not in the history."""
     data = tx.get(Table.HISTORY, _key(author, message_id))
-    return None if data is None or _is_early(data) else _decode_entry(message_id, data)
+    return None if data is None else _decode_entry(message_id, data)
 
 
 def entries(
@@ -159,25 +158,26 @@ def delete_entries(tx: Transaction, peer: UserId, conversation: ConversationId) 
 
 
 def note_early(tx: Transaction, author: UserId, message_id: MessageId, word: "EarlyWord", now: int) -> None:
-    """Remember what was said about a message that has not come yet; beyond 4,096 the oldest such words go."""
-    known = early(tx, author, message_id)
+    """Remember what was said about a message that has not come yet; beyond 4,096 of one peer the oldest words go."""
+    known, group = early(tx, author, message_id), word.peer.encode()
     if known is None or (known.peer == word.peer and known.state < word.state):
-        value = Writer().u8(0).ascii8(word.peer).u8(word.state).finish()
-        tx.put(Table.HISTORY, _key(author, message_id), value, group=_EARLY, order=min(now, MAX_TIMESTAMP))
-    surplus = tx.count(Table.HISTORY, _EARLY) - _MAX_EARLY
+        value = Writer().u8(_VERSION).ascii8(word.peer).u8(word.state).finish()
+        tx.put(Table.EARLY_WORDS, _key(author, message_id), value, group=group, order=min(now, MAX_TIMESTAMP))
+    surplus = tx.count(Table.EARLY_WORDS, group) - _MAX_EARLY
     if surplus > 0:
-        for record in tx.scan(Table.HISTORY, _EARLY, limit=surplus):
-            tx.delete(Table.HISTORY, record.key)
+        for record in tx.scan(Table.EARLY_WORDS, group, limit=surplus):
+            tx.delete(Table.EARLY_WORDS, record.key)
 
 
 def early(tx: ReadTransaction, author: UserId, message_id: MessageId) -> "EarlyWord | None":
     """Return what was said about a message before it came."""
-    data = tx.get(Table.HISTORY, _key(author, message_id))
-    if data is None or not _is_early(data):
+    data = tx.get(Table.EARLY_WORDS, _key(author, message_id))
+    if data is None:
         return None
     reader = Reader(data)
     try:
-        reader.u8()
+        if (version := reader.u8()) != _VERSION:
+            raise CorruptStateError(f"a word about a message has layout version {version}")
         word = EarlyWord(parse_user_id(decode_ascii(reader.bytes8())), EntryState(reader.u8()))
         reader.finish()
     except (ProtocolError, ValueError):
@@ -185,10 +185,9 @@ def early(tx: ReadTransaction, author: UserId, message_id: MessageId) -> "EarlyW
     return word
 
 
-def forget_early(tx: Transaction, before: int) -> None:
-    """Forget words about messages that never came."""
-    for record in tx.scan_range(Table.HISTORY, _EARLY, (0, before)):
-        tx.delete(Table.HISTORY, record.key)
+def use_early(tx: Transaction, author: UserId, message_id: MessageId) -> None:
+    """Forget what was said about a message: it has come."""
+    tx.delete(Table.EARLY_WORDS, _key(author, message_id))
 
 
 @final
@@ -230,10 +229,6 @@ def _key(author: UserId, message_id: MessageId) -> bytes:
 def _group(peer: UserId, conversation: ConversationId) -> bytes:
     # A hash, because the two names together may be longer than a group.
     return kdf.sha256(Writer().ascii8(peer).ascii8(conversation).finish())
-
-
-def _is_early(data: bytes) -> bool:
-    return data[:1] == b"\0"
 
 
 def _decode_record(record: Record) -> HistoryEntry:

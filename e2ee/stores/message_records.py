@@ -1,6 +1,7 @@
 """Typed views of a transaction: what is on its way out, what came in, what must not come in twice.
 
-Owns: keys, groups and values of outbox, inbound, deliveries, body hashes, message ids and unreadable envelopes.
+Owns: keys, groups and values of outbox, failed sends, inbound, deliveries, body hashes, message ids and unreadable
+envelopes.
 Does not know about: sessions and the network.
 """
 
@@ -15,7 +16,7 @@ from e2ee.stores.records import counter, next_counter, set_counter
 from e2ee.wire.codec import Reader, Writer
 from e2ee.wire.content import Content
 from e2ee.wire.envelope import Envelope
-from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId
+from e2ee.wire.identifiers import DeviceAddress, EnvelopeId, MessageId, UserId, decode_ascii
 
 _SEND_COUNTER = b"send"
 _OFFLINE_ABOVE = b"offline above"
@@ -29,6 +30,7 @@ _COMMITTED = b"committed"
 _ONE_GROUP = b""
 """Naming the group lets a store take the first rows from its index; across groups it must sort them all."""
 _MAX_COMMITTED = 1_000
+_FAILED_VERSION = 1
 
 
 @final
@@ -43,6 +45,18 @@ class OutboxEntry:
     created_at: int
     recipient: DeviceAddress
     envelope: bytes = field(repr=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FailedSend:
+    """One envelope that was given up, until the application was told of it."""
+
+    envelope_id: EnvelopeId
+    message_id: MessageId
+    recipient: DeviceAddress
+    code: str
+    """Why: stable, for example `expired`."""
 
 
 @final
@@ -77,6 +91,29 @@ def remove_outbox(tx: Transaction, envelope_id: EnvelopeId) -> bool:
     queued = tx.get(Table.OUTBOX, envelope_id.raw) is not None
     tx.delete(Table.OUTBOX, envelope_id.raw)
     return queued
+
+
+def give_up(tx: Transaction, entry: OutboxEntry, code: str, now: int) -> None:
+    """Remove an envelope that will not arrive, and keep that fact until the application was told of it."""
+    tx.delete(Table.OUTBOX, entry.envelope_id.raw)
+    writer = Writer().u8(_FAILED_VERSION).raw(entry.message_id.raw).raw(entry.recipient.encode()).ascii8(code)
+    tx.put(Table.FAILED_SENDS, entry.envelope_id.raw, writer.finish(), order=min(now, MAX_TIMESTAMP))
+
+
+def give_up_by_id(tx: Transaction, envelope_id: EnvelopeId, code: str, now: int) -> None:
+    """Do the same with one that is named; nothing happens if it is not queued (any more)."""
+    queued = tx.get(Table.OUTBOX, envelope_id.raw)
+    if queued is not None:
+        give_up(tx, _decode_outbox(queued), code, now)
+
+
+def failed_sends(tx: ReadTransaction) -> list[FailedSend]:
+    """Return envelopes that were given up and of which the application was not told, oldest first."""
+    return [_decode_failed(record.key, record.value) for record in tx.scan(Table.FAILED_SENDS, _ONE_GROUP)]
+
+
+def forget_failed_send(tx: Transaction, envelope_id: EnvelopeId) -> None:
+    tx.delete(Table.FAILED_SENDS, envelope_id.raw)
 
 
 def send_counter(tx: ReadTransaction) -> int:
@@ -233,6 +270,19 @@ def _decode_outbox(data: bytes) -> OutboxEntry:
     except ProtocolError:
         raise CorruptStateError("outbox entry does not decode") from None
     return OutboxEntry(envelope.envelope_id, message_id, number, created_at, envelope.recipient, encoded)
+
+
+def _decode_failed(key: bytes, data: bytes) -> FailedSend:
+    reader = Reader(data)
+    try:
+        if (version := reader.u8()) != _FAILED_VERSION:
+            raise CorruptStateError(f"a failed send has layout version {version}")
+        message_id, recipient = MessageId.decode(reader), DeviceAddress.decode(reader)
+        code = decode_ascii(reader.bytes8())
+        reader.finish()
+        return FailedSend(EnvelopeId(key), message_id, recipient, code)
+    except (ProtocolError, ValueError):
+        raise CorruptStateError("a failed send does not decode") from None
 
 
 def _decode_inbound(number: int, data: bytes) -> InboundMessage:

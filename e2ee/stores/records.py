@@ -12,15 +12,15 @@ from typing import final
 from e2ee import persist
 from e2ee.account import Account, OwnPreKey, PreKeyKind
 from e2ee.errors import AccountNotFoundError, CorruptStateError, ProtocolError
-from e2ee.limits import MAX_ENVELOPE, MAX_TIMESTAMP
+from e2ee.limits import LIST_QUERY_MS, MAX_ENVELOPE, MAX_TIMESTAMP
 from e2ee.ports import ReadTransaction, Table, Transaction
 from e2ee.primitives.rng import Rng
 from e2ee.wire.codec import Reader, Writer
-from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
+from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.identifiers import PreKeyId, UserId
 from e2ee.wire.public_keys import AccountKey
 
-_CONTACT_VERSION = 2
+_CONTACT_VERSION = 3
 _OWN_HEARD_SEQ = b"own list heard"
 _OWN_FORKED = b"own list forked"
 _ACCOUNT = b"account"
@@ -112,9 +112,23 @@ class Contact:
     queried_at: int = 0
     """When the server was last asked for a newer list, Unix milliseconds."""
     verified: bool = False
-    """The safety number was compared, with this account key."""
+    """The safety number was compared, with this account key. Whether to show it as verified `is_assured` says."""
     changed: VerifiedDeviceList | None = None
     """A list under another account key: sending stops until a human decides."""
+    gap: ListPosition | None = None
+    """The last list seen before links that this device has not seen; None if it has seen all since the first."""
+
+    def is_expired(self, now: int) -> bool:
+        """Whether the newest list known is past its time: no device of the user has vouched for it lately."""
+        return now >= self.device_list.content.expires_at
+
+    def is_assured(self, now: int) -> bool:
+        """Whether the contact may be shown as verified: it is, no link lacks, and its list has not expired."""
+        return self.verified and self.gap is None and not self.is_expired(now)
+
+    def is_to_be_asked_about(self, now: int) -> bool:
+        """Whether its list is in doubt, and the server was not asked within the last hour."""
+        return (self.gap is not None or self.is_expired(now)) and not 0 <= now - self.queried_at < LIST_QUERY_MS
 
     @property
     def is_stale(self) -> bool:
@@ -122,8 +136,10 @@ class Contact:
         return self.heard_seq > self.device_list.content.seq
 
     def with_list(self, device_list: VerifiedDeviceList) -> "Contact":
-        """Return the contact with another newest list."""
-        return replace(self, device_list=device_list)
+        """Return the contact with a newer list. If it leaves links out, the list before becomes the gap."""
+        leaves_out = device_list.content.seq > self.device_list.content.seq + 1
+        gap = self.device_list.position if leaves_out and self.gap is None else self.gap
+        return replace(self, device_list=device_list, gap=gap)
 
 
 def load_contact(tx: ReadTransaction, user_id: UserId) -> Contact | None:
@@ -143,6 +159,9 @@ def save_contact(tx: Transaction, contact: Contact) -> None:
     writer = Writer().u8(_CONTACT_VERSION).raw(contact.account_key.raw).u8(contact.forked)
     writer.u64(contact.heard_seq).u64(contact.queried_at).u8(contact.verified)
     writer.bytes32(b"" if contact.changed is None else contact.changed.signed.encode())
+    writer.u8(contact.gap is not None)
+    if contact.gap is not None:
+        contact.gap.encode_into(writer)
     writer.raw(contact.device_list.signed.encode())
     tx.put(Table.CONTACTS, contact.user_id.encode(), writer.finish())
 
@@ -217,15 +236,16 @@ def _decode_contact(user_id: UserId, data: bytes) -> Contact:
     reader = Reader(data)
     try:
         version, account_key = reader.u8(), AccountKey.decode(reader)
-        if version not in (1, _CONTACT_VERSION):
+        if not 1 <= version <= _CONTACT_VERSION:
             raise CorruptStateError(f"contact has layout version {version}")
         forked, heard_seq, queried_at = reader.flag(), reader.u64(), reader.u64()
         verified, changed = (reader.flag(), reader.bytes32(MAX_ENVELOPE)) if version > 1 else (False, b"")
+        gap = ListPosition.decode(reader) if version > 2 and reader.flag() else None
         device_list = _restore_list(data[reader.position() :])
     except ProtocolError:
         raise CorruptStateError("contact does not decode") from None
     waiting = _restore_list(changed) if changed else None
-    return Contact(user_id, account_key, device_list, heard_seq, forked, queried_at, verified, waiting)
+    return Contact(user_id, account_key, device_list, heard_seq, forked, queried_at, verified, waiting, gap)
 
 
 @lru_cache(maxsize=128)  # a message reads its contact's list several times, and the next one mostly the same again

@@ -5,6 +5,7 @@ Does not know about: which session is used for what.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from e2ee import persist
 from e2ee.limits import (
@@ -13,6 +14,7 @@ from e2ee.limits import (
     MAX_REPLAY_ENTRIES,
     MAX_SESSIONS_PER_DEVICE,
     MAX_SKIPPED_KEYS,
+    MAX_TIMESTAMP,
     SKIPPED_KEY_LIFETIME_MS,
     SKIPPED_KEY_RECEIVES,
 )
@@ -23,6 +25,7 @@ from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
 
 _LIVE, _EVICTED = b"L", b"E"
 _EVICTION_STEP = 32
+_MEETING = b"meeting "
 
 
 def save_session(tx: Transaction, session: Session) -> None:
@@ -74,6 +77,31 @@ def end_sending(tx: Transaction) -> None:
         session = persist.decode_session(record.value)
         if not session.dead:
             save_session(tx, session.mark_dead())
+
+
+class Meeting(NamedTuple):
+    """A session with a device of ours that is to come about. Times are Unix milliseconds."""
+
+    since: int
+    """When it was first to be started."""
+    due: int
+    """When it is tried next."""
+
+
+def meeting(tx: ReadTransaction, device: DeviceAddress) -> Meeting | None:
+    """Return how things stand with the session that is to be started with a device of ours; None if none is."""
+    data = tx.get(Table.COUNTERS, _MEETING + device.encode())
+    return None if data is None else Meeting(int.from_bytes(data[:8], "big"), int.from_bytes(data[8:], "big"))
+
+
+def note_meeting(tx: Transaction, device: DeviceAddress, planned: Meeting) -> None:
+    value = b"".join(min(each, MAX_TIMESTAMP).to_bytes(8, "big") for each in planned)
+    tx.put(Table.COUNTERS, _MEETING + device.encode(), value)
+
+
+def settle_meeting(tx: Transaction, device: DeviceAddress) -> None:
+    """Note that there is a session."""
+    tx.delete(Table.COUNTERS, _MEETING + device.encode())
 
 
 def load_session(tx: ReadTransaction, session_id: bytes) -> Session | None:

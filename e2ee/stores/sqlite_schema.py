@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from e2ee.errors import CorruptStateError, StoreUnavailableError, StoreVersionError
 from e2ee.ports import Table
 from e2ee.stores.sqlite_keyring import DataKey
+from e2ee.stores.sqlite_sealing import TableCipher
 
 if TYPE_CHECKING:
     # For types alone: stores/sqlite.py is the one module that talks to the database library.
@@ -117,10 +118,11 @@ STATEMENTS: Final = {
 _TABLES_OF_VERSION_2: Final = ("sent", "resends", "healing", "dropped", "owed_answers")
 _TABLES_OF_VERSION_3: Final = ("trust_decisions",)
 _TABLES_OF_VERSION_4: Final = ("history", "conversations")
+_TABLES_OF_VERSION_5: Final = ("removed_devices", "failed_sends", "early_words")
 
 
 def _to_version_1(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
-    later = _TABLES_OF_VERSION_2 + _TABLES_OF_VERSION_3 + _TABLES_OF_VERSION_4
+    later = _TABLES_OF_VERSION_2 + _TABLES_OF_VERSION_3 + _TABLES_OF_VERSION_4 + _TABLES_OF_VERSION_5
     _create(connection, [table.label for table in Table if table.label not in later])
 
 
@@ -136,13 +138,21 @@ def _to_version_4(connection: "sqlite3.Connection", _data_key: DataKey) -> None:
     _create(connection, _TABLES_OF_VERSION_4)
 
 
+def _to_version_5(connection: "sqlite3.Connection", data_key: DataKey) -> None:
+    _create(connection, _TABLES_OF_VERSION_5)
+    # Receipts about messages that had not come yet were a group of the history. They have a table of their own now;
+    # the few that wait are not worth carrying over.
+    early = TableCipher(data_key, "history", 1).row_group(b"early")
+    connection.execute("DELETE FROM history WHERE grp = ?", (early,))
+
+
 def _create(connection: "sqlite3.Connection", labels: Sequence[str]) -> None:
     for statement in (_TABLE, _INDEX):
         for label in labels:
             connection.execute(statement.format(label=label))
 
 
-MIGRATIONS: "tuple[Migration, ...]" = (_to_version_1, _to_version_2, _to_version_3, _to_version_4)
+MIGRATIONS: "tuple[Migration, ...]" = (_to_version_1, _to_version_2, _to_version_3, _to_version_4, _to_version_5)
 """The step at position n leads from version n to n + 1. A released step never changes."""
 
 

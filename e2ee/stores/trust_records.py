@@ -1,7 +1,7 @@
 """Typed views of a transaction: what people decided about whom to trust, and what waits for a decision.
 
-Owns: keys and values of the decisions, the policy, the envelopes that came under a changed account key, and which of
-our own devices are still to be told of our contacts.
+Owns: keys and values of the decisions, the policy, the envelopes that came under a changed account key, the devices
+that left their users' lists, and which of our own devices are still to be told of our contacts.
 Does not know about: what a decision changes (trust.py).
 """
 
@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import final
 
 from e2ee.errors import CorruptStateError, ProtocolError
-from e2ee.limits import MAX_PENDING_TRUST
+from e2ee.limits import MAX_PENDING_TRUST, MAX_TIMESTAMP
 from e2ee.ports import ReadTransaction, Record, Table, Transaction
 from e2ee.stores.records import counter, next_counter, set_counter
 from e2ee.wire.codec import Reader, Writer
@@ -22,6 +22,7 @@ from e2ee.wire.public_keys import AccountKey
 _VERSION = 1
 _NUMBER = b"trust decision"
 _POLICY = b"trust policy"
+_REMOVED = b"removed"
 _OWED = b"contacts owed"
 
 
@@ -138,6 +139,31 @@ def forget_envelope(tx: Transaction, envelope: Envelope) -> None:
 def waiting_users(tx: ReadTransaction) -> tuple[UserId, ...]:
     """Return of whom something waits for a decision, sorted."""
     return tuple(sorted({UserId(each.group.decode()) for each in tx.scan(Table.PENDING_TRUST)}))
+
+
+def note_removed(tx: Transaction, device: DeviceAddress, now: int) -> None:
+    """Note that a device left its user's list, unless that is noted."""
+    if removed_at(tx, device) is None:
+        now = min(now, MAX_TIMESTAMP)
+        tx.put(Table.REMOVED_DEVICES, device.encode(), now.to_bytes(8, "big"), group=_REMOVED, order=now)
+
+
+def removed_at(tx: ReadTransaction, device: DeviceAddress) -> int | None:
+    """Return when it was noted that a device left its user's list, Unix milliseconds; None if it was not."""
+    noted = tx.get(Table.REMOVED_DEVICES, device.encode())
+    return None if noted is None else int.from_bytes(noted, "big")
+
+
+def removed_before(tx: ReadTransaction, deadline: int) -> list[DeviceAddress]:
+    """Return the devices of which it was noted before a time, Unix milliseconds, that they left."""
+    if deadline <= 0:
+        return []
+    found = tx.scan_range(Table.REMOVED_DEVICES, _REMOVED, (0, deadline - 1))
+    return [DeviceAddress.decode(Reader(each.key)) for each in found]
+
+
+def forget_removed(tx: Transaction, device: DeviceAddress) -> None:
+    tx.delete(Table.REMOVED_DEVICES, device.encode())
 
 
 def _decode(stored: Record) -> TrustDecision:

@@ -146,12 +146,8 @@ class PreKeyBundle:
 
     def encode(self) -> bytes:
         """`address | signed prekey | u8 present [one-time prekey] | KEM prekey`."""
-        writer = Writer().raw(self.address.encode()).raw(self.signed_prekey.encode())
-        if self.one_time_prekey is None:
-            writer.u8(0)
-        else:
-            writer.u8(1).raw(self.one_time_prekey.encode())
-        return writer.raw(self.kem_prekey.encode()).finish()
+        one_time = None if self.one_time_prekey is None else self.one_time_prekey.encode()
+        return bundle_of_encoded(self.address, self.signed_prekey.encode(), one_time, self.kem_prekey.encode())
 
     @classmethod
     def decode(cls, data: bytes) -> "PreKeyBundle":
@@ -206,6 +202,12 @@ class VerifiedPreKeyBundle:
     signed_prekey: SignedPreKey
     one_time_prekey: OneTimePreKey | None
     kem_prekey: KemPreKey
+
+
+def bundle_of_encoded(address: DeviceAddress, signed: bytes, one_time: bytes | None, kem: bytes) -> bytes:
+    """Return the bytes of a `PreKeyBundle` of prekeys that are encoded already, as a server keeps them."""
+    writer = Writer().raw(address.encode()).raw(signed).u8(one_time is not None)
+    return writer.raw(one_time or b"").raw(kem).finish()
 
 
 def prekey_signed_bytes(label: bytes, address: DeviceAddress, prekey_id: int, expires_at: int, key: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select
 
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, PreKeyId, UserId
+from e2ee.wire.prekey_bundle import bundle_of_encoded
 from keyserver.repository.statements import Upsert
 from keyserver.tables import DeviceStatus, PreKeyKind, claimed_bundles, claims, devices, prekeys
 
@@ -33,12 +34,16 @@ class ClaimedBundle(NamedTuple):
 
 
 class BundleBodies(NamedTuple):
-    """The encoded prekeys of one device that one claim got."""
+    """The encoded prekeys of one device that one claim got: a bundle as it was published, not parsed again."""
 
     address: DeviceAddress
     signed_prekey: bytes
     one_time_prekey: bytes | None
     kem_prekey: bytes
+
+    def encode(self) -> bytes:
+        """Return the bytes of the `PreKeyBundle`."""
+        return bundle_of_encoded(*self)
 
 
 def begin(connection: Connection, request: ClaimRequest, now: int) -> bytes | None:

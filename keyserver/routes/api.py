@@ -17,7 +17,7 @@ from keyserver.routes.guarded import guarded_route, problem_responses
 def build_router(context: Context, request_limit: int, upload_limit: int) -> APIRouter:
     """Make the router. It needs no middleware, state or handlers of the application that includes it."""
 
-    watch = _Watch(context)
+    watch = Watching(context)
     responses = {**problem_responses(408, 413, 429, 500)}
     ordinary = APIRouter(route_class=guarded_route(context, request_limit, watch), responses=responses, tags=["e2ee"])
     devices.add_routes(ordinary)
@@ -35,7 +35,9 @@ def build_router(context: Context, request_limit: int, upload_limit: int) -> API
 
 
 @final
-class _Watch:
+class Watching:
+    """Counts requests and what became of them."""
+
     def __init__(self, context: Context) -> None:
         self._context = context
         self.answered = context.metrics.answered

@@ -13,7 +13,8 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, NoReturn, Protocol, final
 
@@ -51,11 +52,15 @@ SECURITY_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
 }
 
+_RAW_HEADERS: Final = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
+
 BODY_SECONDS: Final = 10.0
 """From the first look at a body to its end."""
 
 CONTEXT_KEY: Final = "e2ee.keyserver"
 """Where in the ASGI scope an endpoint finds its server (deps.py)."""
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _log = logging.getLogger("keyserver")
 
@@ -87,31 +92,57 @@ class Unwatched:
 UNWATCHED: Final = Unwatched()
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What every endpoint of one server has around it."""
+
+    context: object
+    limit: int
+    """Bytes of the largest body."""
+    watch: Watch
+    operation: str
+    path: str
+    """As it is described, without what stands for its parameters."""
+
+    async def answer(self, request: Request, handler: Handler) -> Response:
+        """Let a handler answer a request; whatever it raises becomes an error response."""
+        request.scope[CONTEXT_KEY] = self.context
+        begun, code = time.perf_counter(), None
+        try:
+            await self.watch.admit(request.scope)
+            _refuse_declared(request, self.limit)
+            _refuse_repeated(request)
+            response = await handler(StrictRequest(request.scope, _limited(request.receive, self.limit)))
+        except Exception as error:  # noqa: BLE001  # the last resort turns it into a bare 500
+            problem = to_problem(error, self.path)
+            response, code = problem_response(problem), problem.code
+        self.watch.answered(self.operation, response.status_code, code, time.perf_counter() - begun)
+        response.raw_headers = secured(response.raw_headers)
+        return response
+
+
 def guarded_route(context: object, limit: int, watch: Watch = UNWATCHED) -> type[APIRoute]:
     """Make the route class of one server, for endpoints that take bodies of at most `limit` bytes."""
 
     class GuardedRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handler = super().get_route_handler()
+            guard = Guard(context, limit, watch, self.operation_id or self.name, self.path)
 
             async def guarded(request: Request) -> Response:
-                request.scope[CONTEXT_KEY] = context
-                begun, code = time.perf_counter(), None
-                try:
-                    await watch.admit(request.scope)
-                    _refuse_declared(request, limit)
-                    _refuse_repeated(request)
-                    response = await handler(StrictRequest(request.scope, _limited(request.receive, limit)))
-                except Exception as error:  # noqa: BLE001  # the last resort turns it into a bare 500
-                    problem = to_problem(error, self.path)
-                    response, code = problem_response(problem), problem.code
-                watch.answered(self.operation_id or self.name, response.status_code, code, time.perf_counter() - begun)
-                response.headers.update(SECURITY_HEADERS)
-                return response
+                return await guard.answer(request, handler)
 
             return guarded
 
     return GuardedRoute
+
+
+def secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Add the security headers to those of a response that has them not."""
+    given = list(headers)
+    present = {name for name, _ in given}
+    return given + [header for header in _RAW_HEADERS if header[0] not in present]
 
 
 def problem_response(problem: Problem) -> Response:
@@ -142,7 +173,7 @@ def to_problem(error: Exception, path: str) -> Problem:
         case Problem():
             return error
         case RequestValidationError():
-            return InvalidRequestProblem(_places(error))
+            return InvalidRequestProblem(places(error.errors()))
         case E2EEError():
             return UnacceptableBytesProblem(error.code, str(error))
         case HTTPException(status_code=status) if status < 500:
@@ -178,7 +209,7 @@ class StrictRequest(Request):
         """
         body = await self.body()
         try:
-            return json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_number)
+            return _JSON.decode(body.decode("utf-8"))
         except (UnicodeDecodeError, RecursionError, ValueError):
             # Not the error's own text: it may quote the body.
             raise json.JSONDecodeError("the body is not JSON as described", "", 0) from None
@@ -195,8 +226,13 @@ def _no_number(_text: str) -> NoReturn:
     raise ValueError
 
 
+_JSON: Final = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_no_number)
+
+
 def _refuse_repeated(request: Request) -> None:
     """Refuse a query in which a name comes twice: one reader takes the first, another the last."""
+    if not request.scope["query_string"]:
+        return
     names = [name for name, _ in request.query_params.multi_items()]
     if len(set(names)) < len(names):
         raise InvalidRequestProblem("A name comes twice in the query.")
@@ -229,7 +265,6 @@ def _limited(receive: Receive, limit: int) -> Receive:
     return limited
 
 
-def _places(error: RequestValidationError) -> str:
-    """Say where a request is wrong, and how; never what it held."""
-    places = (f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()[:5])
-    return "; ".join(places)
+def places(errors: Sequence[Any], *above: str) -> str:
+    """Say where a request is wrong, and how; never what it held. `errors` as pydantic lists them."""
+    return "; ".join(f"{'.'.join(str(part) for part in (*above, *each['loc']))}: {each['msg']}" for each in errors[:5])

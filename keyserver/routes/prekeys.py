@@ -4,21 +4,31 @@ Owns: the translation between HTTP and the services.
 Does not know about: the rules.
 """
 
-from typing import TypeVar
+from typing import Final, TypedDict, TypeVar
 
 from fastapi import APIRouter
 
 from e2ee.errors import MalformedMessageError
 from e2ee.wire.codec import Reader, from_base64url, to_base64url
-from e2ee.wire.identifiers import DeviceId, parse_user_id
+from e2ee.wire.identifiers import DeviceAddress, DeviceId, parse_user_id
 from e2ee.wire.prekey_bundle import KemPreKey, KemPreKeyKind, OneTimePreKey, SignedPreKey
-from keyserver.deps import ContextDep, DeviceDep
+from keyserver.deps import Context, ContextDep, DeviceDep
 from keyserver.routes.guarded import problem_responses
 from keyserver.schemas import ClaimIn, ClaimOut, PreKeyCountsOut, PreKeysIn
 from keyserver.service.claims import Question
 from keyserver.service.prekeys import Counts, PublishedPreKey
 
 P = TypeVar("P", SignedPreKey, OneTimePreKey, KemPreKey)
+
+CLAIMS_PATH: Final = "/v1/claims"
+CLAIMS_OPERATION: Final = "claimBundles"
+
+
+class ClaimAnswer(TypedDict):
+    """What `ClaimOut` is made of."""
+
+    device_list: str | None
+    bundles: list[str]
 
 
 def add_upload_route(router: APIRouter) -> None:
@@ -42,10 +52,10 @@ def add_routes(router: APIRouter) -> None:
         responses={**problem_responses(401)},
     )
     router.add_api_route(
-        "/v1/claims",
+        CLAIMS_PATH,
         claim_bundles,
         methods=["POST"],
-        operation_id="claimBundles",
+        operation_id=CLAIMS_OPERATION,
         responses={**problem_responses(401, 409, 422, 429)},
     )
 
@@ -62,14 +72,19 @@ async def count_prekeys(device: DeviceDep, context: ContextDep) -> PreKeyCountsO
 
 async def claim_bundles(body: ClaimIn, device: DeviceDep, context: ContextDep) -> ClaimOut:
     """Claim one bundle per active device of a user. Consumes one-time prekeys, hence POST."""
+    return ClaimOut(**await answer_claim(context, device, body))
+
+
+async def answer_claim(context: Context, device: DeviceAddress, body: ClaimIn) -> ClaimAnswer:
+    """Claim, and return the members of the answer's JSON."""
     ids = None if body.device_ids is None else frozenset(DeviceId.from_hex(each) for each in body.device_ids)
     question = Question(parse_user_id(body.user_id), ids)
     answer = await context.claims.claim(device, question, bytes.fromhex(body.request_id))
     context.metrics.claimed(answer.bundles)
-    return ClaimOut(
-        device_list=None if answer.device_list is None else to_base64url(answer.device_list),
-        bundles=[to_base64url(bundle.encode()) for bundle in answer.bundles],
-    )
+    return {
+        "device_list": None if answer.device_list is None else to_base64url(answer.device_list),
+        "bundles": [to_base64url(bundle.encode()) for bundle in answer.bundles],
+    }
 
 
 def _upload(body: PreKeysIn) -> list[PublishedPreKey]:

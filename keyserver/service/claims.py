@@ -5,30 +5,27 @@ Does not know about: HTTP, SQL.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, final
+from functools import partial
+from typing import Final, NamedTuple, final
 
 from sqlalchemy import Connection
 
 from e2ee.primitives.kdf import sha256
-from e2ee.wire.codec import Reader, Writer
+from e2ee.wire.codec import Writer
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
-from e2ee.wire.prekey_bundle import KemPreKey, OneTimePreKey, PreKeyBundle, SignedPreKey
 from keyserver.auth import Clock
 from keyserver.database import Database
+from keyserver.grouping import ASIDE, Aside, Grouped
 from keyserver.problems import RateLimitedProblem, RequestIdReusedProblem
-from keyserver.repository import claims, device_lists, devices, prekeys, rate_limits
+from keyserver.repository import claim_groups, claims, device_lists, devices, prekeys, rate_limits
+from keyserver.repository.claim_groups import Buckets, Given, Wanted
 from keyserver.repository.claims import ClaimedBundle, ClaimRequest
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.policy import NOBODY, ContactPolicy
 from keyserver.tables import PreKeyKind
 
-
-class Answer(NamedTuple):
-    """The user's newest encoded list, and one bundle per active device that can be reached."""
-
-    device_list: bytes | None
-    bundles: Sequence[PreKeyBundle]
+Answer = Given
+"""The user's newest encoded list, and one bundle per active device that can be reached."""
 
 
 class Question(NamedTuple):
@@ -53,15 +50,36 @@ class ClaimLimits(NamedTuple):
     per_target: RateLimit
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class ClaimService:
-    """Hands out bundles. A one-time prekey goes to one request, whatever races, retries or crashes."""
+class _Ask(NamedTuple):
+    """One claim, once it is known whether it is allowed."""
 
-    database: Database
-    now: Clock
-    policy: ContactPolicy
-    limits: ClaimLimits
+    request: ClaimRequest
+    wanted: Wanted
+    buckets: Buckets
+
+
+class _RefusedError(Exception):
+    """These of a group would exceed a limit; the others are tried without them."""
+
+    def __init__(self, asks: Sequence[_Ask]) -> None:
+        super().__init__()
+        self.asks: Final = frozenset(map(id, asks))
+
+
+@final
+class ClaimService:
+    """Hands out bundles. A one-time prekey goes to one request, whatever races, retries or crashes.
+
+    On PostgreSQL the claims of one moment share a transaction (repository/claim_groups.py). SQLite's writer does the
+    same for whatever is written (database.py).
+    """
+
+    def __init__(self, database: Database, now: Clock, policy: ContactPolicy, limits: ClaimLimits) -> None:
+        self._database = database
+        self._now = now
+        self._policy = policy
+        self._limits = limits
+        self._grouped = Grouped(self._together, self._alone, database.patience)
 
     async def claim(self, claimer: DeviceAddress, question: Question, request_id: bytes) -> Answer:
         """Claim bundles under a request id of 16 bytes; the same id again gets the same bundles.
@@ -72,42 +90,70 @@ class ClaimService:
             RequestIdReusedProblem: the id was used for another question.
             RateLimitedProblem: too often.
         """
-        allowed = await self.policy.may_contact(claimer.user_id, question.user_id)
-        asked = question if allowed else Question(NOBODY, question.device_ids)
+        allowed = await self._policy.may_contact(claimer.user_id, question.user_id)
+        whom = question.user_id if allowed else NOBODY
         request = ClaimRequest(claimer, request_id, question.digest())
+        buckets = _buckets(claimer.user_id, question.user_id, allowed=allowed)
+        ask = _Ask(request, Wanted(whom, question.device_ids), buckets)
+        return await (self._alone(ask) if self._database.is_sqlite else self._grouped.ask(ask))
 
+    async def _alone(self, ask: _Ask) -> Answer:
         def work(connection: Connection) -> Answer:
-            earlier = claims.begin(connection, request, self.now())
+            earlier = claims.begin(connection, ask.request, self._now())
             if earlier is None:
-                self._limit(connection, claimer.user_id, question.user_id, allowed)
-                self._claim(connection, request, asked)
-            elif earlier != request.question:
+                self._limit(connection, ask.buckets)
+                self._claim(connection, ask)
+            elif earlier != ask.request.question:
                 raise RequestIdReusedProblem
-            return _answer(connection, request, asked)
+            return _answer(connection, ask)
 
-        return await self.database.write(work)
+        return await self._database.write(work)
 
-    def _limit(self, connection: Connection, claimer: UserId, target: UserId, allowed: bool) -> None:
-        # User ids hold no space, so no two names are equal. The bucket that most requests share is locked last.
-        # Who is refused has one of their own: strangers must not use up the one of a user's contacts.
-        everybody = f"claim {target}" if allowed else f"claim refused {target}"
-        for name, limit in (
-            (f"claim {target} by {claimer}", self.limits.per_pair),
-            (f"claim by {claimer}", self.limits.per_claimer),
-            (everybody, self.limits.per_target),
-        ):
-            wait = rate_limits.take(connection, name, limit, self.now())
+    async def _together(self, group: Sequence[_Ask], patience: float) -> Sequence[Answer | Aside]:
+        # The same request twice in one group: the second is a repetition.
+        first = {(each.request.claimer, each.request.request_id): each for each in reversed(group)}
+        kept = list(first.values())
+        while kept:
+            try:
+                answers = await self._database.write(partial(self._claim_all, kept), patience=patience)
+            except _RefusedError as refused:
+                kept = [each for each in kept if id(each) not in refused.asks]
+            else:
+                return [answers.get(id(each), ASIDE) for each in group]
+        return [ASIDE] * len(group)
+
+    def _claim_all(self, group: Sequence[_Ask], connection: Connection) -> dict[int, Answer]:
+        """Claim for all whose request is new. By the identity of the asks; who is missing is a repetition."""
+        now = self._now()
+        outcomes = claim_groups.begin(connection, [(each.request, each.buckets) for each in group], self._limits, now)
+        refused = [each for each, outcome in zip(group, outcomes, strict=True) if outcome is False]
+        if refused:
+            raise _RefusedError(refused)
+        fresh = [each for each, outcome in zip(group, outcomes, strict=True) if outcome]
+        answers = claim_groups.claim(connection, [(each.request, each.wanted) for each in fresh], now)
+        return {id(each): answer for each, answer in zip(fresh, answers, strict=True)}
+
+    def _limit(self, connection: Connection, buckets: Buckets) -> None:
+        for name, limit in zip(buckets, self._limits, strict=True):
+            wait = rate_limits.take(connection, name, limit, self._now())
             if wait:
                 raise RateLimitedProblem(wait)
 
-    def _claim(self, connection: Connection, request: ClaimRequest, asked: Question) -> None:
-        now = self.now()
+    def _claim(self, connection: Connection, ask: _Ask) -> None:
+        now = self._now()
         got = []
-        for device_id in devices.active(connection, asked.user_id):
-            if asked.device_ids is None or device_id in asked.device_ids:
-                address = DeviceAddress(asked.user_id, device_id)
-                got.append(_claim_bundle(connection, address, request.request_id, now))
-        claims.add_bundles(connection, request, [bundle for bundle in got if bundle is not None])
+        for device_id in devices.active(connection, ask.wanted.user_id):
+            if ask.wanted.device_ids is None or device_id in ask.wanted.device_ids:
+                address = DeviceAddress(ask.wanted.user_id, device_id)
+                got.append(_claim_bundle(connection, address, ask.request.request_id, now))
+        claims.add_bundles(connection, ask.request, [bundle for bundle in got if bundle is not None])
+
+
+def _buckets(claimer: UserId, target: UserId, *, allowed: bool) -> Buckets:
+    # User ids hold no space, so no two names are equal. The bucket that most requests share is locked last.
+    # Who is refused has one of their own: strangers must not use up the one of a user's contacts.
+    everybody = f"claim {target}" if allowed else f"claim refused {target}"
+    return Buckets(f"claim {target} by {claimer}", f"claim by {claimer}", everybody)
 
 
 def _claim_bundle(connection: Connection, address: DeviceAddress, request_id: bytes, now: int) -> ClaimedBundle | None:
@@ -124,15 +170,6 @@ def _claim_bundle(connection: Connection, address: DeviceAddress, request_id: by
     return ClaimedBundle(address, signed, one_time, kem)
 
 
-def _answer(connection: Connection, request: ClaimRequest, asked: Question) -> Answer:
+def _answer(connection: Connection, ask: _Ask) -> Answer:
     """Put the answer together from what is recorded, so that a first and a repeated request cannot differ."""
-    bundles = [
-        PreKeyBundle(
-            got.address,
-            SignedPreKey.decode(Reader(got.signed_prekey)),
-            None if got.one_time_prekey is None else OneTimePreKey.decode(Reader(got.one_time_prekey)),
-            KemPreKey.decode(Reader(got.kem_prekey)),
-        )
-        for got in claims.bundles(connection, request)
-    ]
-    return Answer(device_lists.newest(connection, asked.user_id), bundles)
+    return Answer(device_lists.newest(connection, ask.wanted.user_id), claims.bundles(connection, ask.request))

@@ -57,6 +57,8 @@ class DeviceListService:
     async def publish(self, caller: UserId, signed: SignedDeviceList) -> ListPosition:
         """Accept a list that follows the newest one; one that was accepted before changes nothing.
 
+        Where there is none, the first may have any number: an emptied server is given back what its owners have.
+
         Raises:
             InvalidSignatureError: the account key named in the list did not sign it.
             ContactRefusedProblem, FirstListProblem: the caller may not bring it.
@@ -116,7 +118,8 @@ class DeviceListService:
         if _accepted_before(connection, user, content):
             return ()
         current = ListPosition(user.list_seq, user.list_hash)
-        if content.seq != current.seq + 1 or content.previous_hash != current.hash:
+        follows = content.seq == current.seq + 1 and content.previous_hash == current.hash
+        if user.account_key is not None and not follows:
             raise DeviceListConflictProblem(current.seq, current.hash.raw)
         if content.closes:
             # Without the first list of a new key it would lock the user out, whoever brought it.

@@ -13,16 +13,19 @@ import pytest
 from e2ee.account import PreKeyKind, generate_prekey
 from e2ee.errors import (
     AccountKeyChangedError,
+    ContactNotVerifiedError,
     DeviceListForkError,
     DeviceListStaleError,
     E2EEError,
     InvalidSignatureError,
     PreKeyExpiredError,
 )
-from e2ee.limits import PREKEY_LIFETIME_MS
+from e2ee.limits import DEVICE_LIST_LIFETIME_MS, PREKEY_LIFETIME_MS
 from e2ee.messenger import Outcome
+from e2ee.notices import DeviceListExpired, DeviceListsForked
 from e2ee.ports import Table
 from e2ee.private_keys import AccountKeyPair, IdentityKeyPair
+from e2ee.stores.trust_records import TrustPolicy
 from e2ee.wire.device_list import ListedDevice, SignedDeviceList, ordered
 from e2ee.wire.identifiers import DeviceId, PreKeyId, UserId
 from e2ee.wire.prekey_bundle import PreKeyBundle
@@ -176,7 +179,9 @@ def test_two_views_of_one_list_come_out_when_those_who_were_shown_them_talk(stag
     carol.post()
     stage.world.deliver()
     stage.phone.meet(carol)
-    assert carol.receive(stage.phone.encrypt(carol, "hello")).outcome is Outcome.STORED
+    told = carol.receive(stage.phone.encrypt(carol, "hello"))
+    assert (told.outcome, told.notices) == (Outcome.STORED, (DeviceListsForked(stage.phone.user_id),))
+    assert carol.receive(stage.phone.encrypt(carol, "once more")).notices == (), "told once"
     with pytest.raises(DeviceListForkError):
         carol.messenger.send(stage.phone.user_id, "for bob alone")
 
@@ -198,6 +203,22 @@ def test_a_frozen_list_is_noticed_by_the_next_message_and_nothing_is_sent_by_it(
     stage.alice.meet(stage.phone)
     stage.alice.messenger.send(stage.phone.user_id, "not for the laptop")
     assert {entry.recipient for entry in stage.alice.messenger.outbox()} == {stage.phone.address}
+
+
+def test_a_frozen_list_is_noticed_after_30_days_even_if_nobody_says_anything(stage: Stage) -> None:
+    """The laptop was stolen, and the phone has nothing to say: all that Alice has is the date on the list."""
+    frozen = list(stage.server.lists[stage.phone.user_id])
+    entry = stage.phone.messenger.own_device_list().content.device(stage.phone.address.device_id)
+    assert entry is not None
+    stage.phone.change_list(entry)
+    stage.server.change_lists = lambda user, lists: frozen if user == stage.phone.user_id else lists
+    stage.world.wait(DEVICE_LIST_LIFETIME_MS)
+    with unchanged(stage.alice), pytest.raises(DeviceListStaleError):
+        stage.alice.messenger.send(stage.phone.user_id, "anybody there?")
+    assert stage.alice.meet(stage.phone) == (DeviceListExpired(stage.phone.user_id),)
+    stage.alice.messenger.contact_book.set_policy(TrustPolicy.VERIFIED_ONLY)
+    with unchanged(stage.alice), pytest.raises(ContactNotVerifiedError):
+        stage.alice.messenger.send(stage.phone.user_id, "not for the laptop")
 
 
 def of_the_other_device(stage: Stage, bundle: PreKeyBundle) -> PreKeyBundle:
@@ -243,6 +264,7 @@ def test_a_one_time_prekey_of_the_server_reads_nothing_and_is_asked_again(stage:
 def test_expired_prekeys_start_no_session_however_they_are_served(stage: Stage) -> None:
     bundle = stage.phone.bundle()
     stage.world.wait(PREKEY_LIFETIME_MS + 1)
+    stage.alice.meet(stage.phone)
     prolonged = replace(
         bundle, signed_prekey=replace(bundle.signed_prekey, expires_at=bundle.signed_prekey.expires_at + 1000)
     )

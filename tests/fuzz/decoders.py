@@ -14,8 +14,8 @@ from e2ee.ports import Table
 from e2ee.recovery import ExportFile
 from e2ee.stores import message_records, records
 from e2ee.stores.memory import MemoryStore
-from e2ee.transfer import ExportPayload, LinkPayload
-from e2ee.wire.codec import from_base64url, to_base64url
+from e2ee.transfer import ExportedMessage, ExportPayload, LinkPayload, decode_messages
+from e2ee.wire.codec import Writer, from_base64url, to_base64url
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, parse_user_id
 from e2ee.wire.login_assertion import parse_origin
 from e2ee.wire.padding import pad, unpad
@@ -124,12 +124,24 @@ def store_rows(data: bytes) -> None:
             return
 
 
+def _history(data: bytes) -> tuple[ExportedMessage, ...]:
+    return decode_messages(data, parse_user_id("alice"))
+
+
+def _encoded_history(messages: tuple[ExportedMessage, ...]) -> bytes:
+    writer = Writer()
+    for message in messages:
+        message.encode_into(writer)
+    return writer.finish()
+
+
 DECODERS: Final[dict[str, Target]] = {
     **{wire.name.replace(" ", "_"): canonical(wire.decode, wire.encode) for wire in WIRE_TYPES},
     "padding": canonical(unpad, pad),
     "link_payload": canonical(LinkPayload.decode, LinkPayload.encode),
     "export_payload": canonical(ExportPayload.decode, ExportPayload.encode),
     "export_file": canonical(ExportFile.decode, ExportFile.encode),
+    "exported_history": canonical(_history, _encoded_history),
     "text": text,
     "frames": frames,
     "stored_account": persisted(persist.decode_account, persist.encode_account),

@@ -227,6 +227,13 @@ def test_full_disk(desk: Desk, tmp_path: Path) -> None:
 # --- server --------------------------------------------------------------------------------------------------
 
 
+def test_a_note_to_oneself_needs_another_device(desk: Desk) -> None:
+    ended = desk.call("send", "alice", "note", "--home", "alice")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.remark == "alice is this account itself, and it has no other device to send to"
+
+
 def test_unknown_recipient(desk: Desk) -> None:
     ended = desk.call("send", "nobody", "hi", "--home", "alice")
 
@@ -240,14 +247,19 @@ def test_unknown_recipient(desk: Desk) -> None:
         ("http://chat.example", 2, "Refusing a http:// URL that is not loopback. Use https://"),
         ("chat.example", 2, "'chat.example' is no address of a server: a URL begins with https://"),
         ("https://", 2, "is no address of a server"),
-        ("http://127.0.0.1:{port}", 3, "The key server does not answer: ConnectError. Try again later"),
+        (
+            "http://127.0.0.1:{port}",
+            3,
+            "The key server does not answer: ConnectError, nothing listens at its address. Try again",
+        ),
+        ("https://127.0.0.1:{plain}", 3, "ConnectError, it speaks no TLS that we do"),
     ],
 )
 def test_init_at_a_wrong_address_writes_nothing(
     desk: Desk, server: str, code: int, remark: str, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    address = server.format(port=free_port())
+    address = server.format(port=free_port(), plain=desk.server.rpartition(":")[2])
 
     ended = desk.call("init", "gina", "--server", address, "--dev", "--home", str(home))
 

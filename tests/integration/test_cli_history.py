@@ -20,7 +20,8 @@ def test_past_messages_are_shown_once_somebody_asked_for_them_to_be_kept(tmp_pat
         assert (empty.code, empty.out) == (0, "")
         assert "nothing is kept" in empty.err
         for user in ("alice", "bob"):
-            assert desk.call("history", "--keep", "forever", "--home", user).code == 0
+            kept = desk.call("history", "--keep", "forever", "--home", user)
+            assert (kept.code, kept.remark) == (0, "messages are kept from now on")
         for text in ("one", "two"):
             assert desk.call("send", "bob", text, "--home", "alice").code == 0
         assert desk.call("receive", "--home", "bob").code == 0

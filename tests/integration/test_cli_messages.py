@@ -104,7 +104,8 @@ def test_count_waits_for_messages_that_come_later_and_gives_up_in_time(desk: Des
     assert (waiting.returncode, err) == (0, b"")
     assert [json.loads(line)["text"] for line in out.splitlines()] == ["first", "second"]
     assert (in_vain.code, in_vain.out) == (3, "")
-    assert "did not deliver a message in time" in in_vain.remark
+    # Which of the two is a matter of how soon it was connected: tests/unit/test_cli_waiting.py has both.
+    assert "no message came in time" in in_vain.remark or "did not deliver a message in time" in in_vain.remark
 
 
 def test_receipts_that_wait_do_not_keep_receive_from_ending(desk: Desk) -> None:

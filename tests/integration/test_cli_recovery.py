@@ -120,10 +120,10 @@ def test_what_was_left_with_the_server_is_enough(desk: Desk) -> None:
 def test_what_is_no_export_of_the_account_is_not_taken_in(desk: Desk) -> None:
     exported = json.loads(desk.call("export", "bobs", "--json", "--home", "bob").out)
     (desk.directory / "bobs code").write_text(exported["code"])
-    desk.init("dave")
+    desk.init("erin")
     (desk.directory / "noise").write_bytes(b"noise")
     for file, home, exit_code, remark in (
-        ("bobs", "dave", 2, "that is an export of another user, or of before the account got a new key"),
+        ("bobs", "erin", 2, "that is an export of another user, or of before the account got a new key"),
         ("noise", "bob", 1, "Unsupported export: 110"),
         ("nowhere", "bob", 2, "nowhere cannot be read: No such file or directory"),
     ):
@@ -149,3 +149,24 @@ def test_no_file_is_written_over(desk: Desk) -> None:
     ended = desk.call("export", "kept", "--home", "bob")
     assert (ended.code, ended.remark) == (2, "kept exists already: name another file")
     assert (desk.directory / "kept").read_text() == "mine"
+
+
+def test_who_has_lost_the_code_as_well_comes_back_under_a_new_key_that_contacts_must_accept(desk: Desk) -> None:
+    desk.init("dave")
+    assert desk.call("send", "dave", "hello", "--home", "bob").code == 0
+    shutil.rmtree(desk.directory / "dave")
+    again = ("reset-account", "dave", "--server", desk.server, "--dev", "--home", "anew")
+    refused = desk.call(*again)
+    assert (refused.code, refused.remark.endswith("If it is meant, add --yes")) == (2, True)
+    nobody = desk.call("reset-account", "nobody", "--server", desk.server, "--dev", "--home", "nobody", "--yes")
+    assert (nobody.code, nobody.remark.endswith("'e2ee init' makes one")) == (2, True)
+
+    done = desk.call(*again, "--yes", "--json")
+    assert (done.code, json.loads(done.out)["user"]) == (0, "dave")
+    stopped = desk.call("send", "dave", "to whom?", "--home", "bob")
+    assert stopped.code == 1
+    number = json.loads(desk.call("verify", "dave", "--json", "--home", "bob").out)["new_safety_number"]
+    assert desk.call("verify", "dave", "--accept-change", number, "--home", "bob").code == 0
+    assert desk.call("send", "dave", "to you", "--home", "bob").code == 0
+    received = desk.call("receive", "--json", "--home", "anew")
+    assert [json.loads(line)["text"] for line in received.out.splitlines()] == ["to you"]

@@ -180,6 +180,32 @@ def two_terminals(reader: Reader, text: str) -> None:
             assert terminal.end() == 0
 
 
+def two_devices(reader: Reader, text: str) -> None:
+    """Each line is for a terminal of its own: the code of the first stands in the second, and a person confirms."""
+    first, second = reader.adapted(text).splitlines()
+    env = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    with reader.desk.terminal("-c", f"source .environment; {first}", command=("bash",), env=env) as new:
+        code = new.wait_for(r"e2ee link --approve ((?:[A-Z2-7]{4}-){7}[A-Z2-7]{4})")[1]
+        assert "\u2588" in new.seen, "and the QR code"
+        with reader.desk.terminal(
+            "-c", f"source .environment; {second.replace('CODE', code)}", command=("bash",), env=env
+        ) as old:
+            digits = new.wait_for(r"\n  (\d{6})\r")[1]
+            assert old.wait_for(r"\n  (\d{6})\r")[1] == digits
+            old.type("yes\n")
+            new.type("yes\n")
+            assert old.end() == 0
+        new.wait_for("this is a device of alice now")
+        assert new.end() == 0
+
+
+def recovered(reader: Reader, text: str) -> None:
+    """What the new device prints: contacts still verified, the history readable."""
+    shell(reader, text)
+    assert "\nbob, verified\n" in reader.printed
+    assert reader.printed.endswith("alice to bob: Remember this.\n")
+
+
 def chat_server(reader: Reader, text: str) -> None:
     """It starts the chat of the block before: two of its users exchange a private message."""
     url = reader.serve(reader.adapted(text).strip())
@@ -312,6 +338,16 @@ TABLE: Final[dict[tuple[str, str, str], Treatment]] = {
     (_QUICKSTART, "text", "sent to bob"): printed,
     (_QUICKSTART, "sh", "e2ee status --home bob"): shell,
     (_QUICKSTART, "text", "e2ee chat bob --home alice"): two_terminals,
+    (_QUICKSTART, "sh", "e2ee verify alice --qr bob.png --home bob"): shell,
+    (_QUICKSTART, "text", "e2ee link alice --server http://127.0.0.1:8440 --dev --home laptop"): two_devices,
+    (_QUICKSTART, "sh", "e2ee contacts --home laptop"): shell,
+    (_QUICKSTART, "text", "bob, verified"): printed,
+    (_QUICKSTART, "sh", "e2ee history --keep forever --home alice"): shell,
+    (
+        _QUICKSTART,
+        "sh",
+        "e2ee recover alice --server http://127.0.0.1:8440 --dev --home again --file alice.export --code-file code",
+    ): recovered,
     (_QUICKSTART, "python", "import asyncio"): saved_as("hello.py"),
     (_QUICKSTART, "sh", "python hello.py"): shell,
     (_QUICKSTART, "text", "carol lunch hello"): printed,

@@ -141,8 +141,8 @@ def test_without_secrets_it_does_not_start(
 @pytest.mark.parametrize(
     ("second", "complaint"),
     [
-        ({}, "E2EE_TOKEN_SECRET: Field required"),
-        ({"E2EE_TOKEN_SECRET": SECRET}, "token_secret and host_jwt_secret must differ"),
+        ({}, "E2EE_TOKEN_SECRET: is not set"),
+        ({"E2EE_TOKEN_SECRET": SECRET}, "E2EE_TOKEN_SECRET and E2EE_HOST_JWT_SECRET must differ"),
         ({"E2EE_TOKEN_SECRET": "short"}, "E2EE_TOKEN_SECRET: a secret is at least 32 bytes long"),
     ],
 )

@@ -88,8 +88,9 @@ async def test_a_revoked_user_is_out_until_a_newer_token_of_the_host(server: Wor
     revoked = admin("revoke", "bob", "--json")
     assert (revoked.code, revoked.json) == (
         0,
-        {"user_id": "bob", "revoked_at": server.clock(), "cut_within_seconds": 10},
+        {"user_id": "bob", "known": True, "revoked_at": server.clock(), "cut_within_seconds": 10},
     )
+    assert admin("revoke", "bbo", "--json").json["known"] is False
     with pytest.raises(TokenRefusedError):
         await server.app.services.relay.tokens.verify(ended)
     refused = await server.post("/v1/device-lists?user_id=bob", None, stolen, "GET")

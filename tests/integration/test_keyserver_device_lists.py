@@ -77,6 +77,30 @@ async def test_a_list_with_a_gap_is_refused_with_the_position(server: World) -> 
         await client.publish_device_list(signed)
 
 
+async def test_a_server_that_has_no_list_of_a_user_takes_any_from_its_owner_alone_and_goes_on_from_there(
+    server: World,
+) -> None:
+    """It was emptied, and what the owner has begins in the middle."""
+    owner = server.user("alice")
+    device = owner.device()
+    for _ in range(4):
+        owner.next_list(device)
+    client = server.client(device)
+    await client.register_device(device.signing.public, device.identity.public)
+    _, bobs = await server.join("bob")
+    with pytest.raises(KeyServerRefusedError, match="first_list_not_owner"):
+        await bobs.publish_device_list(owner.lists[2])
+    await client.publish_device_list(owner.lists[2])
+    assert await bobs.device_lists(owner.user_id) == (owner.lists[2],)
+    assert await bobs.device_lists(owner.user_id, from_seq=2) == (owner.lists[2],)
+    with pytest.raises(DeviceListConflictError):
+        await client.publish_device_list(owner.lists[1])
+    await bobs.publish_device_list(owner.lists[3])
+    assert await client.device_lists(owner.user_id) == tuple(owner.lists[2:])
+    await client.publish_prekeys(device.upload())
+    assert len((await bobs.claim(owner.user_id, bytes(16))).bundles) == 1
+
+
 async def test_a_contact_may_bring_a_correctly_chained_list(server: World) -> None:
     phone, client = await server.join("alice")
     _, bobs = await server.join("bob")

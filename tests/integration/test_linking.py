@@ -23,6 +23,7 @@ from e2ee.wire.identifiers import DeviceId, UserId
 from e2ee.wire.link import LinkId
 from keyserver.client import KeyServerRefusedError
 from tests.client_world import ClientWorld, client_world, eager_socketio, within
+from tests.contract.relay_world import eventually
 from tests.linking_world import SWIFT, Screens, approve, join, link
 from tests.store_files import KEY
 from transport_adapters import events
@@ -78,6 +79,23 @@ async def test_every_device_is_told_when_another_joins(world: ClientWorld) -> No
     third = await link(world, second)
     await alice.client._directory.sync_own_lists()
     assert alice.events(events.OwnDevicesChanged)[-1].added == (third.client.address.device_id,)
+
+
+async def test_a_new_device_has_sessions_with_all_others_before_it_says_anything(
+    world: ClientWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("e2ee.tending.MEET_OWN_DEVICE_MS", 0)
+    phone = await world.open("alice")
+    laptop = await link(world, phone)
+    tablet = await link(world, laptop)
+    messenger = tablet.client.messenger
+    await eventually(lambda: messenger.missing_sessions(messenger.address.user_id) == ())
+    await eventually(lambda: len(messenger.outbox()) == 0)
+    bob = await world.open("bob")
+    await tablet.client.send("bob", "hello")
+    assert await bob.read() == ["hello"]
+    for device in (phone, laptop):
+        assert await device.read() == ["hello"]
 
 
 @pytest.mark.parametrize("who", ["new", "existing"])

@@ -72,7 +72,7 @@ async def test_the_account_comes_back_with_its_contacts_and_their_verification(w
 
 async def test_another_code_or_a_changed_file_recovers_nothing(world: ClientWorld) -> None:
     alice = await world.open("alice")
-    export = alice.client.messenger.export_account(CODE)
+    export = alice.client.messenger.backup.without_history(CODE)
     for wrong in ({"code": RecoveryCode.generate(system_rng)}, {"export": export[:-1] + bytes((export[-1] ^ 1,))}):
         with pytest.raises(WrongRecoveryCodeError):
             await recover(world, **{"export": export, **wrong})  # type: ignore[arg-type]  # either of the two
@@ -81,7 +81,7 @@ async def test_another_code_or_a_changed_file_recovers_nothing(world: ClientWorl
 
 async def test_an_export_of_before_a_reset_is_worth_nothing_any_more(world: ClientWorld) -> None:
     alice = await world.open("alice")
-    export = alice.client.messenger.export_account(CODE)
+    export = alice.client.messenger.backup.without_history(CODE)
     await alice.client.devices.reset_account()
     with pytest.raises(KeyServerRefusedError, match="account_key_changed"):
         await recover(world, export)
@@ -114,14 +114,14 @@ async def test_there_is_nothing_to_recover_from_the_server(world: ClientWorld, h
 
 async def test_another_users_export_and_a_store_in_use_are_refused(world: ClientWorld) -> None:
     alice = await world.open("alice")
-    export = alice.client.messenger.export_account(CODE)
+    export = alice.client.messenger.backup.without_history(CODE)
     with pytest.raises(ValueError, match="not one of bob"):
         await recover(world, export, user="bob")
 
 
 async def test_a_recovery_that_was_interrupted_is_finished_when_the_client_is_opened(world: ClientWorld) -> None:
     alice = await world.open("alice")
-    export = alice.client.messenger.export_account(CODE)
+    export = alice.client.messenger.backup.without_history(CODE)
     await alice.client.aclose()
     store = MemoryStore()
     interrupted = Messenger.recover(store, export, CODE)

@@ -2,16 +2,22 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy import Connection, Row, delete, select, update
 
 from e2ee.errors import AccountKeyChangedError
+from e2ee.primitives.rng import system_rng
+from e2ee.recovery import RecoveryCode
+from e2ee.stores.memory import MemoryStore
 from e2ee.wire.identifiers import UserId
 from keyserver.client import KeyServerRefusedError
 from keyserver.tables import device_lists, users
-from tests.client_world import Actor, ClientWorld, client_world, within
+from tests.client_world import QUICK, Actor, ClientWorld, client_world, within
+from tests.linking_world import link
+from transport_adapters import events
+from transport_adapters.secure_client.client import SecureClient
 
 ALICE = UserId("alice")
 
@@ -85,3 +91,50 @@ async def test_a_contact_who_knows_the_last_list_of_a_key_alone_locks_nobody_out
         await within(bob.client._parts.key_server.publish_device_list(closing.device_list.signed))
     await within(alice.client._directory.sync_own_lists())
     assert await server_holds_all_of(alice)
+
+
+async def empty(world: ClientWorld) -> None:
+    """The server loses everything it had of Alice, and there is no backup."""
+
+    def forget(connection: Connection) -> None:
+        for table in reversed(users.metadata.sorted_tables):
+            if "user_id" in table.columns:
+                connection.execute(delete(table).where(table.c.user_id == ALICE))
+
+    await world.services.database.write(forget)
+
+
+async def test_an_emptied_server_gets_the_whole_chain_from_a_device_that_was_linked_late(world: ClientWorld) -> None:
+    """It brought the newest list along; the ones before it the device has fetched and checked while it could."""
+    alice = await world.open("alice")
+    await alice.client.devices.reset_account()
+    await link(world, alice)
+    third = await link(world, alice)
+    chain = alice.client.messenger.own_devices.lists_after(0)
+    assert len(chain) == 5
+    assert third.client.messenger.own_devices.lists_after(0) == chain
+    await alice.client.aclose()
+    await empty(world)
+    await within(third.client._directory.sync_own_lists())
+    assert await server_holds_all_of(third)
+
+
+async def test_an_account_is_recovered_at_an_emptied_server_and_contacts_notice_nothing(world: ClientWorld) -> None:
+    alice, bob = await world.talking()
+    await alice.publish(alice.change_list())
+    code = RecoveryCode.generate(system_rng)
+    export = alice.client.messenger.backup.without_history(code)
+    await alice.client.aclose()
+    await empty(world)
+    options: dict[str, Any] = {
+        "server": world.url,
+        "token_provider": world.token("alice"),
+        "transport": world.memory,
+        "pace": QUICK,
+    }
+    again = await within(SecureClient.recover(store=MemoryStore(), user="alice", code=code, export=export, **options))
+    world._clients.push_async_callback(again.aclose)
+    assert [each.unverified.seq for each in await again._parts.key_server.device_lists(ALICE)] == [2, 3]
+    await again.send("bob", "back again")
+    assert await bob.read() == ["back again"]
+    assert bob.events(events.TrustNeeded) == []

@@ -102,6 +102,24 @@ async def test_the_pause_that_the_relay_asks_for_is_kept_until_a_new_connection(
     assert sorted(map(str, await bob.read(2))) == ["one", "two"]
 
 
+async def test_what_a_process_gave_up_and_could_not_tell_any_more_the_next_one_tells(
+    world: ClientWorld, tmp_path: Path
+) -> None:
+    store = SqliteStore.create(tmp_path / "alice.db", key=KEY)
+    alice, bob = await world.open("alice", store=store), await world.open("bob")
+    await alice.client.send("bob", "hello")
+    await within(alice.client.flushed())
+    queued = alice.client.messenger.send(BOB, "refused").entries[0]
+    alice.client.messenger.outbox_settled((), [(queued.envelope_id, "contact_refused")])
+    await alice.client.aclose()
+    assert alice.events(events.SendFailed) == []
+    again = await world.open("alice", store=SqliteStore.open(tmp_path / "alice.db", key=KEY))
+    failed = events.SendFailed(queued.message_id, bob.client.address, "contact_refused")
+    assert await again.event(events.SendFailed) == failed
+    await eventually(lambda: again.client.messenger.failed_sends() == [])
+    assert again.events(events.SendFailed) == [failed]
+
+
 async def test_a_new_list_of_the_recipient_is_fetched_and_the_envelope_sent_under_it(world: ClientWorld) -> None:
     alice, bob = await world.talking()
     await bob.publish(bob.change_list())

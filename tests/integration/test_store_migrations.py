@@ -97,6 +97,22 @@ def test_steps_before_the_failing_one_are_kept(path: Path, monkeypatch: pytest.M
     assert version_of(path) == CURRENT + 2
 
 
+def test_a_store_of_version_4_is_brought_to_version_5_without_the_words_that_waited_in_its_history(path: Path) -> None:
+    with SqliteStore.open(path, key=KEY) as store, store.write() as tx:
+        for group in (b"early", b"a conversation"):
+            tx.put(Table.HISTORY, group, b"value", group=group, order=1)
+    connection = sqlite3.connect(path)
+    for table in (Table.REMOVED_DEVICES, Table.FAILED_SENDS, Table.EARLY_WORDS):
+        connection.execute(f"DROP TABLE {table.label}")
+    connection.commit()
+    connection.close()
+    set_version(path, 4)
+    with SqliteStore.open(path, key=KEY) as store:
+        assert [record.group for record in contents(store)[Table.HISTORY]] == [b"a conversation"]
+    assert version_of(path) == CURRENT
+    assert values(path) == [record.value for record in RECORDS]
+
+
 def test_a_store_of_a_newer_release_is_refused_before_the_passphrase_is_tried(path: Path) -> None:
     set_version(path, 7)
     before = path.read_bytes()

@@ -140,7 +140,7 @@ class Claims(RuleBasedStateMachine):
             for request in requests
         ]
         for request, answer in zip(requests, await asyncio.gather(*asked), strict=True):
-            bundles = list(answer.bundles)
+            bundles = [PreKeyBundle.decode(each.encode()) for each in answer.bundles]
             assert len(bundles) == 1
             asked_at, before = self.answers.setdefault(request, (self.clock(), bundles))
             assert bundles == before, f"the answer to a request of {asked_at} changed"

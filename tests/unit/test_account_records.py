@@ -33,13 +33,14 @@ def test_a_contact_comes_back_as_it_was() -> None:
         assert contact is not None
         marked = replace(contact, forked=True, heard_seq=9, queried_at=7)
         decided = replace(contact, verified=True, changed=contact.device_list)
-        for changed in (contact, marked, decided):
+        gapped = replace(contact, gap=contact.device_list.position)
+        for changed in (contact, marked, decided, gapped):
             records.save_contact(tx, changed)
             assert records.load_contact(tx, bob.user_id) == changed
         assert records.contacts(tx) == (bob.user_id,)
 
 
-def test_a_contact_of_the_layout_before_reads_as_unverified() -> None:
+def test_a_contact_of_a_layout_before_reads_as_unverified_and_without_a_gap() -> None:
     world = World()
     alice, bob = world.device("alice"), world.device("bob")
     alice.meet(bob)
@@ -47,9 +48,10 @@ def test_a_contact_of_the_layout_before_reads_as_unverified() -> None:
     with alice.store.write() as tx:
         whole, contact = tx.get(Table.CONTACTS, key), records.load_contact(tx, bob.user_id)
         assert whole is not None
-        # Version, account key, forked, two numbers; then what version 2 added: a flag and an empty list.
-        tx.put(Table.CONTACTS, key, b"\x01" + whole[1:50] + whole[55:])
-        assert records.load_contact(tx, bob.user_id) == contact
+        # Version, account key, forked, two numbers; what version 2 added: a flag and an empty list; and 3: a flag.
+        for before in (b"\x01" + whole[1:50] + whole[56:], b"\x02" + whole[1:55] + whole[56:]):
+            tx.put(Table.CONTACTS, key, before)
+            assert records.load_contact(tx, bob.user_id) == contact
 
 
 @pytest.mark.parametrize("cut", [0, 1, 40, -1])
@@ -61,7 +63,7 @@ def test_a_contact_that_does_not_decode_is_corrupt_state(cut: int) -> None:
     with alice.store.write() as tx:
         whole = tx.get(Table.CONTACTS, key)
         assert whole is not None
-        for broken in (whole[:cut], b"\x03" + whole[1:], whole + b"\0"):
+        for broken in (whole[:cut], b"\x04" + whole[1:], whole + b"\0"):
             tx.put(Table.CONTACTS, key, broken)
             with pytest.raises(CorruptStateError):
                 records.load_contact(tx, bob.user_id)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from e2ee import notices
 from e2ee.cli.failures import BUG, REFUSED, UNAVAILABLE, WRONG_USE, explain
 from e2ee.cli.output import Printer, readable
 from e2ee.errors import AccountKeyChangedError, DeviceListStaleError, WrongPassphraseError
-from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, MessageId, UserId
+from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, EnvelopeId, MessageId, UserId
 from keyserver.client import InsecureServerUrlError, KeyServerRefusedError, KeyServerUnavailableError
 from transport_adapters import events
 from transport_adapters.base import InsecureUrlError, TransportRefusedError
@@ -120,6 +121,15 @@ def test_remarks_are_one_line_whatever_a_server_says(capsys: pytest.CaptureFixtu
         events.Unreadable(None, None, "malformed_message"),
         events.TrustNeeded(ALICE.user_id),
         events.DeviceSkipped(ALICE, "prekey_expired"),
+        events.Expired(ALICE, EnvelopeId(bytes(16))),
+        events.OwnDevicesChanged((ALICE.device_id,), ()),
+        notices.AskedAgain(ALICE, ()),
+        notices.MessageNotResent(MessageId(bytes(16)), ALICE),
+        notices.SessionReplaced(ALICE),
+        notices.EpochStalled(ALICE),
+        notices.DeviceListExpired(ALICE.user_id),
+        notices.DeviceListsForked(ALICE.user_id),
+        notices.StoreRolledBack(),
     ],
 )
 def test_events_that_matter_are_remarked_and_never_printed_as_results(
@@ -164,6 +174,13 @@ def test_errors_become_their_exit_code(error: Exception, code: int) -> None:
 
     assert failure.exit_code == code
     assert failure.text
+
+
+@pytest.mark.parametrize(
+    "error", [KeyServerRefusedError(401, "device_revoked"), TransportRefusedError("device_revoked", 4403)]
+)
+def test_whose_device_is_out_is_told_how_to_go_on(error: Exception) -> None:
+    assert explain(error).text.endswith("delete its directory and begin with 'e2ee link'")
 
 
 def test_a_bug_is_reported_without_what_it_may_quote() -> None:

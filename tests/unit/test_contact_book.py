@@ -66,6 +66,40 @@ def test_both_ends_see_one_number_and_each_ones_code_is_read_by_the_other() -> N
         assert decisions(device, peer) == [Decision.PINNED, Decision.VERIFIED]
 
 
+def test_the_number_stays_when_devices_come_and_go_and_changes_with_the_account_key() -> None:
+    world = World()
+    alice, bob = (world.device(user, one_time_prekeys=False) for user in ("alice", "bob"))
+    talk(alice, bob)
+    number = alice.messenger.contact_book.safety_number(bob.user_id)
+    picture = bob.messenger.contact_book.qr_text(alice.user_id)
+    first = bob.messenger.own_device_list().content.devices
+    second = world.further_device(bob)
+    alice.meet(bob)
+    assert alice.messenger.contact_book.safety_number(bob.user_id) == number
+    second.meet(alice)
+    assert second.messenger.contact_book.safety_number(alice.user_id) == number
+    bob.change_list(*first)
+    alice.meet(bob)
+    assert len(contact_of(alice, bob).device_list.content.devices) == 1
+    assert alice.messenger.contact_book.safety_number(bob.user_id) == number
+    alice.messenger.contact_book.compare(bob.user_id, picture)
+
+    reset = bob.messenger.draft_account_reset()
+    bob.messenger.account_reset_accepted()
+    with pytest.raises(AccountKeyChangedError):
+        alice.messenger.learn_device_lists(bob.user_id, [reset.closing.signed, reset.first.signed])
+    change = alice.messenger.contact_book.change(bob.user_id)
+    assert change is not None
+    assert change.old_safety_number == number != change.new_safety_number
+    assert bob.messenger.contact_book.safety_number(alice.user_id) == change.new_safety_number
+
+
+def contact_of(device: Device, peer: Device) -> Contact:
+    contact = device.messenger.contact(peer.user_id)
+    assert contact is not None
+    return contact
+
+
 def test_a_number_is_compared_however_it_is_grouped() -> None:
     alice, bob = pair()
     talk(alice, bob)

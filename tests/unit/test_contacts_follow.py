@@ -10,7 +10,7 @@ from e2ee.account import Account
 from e2ee.errors import AccountKeyChangedError, DeviceListForkError, InvalidSignatureError
 from e2ee.limits import MAX_APPLICATION_DATA, MAX_LINK_BODY
 from e2ee.messenger import Reception
-from e2ee.notices import AccountKeysDiffer, ContactsShared, ContactsTold
+from e2ee.notices import AccountKeysDiffer, ContactsShared, ContactsTold, DeviceListsForked
 from e2ee.ports import Table
 from e2ee.private_keys import DeviceSigningKeyPair, IdentityKeyPair
 from e2ee.stores import records, trust_records
@@ -181,6 +181,28 @@ def test_the_later_decision_counts_in_whatever_order_the_words_come_and_however_
     assert not contact(laptop, "bob").verified
 
 
+def test_of_two_decisions_of_one_moment_the_withdrawal_counts(duo: Duo) -> None:
+    laptop = link(duo)
+    laptop.messenger.contact_book.withdraw(duo.bob.user_id)
+    at = laptop.messenger.contact_book.decisions(duo.bob.user_id)[-1].at
+    entry = contact_sharing.entry_of(contact(duo.phone, "bob"))
+    word = DecisionEntry(entry.user_id, Decision.VERIFIED, entry.account_key, at)
+    assert entry.verified
+    tell(duo.phone, laptop, LinkedContacts(0, (entry,), (word,)).encode())
+    assert not contact(laptop, "bob").verified
+
+
+def test_a_device_owes_itself_nothing(duo: Duo) -> None:
+    laptop = link(duo)
+    both = laptop.messenger.own_device_list().content.devices
+    laptop.change_list(laptop.messenger.account.listed)
+    laptop.change_list(*both)
+    with duo.phone.store.read() as tx:
+        assert trust_records.contacts_owed(tx) == []
+    with laptop.store.read() as tx:
+        assert trust_records.contacts_owed(tx) == [duo.phone.address]
+
+
 def test_the_stricter_policy_follows_to_a_new_device_and_the_laxer_one_never_does(duo: Duo) -> None:
     duo.phone.messenger.contact_book.set_policy(TrustPolicy.VERIFIED_ONLY)
     laptop = link(duo)
@@ -200,6 +222,15 @@ def test_a_fork_that_one_device_saw_stops_the_other_one_too(duo: Duo) -> None:
     laptop = link(duo)
     with pytest.raises(DeviceListForkError):
         laptop.messenger.send(duo.bob.user_id, "hello")
+
+
+def test_a_fork_that_is_seen_later_stops_a_device_that_knows_the_contact(duo: Duo) -> None:
+    laptop = link(duo)
+    entry = contact_sharing.entry_of(replace(contact(duo.phone, "bob"), forked=True))
+    assert not contact(laptop, "bob").forked
+    told = [tell(duo.phone, laptop, LinkedContacts(0, (entry,), ()).encode()).notices for _ in range(2)]
+    assert contact(laptop, "bob").forked
+    assert [DeviceListsForked(duo.bob.user_id) in each for each in told] == [True, False]
 
 
 def test_a_closed_key_stays_closed_on_a_new_device(duo: Duo) -> None:
@@ -283,13 +314,15 @@ def test_not_even_a_policy_accepts_a_key_because_another_device_knows_it(duo: Du
         laptop.messenger.send(duo.bob.user_id, "hello")
 
 
-def test_the_word_of_a_device_that_missed_a_change_is_out_of_date(duo: Duo) -> None:
+@pytest.mark.parametrize("closing", [True, False], ids=["closed", "closing list held back"])
+def test_the_word_of_a_device_that_missed_a_change_is_out_of_date(duo: Duo, closing: bool) -> None:
     laptop = link(duo)
     with duo.phone.store.read() as tx:
         stale = contact_sharing.one_contact(tx, duo.bob.user_id)
     reset = duo.bob.messenger.draft_account_reset()
+    lists = [reset.closing.signed, reset.first.signed] if closing else [reset.first.signed]
     with pytest.raises(AccountKeyChangedError):
-        laptop.messenger.learn_device_lists(duo.bob.user_id, [reset.closing.signed, reset.first.signed])
+        laptop.messenger.learn_device_lists(duo.bob.user_id, lists)
     change = laptop.messenger.contact_book.change(duo.bob.user_id)
     assert change is not None
     laptop.messenger.contact_book.accept_change(duo.bob.user_id, change.new_safety_number)
@@ -303,6 +336,19 @@ def test_the_word_of_a_device_that_missed_a_change_is_out_of_date(duo: Duo) -> N
     assert waiting.account_key != accepted.account_key
     assert waiting.changed is not None
     assert waiting.changed.content.account_key == accepted.account_key
+
+
+def test_a_key_that_is_known_to_be_closed_does_not_come_back_by_the_word_of_a_device(duo: Duo) -> None:
+    laptop = duo.world.further_device(duo.phone)
+    before = contact_sharing.entry_of(contact(duo.phone, "bob"))
+    first = duo.bob.messenger.draft_account_reset().first
+    after = ContactEntry(duo.bob.user_id, first.content.account_key, False, False, first.signed)
+    closed = DecisionEntry(duo.bob.user_id, Decision.KEY_CLOSED, before.account_key, START)
+    tell(duo.phone, laptop, LinkedContacts(0, (after,), (closed,)).encode())
+    known = contact(laptop, "bob")
+    tell(duo.phone, laptop, LinkedContacts(0, (before,), ()).encode())
+    assert contact(laptop, "bob") == known
+    assert (known.account_key, known.changed) == (first.content.account_key, None)
 
 
 def test_a_newer_device_list_stays_and_an_older_one_is_made_up_for(duo: Duo) -> None:
@@ -320,6 +366,23 @@ def test_a_newer_device_list_stays_and_an_older_one_is_made_up_for(duo: Duo) -> 
     assert contact(duo.phone, "bob").device_list == newest
     tell(duo.phone, laptop, newer)
     assert contact(laptop, "bob").device_list == newest
+
+
+def test_lists_that_one_device_has_not_seen_may_come_from_another(duo: Duo) -> None:
+    laptop = link(duo)
+    devices = duo.bob.messenger.own_device_list().content.devices
+    bodies = []
+    for _ in range(2):
+        duo.bob.change_list(*devices)
+        duo.phone.meet(duo.bob)
+        with duo.phone.store.read() as tx:
+            bodies.append(contact_sharing.one_contact(tx, duo.bob.user_id))
+    book = laptop.messenger.contact_book
+    tell(duo.phone, laptop, bodies[1])
+    assert book.lacks_lists(duo.bob.user_id)
+    assert not book.is_verified(duo.bob.user_id)
+    tell(duo.phone, laptop, bodies[0])
+    assert book.is_verified(duo.bob.user_id)
 
 
 def test_a_list_that_contradicts_ours_is_a_fork(duo: Duo) -> None:

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
+
 from e2ee.account import Account
-from e2ee.errors import AuthenticationError
+from e2ee.errors import AccountKeyChangedError, AuthenticationError
 from e2ee.limits import (
     FRESH_SESSION_MS,
     HOUR_MS,
@@ -263,6 +265,23 @@ def test_a_stale_list_is_fetched_before_anything_is_asked() -> None:
         save_contact(tx, replace(contact, heard_seq=contact.device_list.content.seq + 1))
     tended = bob.messenger.tend()
     assert (tended.stale_lists, tended.sessions_wanted) == ((alice.user_id,), ())
+
+
+def test_nothing_is_asked_of_a_contact_that_waits_for_a_decision_and_the_rest_goes_on() -> None:
+    """Tending goes on for ever in a client: what a peer does must not end it."""
+    alice, bob = established()
+    carol = alice.world.device("carol", one_time_prekeys=False)
+    talk(carol, bob)
+    alice.world.wait(1)
+    lost(alice, bob)
+    lost(carol, bob)
+    again = alice.world.device("alice", one_time_prekeys=False, listed=False)
+    newest = alice.messenger.own_device_list().content
+    own = again.messenger.own_device_list().content
+    following = replace(own, seq=newest.seq + 1, previous_hash=newest.hash())
+    with pytest.raises(AccountKeyChangedError):
+        bob.messenger.learn_device_lists(alice.user_id, [again.messenger.account.sign_device_list(following).signed])
+    assert bob.messenger.tend().sessions_wanted == (carol.address,)
 
 
 def test_a_clock_that_was_set_back_delays_healing_by_no_more_than_the_pause() -> None:

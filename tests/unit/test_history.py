@@ -208,20 +208,33 @@ def test_a_receipt_counts_for_messages_that_its_sender_was_sent_and_only_forward
     assert receive(bob, ReceiptType.DELIVERED) is EntryState.READ
 
 
-def test_words_about_messages_that_never_come_are_bounded_and_forgotten(
+def test_words_about_messages_that_never_come_are_bounded_for_each_peer_and_forgotten(
     pair: tuple[Device, Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One user who says that thousands of messages were read does not push out what others say."""
     monkeypatch.setattr("e2ee.stores.history_records._MAX_EARLY", 300)
     alice, bob = pair
-    for number in range(2):
-        ids = tuple(MessageId(bytes((number,)) * 15 + bytes((each,))) for each in range(256))
-        content = content_from(bob, alice, kind=ContentKind.RECEIPT, body=Receipt(ReceiptType.READ, ids).encode())
-        alice.receive(bob.seal(alice, content.encode()))
-    assert len(alice.snapshot()[Table.HISTORY]) == 300
-    assert alice.messenger.history.conversations() == []
+    mallory = alice.world.device("mallory", one_time_prekeys=False)
+    talk(mallory, alice)
+
+    def say(sender: Device, *numbers: int) -> None:
+        for number in numbers:
+            ids = tuple(MessageId(bytes((number,)) * 15 + bytes((each,))) for each in range(256))
+            body = Receipt(ReceiptType.READ, ids).encode()
+            content = content_from(sender, alice, kind=ContentKind.RECEIPT, body=body)
+            alice.receive(sender.seal(alice, content.encode()))
+
+    say(bob, 0)
+    say(mallory, 1, 2, 3, 4)
+    kept = alice.snapshot()[Table.EARLY_WORDS]
+    assert {user: [each.group for each in kept].count(user) for user in (b"bob", b"mallory")} == {
+        b"bob": 256,
+        b"mallory": 300,
+    }
+    assert [each.peer for each in alice.messenger.history.conversations() if each.last is not None] == [mallory.user_id]
     alice.world.wait(LATE_ENVELOPE_MS + 1)
     alice.messenger.prune()
-    assert alice.snapshot()[Table.HISTORY] == ()
+    assert alice.snapshot()[Table.EARLY_WORDS] == ()
 
 
 def test_a_deleted_message_does_not_come_again(pair: tuple[Device, Device]) -> None:

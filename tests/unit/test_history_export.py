@@ -6,12 +6,14 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from e2ee import export_file, history_export
 from e2ee.errors import (
     AccountKeyChangedError,
     E2EEError,
     MalformedMessageError,
+    StoreUnavailableError,
     UnsupportedVersionError,
     WrongRecoveryCodeError,
 )
@@ -24,7 +26,8 @@ from e2ee.recovery import Purpose, RecoveryCode
 from e2ee.stores.memory import MemoryStore
 from e2ee.transfer import ExportedMessage, HistorySection
 from e2ee.wire.content import ContentKind, ReceiptType, encode_application
-from e2ee.wire.identifiers import ConversationId, MessageId, UserId
+from e2ee.wire.identifiers import ConversationId, DeviceId, MessageId, UserId
+from tests.breaking_store import BreakingStore
 from tests.world import Device, World, flip, talk
 
 CODE = RecoveryCode(bytes(range(20)))
@@ -309,6 +312,7 @@ def test_an_export_that_was_changed_anywhere_is_refused_before_anything_is_taken
 ) -> None:
     alice, pieces = many
     export, store = b"".join(CHANGES[change](pieces)), MemoryStore()
+    alice.messenger.history.delete_conversation(BOB, ConversationId("many"))  # so that anything taken in would show
     before = alice.snapshot()
     with pytest.raises((WrongRecoveryCodeError, MalformedMessageError)):
         merge(alice, export)
@@ -383,3 +387,58 @@ def test_a_history_key_redacts_itself_and_messages_do_not_show_what_they_say(pai
     assert section is not None
     assert section[:32].hex() not in repr(HistorySection.decode(section))
     assert "from alice" not in repr(next(iter(history_export.pages(alice.store))))
+
+
+# --- interrupted, and in any order ---------------------------------------------------------------------------
+
+
+def test_a_recovery_that_breaks_off_in_the_history_goes_on_with_an_import(many: tuple[Device, list[bytes]]) -> None:
+    alice, pieces = many
+    export, store = b"".join(pieces), BreakingStore()
+    store.puts_left = 70
+    with pytest.raises(StoreUnavailableError):
+        Messenger.recover(store, export, CODE, clock=alice.clock)
+    store.puts_left = None
+    again = Device(alice.world, store, Messenger.open(store, clock=alice.clock), one_time_prekeys=False)
+    assert again.messenger.is_recovering()
+    name = BOB, ConversationId("many")
+    assert 0 < len(again.messenger.history.messages(*name, limit=1000)) < 110
+    merge(again, export)
+    assert again.messenger.history.messages(*name, limit=1000) == alice.messenger.history.messages(*name, limit=1000)
+    assert shown(again) == shown(alice)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_messages_taken_in_in_any_order_and_any_number_of_times_are_the_same_history(data: st.DataObject) -> None:
+    messages = [
+        ExportedMessage(
+            MessageId(bytes((at,)) * 16),
+            data.draw(st.sampled_from((ALICE, BOB))),
+            DeviceId(bytes(16)),
+            BOB,
+            ConversationId(data.draw(st.sampled_from(("", "team-7")))),
+            ContentKind.APPLICATION,
+            at,
+            at,
+            at,
+            data.draw(st.sampled_from(EntryState)),
+            (at + 1) << 16,
+            encode_application(f"{at}"),
+        )
+        for at in range(data.draw(st.integers(1, 12)))
+    ]
+    histories = []
+    for arrivals in (messages, data.draw(st.permutations(messages * 2))):
+        store = MemoryStore()
+        messenger = Messenger.create(store, ALICE)
+        messenger.history.set_retention(FOREVER)
+        for at in range(0, len(arrivals), 3):
+            with store.write() as tx:
+                history_export.merge(tx, ALICE, arrivals[at : at + 3])
+        book = messenger.history
+        names = [(BOB, ConversationId(each)) for each in ("", "team-7")]
+        histories.append([(book.messages(*name), book.unread(*name)) for name in names])
+        for each in book.conversations():
+            assert each.unread == len(book.unread(each.peer, each.conversation))
+    assert histories[0] == histories[1]

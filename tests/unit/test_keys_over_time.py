@@ -14,6 +14,7 @@ from e2ee.account import PreKeyKind
 from e2ee.errors import PreKeyExpiredError
 from e2ee.limits import (
     DAY_MS,
+    DEVICE_LIST_LIFETIME_MS,
     LATE_ENVELOPE_MS,
     MAX_TTL_SECONDS,
     MINUTE_MS,
@@ -26,7 +27,7 @@ from e2ee.prekey_supply import ServerCounts
 from e2ee.stores import records
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import DeviceAddress, PreKeyId
-from tests.world import Device, Published, World, talk, unchanged
+from tests.world import START, Device, Published, World, talk, unchanged
 
 TTL_MS: Final = MAX_TTL_SECONDS * SECOND_MS
 
@@ -37,6 +38,8 @@ class Inbox:
 
     world: World
     rows: list[tuple[int, bytes]] = field(default_factory=list)
+    told: list[int] = field(default_factory=list)
+    """When its senders were told that the device's list has expired."""
 
     def post(self, sender: Device) -> None:
         """Take everything that a device has queued."""
@@ -64,7 +67,8 @@ class Inbox:
 
 def say(inbox: Inbox, sender: Device, recipient: Device, text: str) -> None:
     """Say something to a device that is offline, with the prekeys that the server has of it."""
-    sender.meet(recipient)
+    if sender.meet(recipient):
+        inbox.told.append(inbox.world.now)
     for address in sender.messenger.missing_sessions(recipient.user_id):
         sender.messenger.start_session(inbox.world.directory.claim(address))
     sender.messenger.send(recipient.user_id, text)
@@ -94,6 +98,7 @@ def test_a_user_who_was_away_for_27_days_reads_everything(one_time_prekeys: bool
     outcomes, dropped = inbox.deliver(bob)
     assert (set(outcomes), dropped) == ({Outcome.STORED}, [])
     assert bob.read() == said
+    assert inbox.told == [], "its device list has not expired either"
 
 
 def test_a_user_who_was_away_for_40_days_was_reachable_reads_28_days_and_is_told_of_the_rest() -> None:
@@ -105,6 +110,22 @@ def test_a_user_who_was_away_for_40_days_was_reachable_reads_28_days_and_is_told
     assert said[-kept].endswith("day 12")
     assert len(dropped) == len(said) - kept
     assert {address.user_id for address in dropped} == {"friend", "stranger-0", "stranger-5", "stranger-10"}
+
+
+def test_whoever_writes_to_a_user_who_was_away_for_40_days_is_told_that_the_list_expired_until_it_is_renewed() -> None:
+    bob, inbox, _ = away(40, one_time_prekeys=False)
+    friend = next(device for device in inbox.world.devices.values() if device.user_id == "friend")
+    first, *_ = inbox.told
+    assert first == START + DEVICE_LIST_LIFETIME_MS
+    assert len(inbox.told) == 10 + 2, "the friend each day, and two strangers"
+    inbox.deliver(bob)
+    renewed = bob.messenger.own_devices.draft_renewed()
+    assert renewed is not None
+    bob.messenger.own_devices.learn([renewed.signed])
+    inbox.world.directory.lists[bob.user_id].append(renewed.signed)
+    say(inbox, friend, bob, "welcome back")
+    assert len(inbox.told) == 10 + 2
+    assert inbox.deliver(bob) == ([Outcome.STORED], [])
 
 
 def test_what_is_said_after_the_return_is_read_at_once_by_both() -> None:

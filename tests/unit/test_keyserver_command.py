@@ -1,6 +1,8 @@
 """The `keyserver` command: what it refuses, and that it says why in a sentence."""
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from keyserver.__main__ import main
+from keyserver.migrations.runner import VERSION_TABLE
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -94,13 +97,13 @@ def test_a_missing_package_is_a_sentence(missing: str) -> None:
 
 
 def test_serve_without_settings_names_what_is_missing(keyserver: Run) -> None:
-    assert_refused(keyserver("serve", "--port", "0"), "E2EE_ORIGIN", "E2EE_TOKEN_SECRET")
+    assert_refused(keyserver("serve", "--port", "0"), "E2EE_ORIGIN: is not set", "E2EE_TOKEN_SECRET")
 
 
 def test_serve_without_a_way_to_verify_users_says_so(keyserver: Run, tmp_path: Path) -> None:
     settings = {name: value for name, value in COMPLETE.items() if "HOST_JWT" not in name}
     arguments = ("serve", "--port", "0", "--database", str(tmp_path / "keys.db"))
-    assert_refused(keyserver(*arguments, **settings), "host_jwt_algorithm")
+    assert_refused(keyserver(*arguments, **settings), "E2EE_HOST_JWT_ALGORITHM is missing")
 
 
 def test_an_unusable_database_is_a_sentence(keyserver: Run, tmp_path: Path) -> None:
@@ -116,6 +119,46 @@ def test_migrate_makes_the_tables_and_may_be_repeated(keyserver: Run, tmp_path: 
     for _ in range(2):
         assert keyserver("migrate", "--database", str(tmp_path / "keys.db")).code == 0
     assert (tmp_path / "keys.db").stat().st_size > 0
+
+
+def test_migrate_leaves_the_tables_of_a_newer_release_alone(keyserver: Run, tmp_path: Path) -> None:
+    path = tmp_path / "keys.db"
+    assert keyserver("migrate", "--database", str(path)).code == 0
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    before = path.read_bytes()
+    for arguments in (("migrate",), ("serve", "--dev", "--port", "0"), ("admin", "stats"), ("admin", "after-restore")):
+        assert_refused(keyserver(*arguments, "--database", str(path)), "newer release")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "http", "²"])
+@pytest.mark.parametrize("option", ["--port", "--metrics-port"])
+def test_what_is_no_port_is_called_so(keyserver: Run, option: str, port: str) -> None:
+    assert_refused(keyserver("serve", "--dev", f"{option}={port}"), f"{option}: {port!r} is not a port")
+
+
+def test_settings_are_named_as_the_environment_names_them(keyserver: Run) -> None:
+    half = keyserver("check-config", **COMPLETE, E2EE_TLS_KEY="/key.pem")
+    assert_refused(half, "E2EE_TLS_CERTIFICATE and E2EE_TLS_KEY go together")
+    other = keyserver("check-config", **COMPLETE | {"E2EE_HOST_JWT_ALGORITHM": "RS256"})
+    assert_refused(other, "E2EE_HOST_JWT_SECRET has no use with RS256")
+
+
+def test_a_list_that_is_not_json_is_shown_how_to_be_written(keyserver: Run) -> None:
+    result = keyserver("check-config", **COMPLETE, E2EE_TRUSTED_PROXIES="10.0.0.1, geheim")
+    assert_refused(result, 'E2EE_TRUSTED_PROXIES: a list is written as JSON: ["one", "two"]')
+    assert "geheim" not in result.errors
+
+
+def test_a_mistyped_setting_is_noticed_and_a_clients_is_not(keyserver: Run) -> None:
+    result = keyserver(
+        "check-config", **COMPLETE, E2EE_ORIGINN="x", E2EE_DATABSE="y", E2EE_PASSPHRASE="z", E2EE_HOME="."
+    )
+    assert result.code == 0
+    notes = [line for line in result.output.splitlines() if "is no setting" in line]
+    assert [note.split()[1] for note in notes] == ["E2EE_DATABSE", "E2EE_ORIGINN"]
+    assert notes[0].endswith("is E2EE_DATABASE meant?")
 
 
 def test_check_config_accepts_complete_settings_and_names_what_is_wrong(keyserver: Run) -> None:

@@ -11,6 +11,7 @@ from e2ee.ports import Table
 from e2ee.rollback import RelayStatement
 from e2ee.stores import message_records, trust_records
 from e2ee.stores.memory import MemoryStore
+from e2ee.stores.message_records import FailedSend
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import EnvelopeId, MessageId, parse_user_id
@@ -61,7 +62,45 @@ def test_the_outbox_gives_up_after_14_days_and_says_which() -> None:
     assert alice.messenger.expire_outbox() == []
     alice.world.wait(1)
     assert alice.messenger.expire_outbox() == [old]
+    [failed] = alice.messenger.failed_sends()
+    assert failed == FailedSend(old.envelope_id, old.message_id, old.recipient, "expired")
     assert alice.messenger.outbox() == [fresh]
+
+
+def test_what_was_given_up_is_known_until_it_was_told_whatever_happens_to_the_process() -> None:
+    alice, bob = established()
+    accepted, refused, waiting = (alice.messenger.send(bob.user_id, str(number)).entries[0] for number in range(3))
+    unknown = EnvelopeId(bytes(16))
+    alice.messenger.outbox_settled(
+        [accepted.envelope_id], [(refused.envelope_id, "contact_refused"), (unknown, "contact_refused")]
+    )
+    alice.restart()
+    assert alice.messenger.outbox() == [waiting]
+    known = FailedSend(refused.envelope_id, refused.message_id, bob.address, "contact_refused")
+    assert alice.messenger.failed_sends() == [known]
+    alice.messenger.failures_told([known.envelope_id, unknown])
+    assert alice.messenger.failed_sends() == []
+
+
+def test_what_nobody_asks_for_is_forgotten_after_45_days() -> None:
+    alice, bob = established()
+    entry = alice.messenger.send(bob.user_id, "refused").entries[0]
+    alice.messenger.outbox_settled((), [(entry.envelope_id, "contact_refused")])
+    alice.world.wait(LATE_ENVELOPE_MS + 1)
+    alice.messenger.prune()
+    assert alice.messenger.failed_sends() == []
+
+
+def test_a_failed_send_that_does_not_decode_is_corrupt_state() -> None:
+    alice, bob = established()
+    entry = alice.messenger.send(bob.user_id, "refused").entries[0]
+    alice.messenger.outbox_settled((), [(entry.envelope_id, "contact_refused")])
+    [record] = alice.snapshot()[Table.FAILED_SENDS]
+    for broken in (b"", b"\x02" + record.value[1:], record.value[:-1], record.value + b"\0"):
+        with alice.store.write() as tx:
+            tx.put(Table.FAILED_SENDS, record.key, broken)
+        with pytest.raises(CorruptStateError):
+            alice.messenger.failed_sends()
 
 
 def test_a_send_that_fails_changes_nothing() -> None:

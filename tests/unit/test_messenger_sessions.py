@@ -219,6 +219,7 @@ def test_an_unanswered_session_expires_for_sending_and_comes_back_with_an_answer
     alice, bob = pair()
     first = alice.encrypt(bob, "anybody there?")
     alice.world.wait(UNANSWERED_SESSION_MS)
+    alice.meet(bob)  # the list has expired, too
     assert alice.messenger.missing_sessions(bob.user_id) == ()
     alice.world.wait(1)
     assert alice.messenger.missing_sessions(bob.user_id) == (bob.address,)

@@ -131,6 +131,41 @@ def test_a_list_that_lets_us_in_under_other_keys_is_refused() -> None:
     assert joined.own_devices.is_listed()
 
 
+def linked_late(device: Device) -> tuple[Device, tuple[SignedDeviceList, ...]]:
+    """Add a device that knows the chain from its third link on; return it, and the two links before that."""
+    device.world.further_device(device)
+    late = device.world.further_device(device)
+    assert late.messenger.own_devices.lacks_earlier() == 2
+    return late, device.messenger.own_devices.lists_after(0)[:2]
+
+
+def test_links_from_before_a_device_was_linked_are_taken_in_by_their_hashes() -> None:
+    device = alice()
+    late, earlier = linked_late(device)
+    own, newest = late.messenger.own_devices, late.messenger.own_device_list()
+    own.learn_earlier(earlier[1:])
+    assert own.lacks_earlier() == 1
+    own.learn_earlier(earlier[:1])
+    assert own.lacks_earlier() == 0
+    assert own.lists_after(0) == device.messenger.own_devices.lists_after(0)
+    assert late.messenger.own_device_list() == newest
+
+
+@pytest.mark.parametrize("case", ["another link", "a gap", "signature"])
+def test_links_that_do_not_lead_up_to_ours_are_not_taken_in(case: str) -> None:
+    device = alice()
+    late, (first, second) = linked_late(device)
+    other = replace(first.unverified, created_at=first.unverified.created_at + 1)
+    bad: dict[str, tuple[list[SignedDeviceList], type[Exception]]] = {
+        "another link": ([device.messenger.account.sign_device_list(other).signed, second], DeviceListForkError),
+        "a gap": ([first], DeviceListForkError),
+        "signature": ([replace(first, signature=bytes(64)), second], InvalidSignatureError),
+    }
+    lists, error = bad[case]
+    with unchanged(late), pytest.raises(error):
+        late.messenger.own_devices.learn_earlier(lists)
+
+
 def test_a_device_id_never_returns() -> None:
     device = alice()
     own, added = device.messenger.own_devices, further()

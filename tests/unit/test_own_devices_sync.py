@@ -1,6 +1,7 @@
 """Several devices of one user: copies of what was sent, what was read where, and who may say so."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -8,16 +9,19 @@ import pytest
 from e2ee import session as sessions
 from e2ee.errors import AccountKeyChangedError, ForbiddenContentError, UnlistedDeviceError
 from e2ee.history_book import FOREVER, EntryState
-from e2ee.limits import HOUR_MS, MAX_APPLICATION_DATA
+from e2ee.limits import HOUR_MS, MAX_APPLICATION_DATA, MEET_OWN_DEVICE_MS, SECOND_MS
 from e2ee.messenger import Messenger, Outcome
+from e2ee.notices import OwnDevicesChanged
 from e2ee.ports import Table
+from e2ee.stores import sent_records, trust_records
 from e2ee.stores.trust_records import TrustPolicy
+from e2ee.trust import mark_forked
 from e2ee.wire.content import ContentKind, ReceiptType, encode_application
-from e2ee.wire.device_list import DeviceListHash, ListPosition
+from e2ee.wire.device_list import DeviceList, DeviceListHash, ListPosition
 from e2ee.wire.envelope import Envelope, Lane
 from e2ee.wire.identifiers import MessageId
 from e2ee.wire.sync import ReadMarks, SentCopy
-from tests.world import Device, World, content_from, unchanged
+from tests.world import START, Device, World, content_from, unchanged
 
 
 class Trio(NamedTuple):
@@ -304,3 +308,101 @@ def test_two_devices_of_one_author_whose_clocks_are_apart_stand_as_they_came() -
         send(sender, phone if sender is bob else bob, f"{number}")
         expected.append(f"{number}")
     assert texts(bob, phone) == expected
+
+
+def test_devices_of_ours_have_a_session_before_there_is_anything_to_copy_so_that_the_first_copy_goes_at_once(
+    trio: Trio,
+) -> None:
+    phone, laptop, bob = trio
+    contacts_are_told(phone, laptop)
+    phone.start_session(bob)
+    phone.world.settle()
+    assert phone.sessions(laptop) == [], "whoever let the other in is given a minute"
+    phone.world.wait(MEET_OWN_DEVICE_MS)
+    phone.tend()
+    phone.world.deliver()
+    phone.world.settle()
+    assert len(phone.sessions(laptop)) == len(laptop.sessions(phone)) == 1, "one is enough, and both know of it"
+    queued = phone.messenger.send(bob.user_id, "at once")
+    assert ([entry.recipient for entry in queued.copies], queued.tend) == ([laptop.address], False)
+    phone.world.wait(HOUR_MS)
+    assert laptop.tend().sessions_wanted == ()
+
+
+@pytest.mark.parametrize("owed", [True, False])
+def test_a_device_of_ours_that_cannot_be_reached_is_tried_less_and_less_often(trio: Trio, owed: bool) -> None:
+    phone, laptop, _ = trio
+    if not owed:
+        contacts_are_told(phone, laptop)
+    tries, last = [], START + 6 * HOUR_MS
+    while phone.world.now < last:
+        tended = phone.messenger.tend()
+        assert tended.again_in is not None
+        assert tended.again_in >= 5 * SECOND_MS
+        if tended.sessions_wanted == (laptop.address,):
+            tries.append(phone.world.now)
+        phone.world.wait(tended.again_in)
+    pauses = [later - earlier for earlier, later in pairwise(tries)]
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (5 * SECOND_MS, HOUR_MS)
+    assert tries[0] == START + (0 if owed else MEET_OWN_DEVICE_MS)
+    assert len(tries) < 20
+
+
+def contacts_are_told(device: Device, to: Device) -> None:
+    """Take the other reason away for which a session would be wanted."""
+    with device.store.write() as tx:
+        trust_records.settle_contacts(tx, to.address)
+
+
+def test_a_removed_device_and_one_whose_lists_forked_start_no_session_with_the_others(trio: Trio) -> None:
+    phone, laptop, _ = trio
+    laptop.change_list(phone.messenger.account.listed)
+    with phone.store.write() as tx:
+        assert mark_forked(tx, phone.user_id)
+    for _ in range(3):
+        phone.world.wait(HOUR_MS)
+        for device in (phone, laptop):
+            tended = device.messenger.tend()
+            assert tended.sessions_wanted == ()
+            assert tended.again_in is None or tended.again_in >= 5 * SECOND_MS, "nor is it looked at without a pause"
+
+
+def test_a_list_of_ours_that_a_new_device_brings_along_is_taken_in_with_all_that_follows(trio: Trio) -> None:
+    """The phone let the tablet in, and the tablet's first message reaches the laptop before the server's list does."""
+    phone, laptop, bob = trio
+    laptop.start_session(bob)
+    behind = laptop.snapshot()
+    tablet = phone.world.further_device(phone)
+    laptop.restore(behind)
+    waiting = laptop.messenger.send(bob.user_id, "said before the laptop knew")
+    tablet.start_session(laptop)
+    told = laptop.receive(tablet.encrypt(laptop, b"", kind=ContentKind.EMPTY))
+    assert told.outcome is Outcome.CONSUMED
+    assert told.notices == (OwnDevicesChanged((tablet.address.device_id,), ()),)
+    assert told.tend
+    assert laptop.messenger.own_device_list() == phone.messenger.own_device_list()
+    with laptop.store.read() as tx:
+        asked = {(each.message_id, each.recipient) for each in sent_records.due_resends(tx)}
+        assert (waiting.message_id, tablet.address) in asked
+        assert trust_records.contacts_owed(tx) == [tablet.address]
+    laptop.post()
+    laptop.world.settle()
+    tablet.messenger.history.set_retention(FOREVER)
+    [row] = [each for each in tablet.messenger.inbound() if each.content.kind == ContentKind.SYNC]
+    assert row.content.message_id == waiting.message_id
+
+
+def test_a_renewed_list_of_ours_that_comes_with_a_message_is_no_change_of_devices(trio: Trio) -> None:
+    phone, laptop, _ = trio
+    renewed = phone.messenger.account.sign_device_list(following(phone)).signed
+    phone.messenger.own_devices.learn([renewed])
+    phone.start_session(laptop)
+    told = laptop.receive(phone.encrypt(laptop, b"", kind=ContentKind.EMPTY))
+    assert (told.outcome, told.notices) == (Outcome.CONSUMED, ())
+    assert laptop.messenger.own_device_list().signed == renewed
+
+
+def following(device: Device) -> DeviceList:
+    newest = device.messenger.own_device_list().content
+    return replace(newest, seq=newest.seq + 1, previous_hash=newest.hash())

@@ -35,7 +35,7 @@ def pair() -> tuple[Device, Device]:
 
 
 def opened(device: Device, export: bytes | None = None) -> ExportPayload:
-    return ExportFile.decode(export or device.messenger.export_account(CODE)).open(CODE)
+    return ExportFile.decode(export or device.messenger.backup.without_history(CODE)).open(CODE)
 
 
 def resealed(device: Device, **changes: object) -> bytes:
@@ -86,14 +86,14 @@ def test_an_export_holds_account_contacts_and_decisions_and_no_session_or_prekey
 
 def test_two_exports_of_one_account_differ_and_both_open() -> None:
     alice, _ = pair()
-    first, second = (alice.messenger.export_account(CODE) for _ in range(2))
+    first, second = (alice.messenger.backup.without_history(CODE) for _ in range(2))
     assert first != second
     assert opened(alice, first) == opened(alice, second)
 
 
 def test_nobody_in_the_file_is_named_without_the_code() -> None:
     alice, bob = pair()
-    export = alice.messenger.export_account(CODE)
+    export = alice.messenger.backup.without_history(CODE)
     assert b"bob" not in export
     assert bob.messenger.account.party.account_key.raw not in export
 
@@ -102,7 +102,7 @@ def test_what_was_exported_is_restored_on_a_new_device_and_nothing_else() -> Non
     alice, bob = pair()
     alice.messenger.contact_book.set_policy(TrustPolicy.VERIFIED_ONLY)
     store = MemoryStore()
-    again = Messenger.recover(store, alice.messenger.export_account(CODE), CODE, clock=alice.clock)
+    again = Messenger.recover(store, alice.messenger.backup.without_history(CODE), CODE, clock=alice.clock)
     assert again.address.user_id == alice.user_id
     assert again.address != alice.address
     assert again.account.account_key_pair == alice.messenger.account.account_key_pair
@@ -122,14 +122,14 @@ def test_a_closed_key_stays_closed_over_a_recovery() -> None:
     closing = bob.messenger.draft_account_reset().closing
     alice.messenger.learn_device_lists(bob.user_id, [closing.signed])
     store = MemoryStore()
-    Messenger.recover(store, alice.messenger.export_account(CODE), CODE)
+    Messenger.recover(store, alice.messenger.backup.without_history(CODE), CODE)
     with store.read() as tx:
         assert trust_records.was_closed(tx, bob.user_id, closing.content.account_key)
 
 
 def test_the_next_list_holds_the_new_device_alone() -> None:
     alice, _ = pair()
-    again = Messenger.recover(MemoryStore(), alice.messenger.export_account(CODE), CODE, clock=alice.clock)
+    again = Messenger.recover(MemoryStore(), alice.messenger.backup.without_history(CODE), CODE, clock=alice.clock)
     drafted = again.own_devices.draft_alone()
     assert (drafted.content.seq, drafted.content.devices) == (2, (again.account.listed,))
     again.own_devices.learn([drafted.signed])
@@ -138,7 +138,7 @@ def test_the_next_list_holds_the_new_device_alone() -> None:
 
 def test_another_code_and_every_flipped_bit_are_refused_and_the_store_stays_empty() -> None:
     alice, _ = pair()
-    export, store = alice.messenger.export_account(CODE), MemoryStore()
+    export, store = alice.messenger.backup.without_history(CODE), MemoryStore()
     with pytest.raises(WrongRecoveryCodeError):
         Messenger.recover(store, export, RecoveryCode(bytes(20)))
     for bit in Random(3).sample(range(8 * len(export)), 100):
@@ -192,7 +192,7 @@ def test_key_list_and_contacts_of_an_export_are_each_checked_against_its_header(
 
 def test_what_the_server_keeps_names_nobody_and_is_no_export() -> None:
     alice, bob = pair()
-    blob = alice.messenger.recovery_blob(CODE)
+    blob = alice.messenger.backup.for_server(CODE)
     with pytest.raises(WrongRecoveryCodeError):
         Messenger.recover(MemoryStore(), blob, CODE)
     again = Messenger.recover(MemoryStore(), blob, CODE, purpose=Purpose.RECOVERY)
@@ -200,13 +200,13 @@ def test_what_the_server_keeps_names_nobody_and_is_no_export() -> None:
     assert again.contact(bob.user_id) is None
     assert len(blob) < 2_000
     with pytest.raises(WrongRecoveryCodeError):
-        Messenger.recover(MemoryStore(), alice.messenger.export_account(CODE), CODE, purpose=Purpose.RECOVERY)
+        Messenger.recover(MemoryStore(), alice.messenger.backup.without_history(CODE), CODE, purpose=Purpose.RECOVERY)
 
 
 def test_an_export_is_not_recovered_over_an_account() -> None:
     alice, bob = pair()
     with pytest.raises(ValueError, match="holds an account already"):
-        Messenger.recover(bob.store, alice.messenger.export_account(CODE), CODE)
+        Messenger.recover(bob.store, alice.messenger.backup.without_history(CODE), CODE)
     assert bob.messenger.contact(UserId("alice")) is not None
 
 

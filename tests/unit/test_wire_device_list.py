@@ -21,6 +21,7 @@ from e2ee.wire.device_list import (
     DeviceListHash,
     ListPosition,
     SignedDeviceList,
+    VerifiedDeviceList,
     ordered,
 )
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
@@ -277,6 +278,27 @@ def test_the_first_list_of_a_new_account_key_follows_the_closing_list_of_the_old
     reborn = make_device("alice", 3, BOB.account)
 
     assert verified_list(reborn, seq=3, previous=closing.content.hash()).follows(closing)
+
+
+def closing_list(seq: int) -> VerifiedDeviceList:
+    return sign_list(make_list([], seq=seq, of=ALICE), ALICE.account).verify(UserId("alice"))
+
+
+def test_a_closing_list_that_is_told_again_is_no_fork() -> None:
+    assert not closing_list(3).follows(closing_list(3))
+    assert closing_list(3).follows(verified_list(ALICE))
+    assert not verified_list(ALICE).follows(closing_list(3))
+
+
+@pytest.mark.parametrize("gap", [1, 2])
+def test_nothing_of_the_same_account_key_follows_its_closing_list_whichever_is_known_first(gap: int) -> None:
+    closing = closing_list(2)
+    later = verified_list(ALICE, seq=2 + gap, previous=closing.content.hash())
+
+    for seen, known in ((later, closing), (closing, later)):
+        with pytest.raises(DeviceListForkError) as fork:
+            seen.follows(known)
+        assert fork.value.user_id == "alice"
 
 
 def test_comparing_the_lists_of_two_users_is_a_bug_of_the_caller() -> None:

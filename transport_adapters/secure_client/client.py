@@ -14,7 +14,6 @@ before it is acknowledged, and shown to the application at least once, under a s
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,7 @@ from e2ee.export_file import owner_of
 from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
 from e2ee.recovery import Purpose, RecoveryCode
-from e2ee.sending import Queued, batched
+from e2ee.sending import Queued
 from e2ee.wire.call_signal import CallSignal
 from e2ee.wire.content import ReceiptType
 from e2ee.wire.envelope import Lane
@@ -73,7 +72,8 @@ from transport_adapters.secure_client.parts import (
 )
 from transport_adapters.secure_client.presence import PresenceView
 from transport_adapters.secure_client.push import Push
-from transport_adapters.secure_client.recovering import left_with_server
+from transport_adapters.secure_client.receipts import Receipts
+from transport_adapters.secure_client.recovering import left_with_server, lists_at_server
 from transport_adapters.secure_client.tending import Tending
 
 __all__ = [
@@ -107,6 +107,8 @@ class SecureClient:
         self._directory.on_lists = self._tending.wake
         self._presence = PresenceView(parts)
         self._calls = Calls(self.address.device_id, self._say, parts.emit, parts.pace.ring)
+        self.receipts = Receipts(parts, self._directory, self._outbound)
+        """Telling others that their messages were delivered."""
         self.history = History(parts, self._mark_read, self._background.goes_on)
         """Past messages and conversations, if the application has them kept."""
         live = Live(self._presence, self._calls, self.history)
@@ -253,6 +255,48 @@ class SecureClient:
         await client._go_online()
         return client
 
+    @classmethod
+    async def start_over(  # noqa: PLR0913 - keywords only; each has one meaning and most have a default
+        cls,
+        *,
+        store: str | Path | Store,
+        server: str,
+        token_provider: TokenProvider,
+        user: str,
+        transport: TransportFactory | None = None,
+        passphrase: str | None = None,
+        key: bytes | None = None,
+        on_event: OnEvent | None = None,
+        pace: Pace = DEFAULT_PACE,
+        sent_log: bool = True,
+    ) -> "SecureClient":
+        """Give the account of a user a new key, which a new device alone holds: all devices are lost, and there is
+        nothing to `recover` from. Who still has a device uses `devices.reset_account`, which also closes the old key.
+
+        The store is empty. All other devices are out. Contacts see that the key has changed and have to accept it;
+        what they send under the old key is not read. The other parameters are those of `open`, which finishes what
+        could not be finished here.
+
+        Raises:
+            NoAccountError: the server knows no account of the user.
+            ValueError: the store holds an account already.
+            MalformedMessageError, InvalidSignatureError: what the server has is no chain of lists of the user.
+            StateError, KeyServerError, TokenProviderError: see `open`.
+        """
+        going = Going(server, token_provider, transport, on_event, pace)
+        user_id = application_user(user)
+        lists = await lists_at_server(user_id, server, token_provider)
+        opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
+        try:
+            await asyncio.to_thread(refuse_account, opened)
+            messenger = await asyncio.to_thread(Messenger.start_over, opened, user_id, lists, sent_log=sent_log)
+            client = cls(opened, make_parts(messenger, going))
+        except BaseException:
+            opened.close()
+            raise
+        await client._go_online()
+        return client
+
     @property
     def address(self) -> DeviceAddress:
         """This device."""
@@ -306,16 +350,13 @@ class SecureClient:
         await self._mark_read(message.sender, (message.message_id,), receipt)
 
     async def mark_delivered(self, *messages: Received) -> None:
-        """Tell the senders of messages that this device has them. Nothing does so by itself: it says who is online.
+        """Tell the senders of messages that this device has them. Nothing does so by itself unless
+        `receipts.automatic` is set.
 
         Raises:
             See `send`.
         """
-        by_sender: dict[UserId, list[MessageId]] = {}
-        for each in messages:
-            by_sender.setdefault(each.sender, []).append(each.message_id)
-        for user_id, ids in by_sender.items():
-            await self._tell(user_id, ReceiptType.DELIVERED, ids)
+        await self.receipts.delivered(messages)
 
     async def call(self, user: str, data: bytes = b"") -> Call:
         """Ring all devices of a user for a minute. How it goes on is told by `CallChanged`, and by `call.ended()`.
@@ -446,15 +487,7 @@ class SecureClient:
         tend = await self._parts.call(self._parts.messenger.mark_read, user_id, message_ids)
         self._wake(tend)
         if receipt:
-            await self._tell(user_id, ReceiptType.READ, message_ids)
-
-    async def _tell(self, user_id: UserId, kind: ReceiptType, message_ids: Sequence[MessageId]) -> None:
-        messenger = self._parts.messenger
-        if user_id == self.address.user_id:
-            return  # the copy of a message of ours
-        for ids in batched(message_ids):
-            await self._directory.with_sessions(user_id, functools.partial(messenger.send_receipt, user_id, kind, ids))
-        self._outbound.wake()
+            await self.receipts.tell(user_id, ReceiptType.READ, message_ids)
 
     def _wake(self, tend: bool) -> None:
         """Something was queued; with `tend`, something is due besides."""
@@ -480,7 +513,7 @@ class SecureClient:
             raise
         inbound, outbound = self._inbound, self._outbound
         self._background.start((inbound.run, inbound.acknowledge, outbound.run))
-        self._background.start((self._directory.keep_supplied, self._tending.run, self.contacts.run))
+        self._background.start((self._directory.keep_supplied, self._tending.run, self.contacts.run, self.receipts.run))
 
     async def _close(self) -> None:
         self._background.finish()
@@ -507,6 +540,7 @@ class SecureClient:
                 await self._background.until(self._inbound.changed)
             elif (message := present(self._parts, rows[0], self._confirm)) is not None:
                 self._shown = message.number
+                self.receipts.note_shown(message)
                 return message
             elif not self._background.ended:
                 await self._confirm(rows[0].number)

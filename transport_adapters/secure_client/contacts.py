@@ -55,9 +55,16 @@ class Contacts:
         self._wake(await self._parts.call(self._book.withdraw, application_user(user)))
 
     async def is_verified(self, user: str) -> bool:
-        """Say whether the safety number with a user was compared, under the account key that is pinned now."""
-        contact = await self._parts.call(self._parts.messenger.contact, application_user(user))
-        return contact is not None and contact.verified
+        """Say whether to show a user as verified: the safety number was compared, under the account key that is pinned
+        now; the lists of the user's devices were all seen, and the newest has not expired.
+
+        Lists that this device has not seen are fetched and checked first. If the server does not answer, or not with
+        them, the user is not shown as verified.
+        """
+        user_id, book = application_user(user), self._book
+        if await self._parts.call(book.lacks_lists, user_id):
+            await self._directory.repair_lists(user_id)
+        return await self._parts.call(book.is_verified, user_id)
 
     async def change(self, user: str) -> AccountKeyChange | None:
         """Return the change of a user's account key that waits for a decision, if there is one."""

@@ -43,12 +43,12 @@ class Devices:
     async def set_recovery(self, code: RecoveryCode | None) -> None:
         """Leave the account's key with the server, sealed with a code, in the place of what was there; None deletes it.
 
-        Contacts are not in it: those and what was decided about them are in an export (`Messenger.export_account`).
+        Contacts are not in it: those and what was decided about them are in an export (`Messenger.backup`).
 
         Raises:
             KeyServerError, TokenProviderError: the server was not reached, or refused.
         """
-        blob = None if code is None else await self._parts.call(self._parts.messenger.recovery_blob, code)
+        blob = None if code is None else await self._parts.call(self._parts.messenger.backup.for_server, code)
         await self._parts.key_server.store_recovery_blob(blob)
 
     async def reset_account(self) -> None:

@@ -10,7 +10,15 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, final
 
-from e2ee.errors import DeviceListStaleError, ProtocolError, SessionNotFoundError, TrustError
+from e2ee.errors import (
+    AccountKeyChangedError,
+    DeviceListForkError,
+    DeviceListStaleError,
+    ProtocolError,
+    SessionNotFoundError,
+    TrustError,
+)
+from e2ee.notices import DeviceListsForked
 from e2ee.prekey_supply import ServerCounts
 from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
@@ -55,6 +63,7 @@ class Directory:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._contacting: dict[UserId, asyncio.Lock] = {}
+        self._told: dict[UserId, events.Event] = {}
         self.on_lists: Callable[[], None] = _nobody_waits
         """Called when lists were taken in: a device that is new in one gets what waits for its user."""
 
@@ -70,10 +79,14 @@ class Directory:
         messenger, key_server = self._parts.messenger, self._parts.key_server
         party = messenger.account.party
         await key_server.register_device(party.device_signing_key, party.identity_key)
-        # Before anything is compared: it is what tells a second first device of a user.
-        newest = await self._parts.call(messenger.own_devices.newest_list)
-        await key_server.publish_device_list(newest.signed)
+        if await self._parts.call(messenger.is_starting_over):
+            await self._start_over()
+        else:
+            # Before anything is compared: it is what tells a second first device of a user.
+            newest = await self._parts.call(messenger.own_devices.newest_list)
+            await key_server.publish_device_list(newest.signed)
         await self.sync_own_lists()
+        await self._complete_own_chain()
         if await self._parts.call(messenger.is_recovering):
             await self.change_own_list(messenger.own_devices.draft_alone)
         await self._supply()
@@ -81,18 +94,37 @@ class Directory:
             raise DeviceNotListedError(messenger.address)
         await self._parts.call(messenger.mark_registered)
 
+    async def _start_over(self) -> None:
+        """Publish the first list of a new account key, without a word of the old one, which is lost."""
+        messenger, key_server = self._parts.messenger, self._parts.key_server
+        for attempts_left in reversed(range(_DRAFTS)):
+            first = await self._parts.call(messenger.own_devices.newest_list)
+            try:
+                await key_server.reset_account(None, first.signed)
+            except DeviceListConflictError:
+                if not attempts_left:
+                    raise
+            else:
+                return
+            held = await key_server.device_lists(messenger.address.user_id)
+            await self._parts.commit(messenger.restart_over, held)
+
     async def keep_supplied(self) -> None:
-        """Keep one-time prekeys at the server and rotate the signed ones, for ever."""
+        """Keep one-time prekeys at the server, rotate the signed ones, renew our list before it expires, for ever."""
         failures, pace = 0, self._parts.pace
         while True:
             await self._parts.online.wait()
             self._parts.restarted.clear()
             try:
                 await self._bring_own_lists_up_to_date()
+                await self._renew_own_list()
                 await self._supply()
                 failures, pause = 0, pace.prekey_check
             except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
                 self._parts.emit(events.Trouble(error.code))
+                if isinstance(error, DeviceListForkError):
+                    ours = self._parts.messenger.address.user_id
+                    self._tell_once(ours, DeviceListsForked(ours))
                 failures += 1
                 pause = pace.retry(failures)
             # Jitter, so that a refill does not betray the moment at which a first message was read.
@@ -145,8 +177,22 @@ class Directory:
                 return
             await self.fetch_lists(user_id)
             await self._give_back(user_id)
+        except AccountKeyChangedError as error:
+            if user_id == messenger.address.user_id:
+                self._parts.emit(events.Trouble(error.code))  # nobody but us says which key is ours
+            else:
+                needed = events.TrustNeeded(user_id, error.old_safety_number, error.new_safety_number)
+                self._tell_once(user_id, needed)
+        except DeviceListForkError:
+            self._tell_once(user_id, DeviceListsForked(user_id))
         except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
             self._parts.emit(events.Trouble(error.code))
+
+    def _tell_once(self, user_id: UserId, event: events.Event) -> None:
+        """Tell that a human must look, once, however often what waits for the user is tried again."""
+        if self._told.get(user_id) != event:
+            self._told[user_id] = event
+            self._parts.emit(event)
 
     async def _give_back(self, user_id: UserId) -> None:
         """Give the server the newest list of a contact that we know, in case it was restored from before that."""
@@ -175,18 +221,31 @@ class Directory:
         # The server is behind us. What it has must still be ours: learning it tells.
         held = await key_server.device_lists(user_id)
         await self.take_in(held)
-        closing: SignedDeviceList | None = None
-        for signed in await self._parts.call(own.lists_after, len(held)):
+        before, closing = (held[-1] if held else None), None
+        for signed in await self._parts.call(own.lists_after, before.unverified.seq if before else 0):
             if signed.unverified.closes:
                 closing = signed
-            elif closing is not None:
+            elif before is not None and before.unverified.account_key != signed.unverified.account_key:
+                # Without a closing list if the key of before was lost.
                 await key_server.reset_account(closing, signed)
                 closing = None
             else:
                 await key_server.publish_device_list(signed)
+            before = signed
 
-    async def change_own_list(self, draft: Callable[[], VerifiedDeviceList]) -> None:
-        """Publish a list that `draft` signs, and take it in once the server accepted it.
+    async def _complete_own_chain(self) -> None:
+        """Take in what the server has of our chain from before this device was linked or recovered.
+
+        Raises:
+            See `sync_own_lists`.
+        """
+        own, user_id = self._parts.messenger.own_devices, self._parts.messenger.address.user_id
+        if lacks := await self._parts.call(own.lacks_earlier):
+            held = await self._parts.key_server.device_lists(user_id)
+            await self._parts.commit(own.learn_earlier, [each for each in held if each.unverified.seq <= lacks])
+
+    async def change_own_list(self, draft: Callable[[], VerifiedDeviceList | None]) -> None:
+        """Publish a list that `draft` signs, if it does, and take it in once the server accepted it.
 
         If another device was faster, its list is taken in and the draft made anew.
 
@@ -196,6 +255,8 @@ class Directory:
         for attempts_left in reversed(range(_DRAFTS)):
             await self.sync_own_lists()
             drafted = await self._parts.call(draft)
+            if drafted is None:
+                return
             try:
                 await self._parts.key_server.publish_device_list(drafted.signed)
             except DeviceListConflictError:
@@ -226,10 +287,15 @@ class Directory:
                 reset = None
             else:
                 break
-        for lost in await self._parts.commit(messenger.account_reset_accepted):
-            self._parts.emit(events.SendFailed(lost.message_id, lost.recipient, "account_reset"))
+        await self._parts.commit(messenger.account_reset_accepted)
+        await self._parts.tell_failures()
         after = await self._parts.call(messenger.own_devices.newest_list)
         self._tell(before, after)
+
+    async def _renew_own_list(self) -> None:
+        own = self._parts.messenger.own_devices
+        if await self._parts.call(own.is_renewal_due):
+            await self.change_own_list(own.draft_renewed)
 
     async def _bring_own_lists_up_to_date(self) -> None:
         if await self._parts.call(self._parts.messenger.pending_account_reset) is None:
@@ -262,9 +328,9 @@ class Directory:
         """
         messenger = self._parts.messenger
         contact = await self._parts.call(messenger.contact, user_id)
-        known = contact.device_list.content.seq if contact else 0
+        known = 0 if contact is None else (contact.gap or contact.device_list.position).seq
         lists = await self._parts.key_server.device_lists(user_id, from_seq=known + 1)
-        await self._parts.commit(messenger.learn_device_lists, user_id, lists)
+        await self._learn(user_id, lists)
         if lists:
             self.on_lists()
 
@@ -276,8 +342,28 @@ class Directory:
         try:
             return await self._parts.call(messenger.missing_sessions, user_id)
         except DeviceListStaleError:
-            await self.fetch_lists(user_id)
+            await self._ask_again(user_id)
             return await self._parts.call(messenger.missing_sessions, user_id)
+
+    async def _ask_again(self, user_id: UserId) -> None:
+        """Fetch a contact's lists before more is sent. Only one that is known to be outdated makes the server needed.
+
+        Raises:
+            See `fetch_lists`.
+        """
+        try:
+            await self.fetch_lists(user_id)
+        except SERVER_TROUBLE as error:
+            contact = await self._parts.call(self._parts.messenger.contact, user_id)
+            if contact is None or contact.is_stale:
+                raise
+            # Merely expired, or with a gap before it: the relay refuses what goes out under a list that is not current.
+            self._parts.emit(events.Trouble(error.code))
+            await self._learn(user_id, ())
+
+    async def _learn(self, user_id: UserId, lists: Sequence[SignedDeviceList]) -> None:
+        for notice in await self._parts.commit(self._parts.messenger.learn_device_lists, user_id, lists):
+            self._parts.emit(notice)
 
     async def _contact(self, user_id: UserId, missing: Sequence[DeviceAddress] | None) -> None:
         """Claim bundles and start sessions. A device whose bundle is bad is skipped; the others are not held up."""
@@ -287,10 +373,11 @@ class Directory:
         if claim.device_list is None:
             raise UserUnreachableError(user_id)
         contact = await self._parts.call(messenger.contact, user_id)
-        if contact and claim.device_list.unverified.account_key != contact.device_list.content.account_key:
+        served = claim.device_list.unverified
+        if contact and (served.account_key != contact.account_key or served.seq > contact.device_list.content.seq + 1):
             # In order, and before a person is asked: in a list in between the old key may have closed itself.
             await self.fetch_lists(user_id)
-        await self._parts.call(messenger.learn_device_lists, user_id, [claim.device_list])
+        await self._learn(user_id, [claim.device_list])
         for bundle in claim.bundles:
             try:
                 await self._parts.call(messenger.start_session, bundle)

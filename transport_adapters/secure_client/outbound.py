@@ -15,7 +15,7 @@ from typing import Final, final
 
 from e2ee.limits import HOUR_MS, SECOND_MS
 from e2ee.stores.message_records import OutboxEntry
-from e2ee.wire.identifiers import DeviceAddress
+from e2ee.wire.identifiers import DeviceAddress, EnvelopeId
 from transport_adapters import events
 from transport_adapters.base import Accepted, ListClaim, Outgoing, Refused, TransportUnavailableError
 from transport_adapters.secure_client.directory import Directory
@@ -66,6 +66,7 @@ class Outbound:
 
     async def run(self) -> None:
         """Send, for ever."""
+        await self._parts.tell_failures()  # of which a process before this one could not tell any more
         while True:
             self._changed.clear()
             self._end_pauses()
@@ -90,8 +91,8 @@ class Outbound:
         """Drop what no server has accepted for 14 days: before sending on a new connection, and now and then."""
         if _now() < self._expiry_check_at:
             return
-        for given_up in await self._parts.commit(self._parts.messenger.expire_outbox):
-            self._parts.emit(events.SendFailed(given_up.message_id, given_up.recipient, "expired"))
+        if await self._parts.commit(self._parts.messenger.expire_outbox):
+            await self._parts.tell_failures()
         self._expiry_check_at = _now() + _EXPIRY_CHECK_SECONDS
 
     async def _queued(self) -> tuple[list[OutboxEntry], list[OutboxEntry]]:
@@ -109,27 +110,31 @@ class Outbound:
         connection = self._connections
         outgoing = await self._parts.commit(lambda: [self._outgoing(entry) for entry in entries])
         results = await asyncio.gather(*map(self._parts.transport.send, outgoing), return_exceptions=True)
-        settled: list[tuple[OutboxEntry, events.Sent | events.SendFailed]] = []
+        accepted: list[OutboxEntry] = []
+        given_up: list[tuple[EnvelopeId, str]] = []
         stale = []
         for entry, result in zip(entries, results, strict=True):
             if isinstance(result, Accepted):
                 self._setbacks.pop(entry.recipient, None)
-                settled.append((entry, events.Sent(entry.message_id, entry.recipient)))
+                accepted.append(entry)
             elif isinstance(result, Refused) and result.code == "stale_device_list":
                 stale.append((entry, result))
             elif isinstance(result, Refused):
-                settled += self._answer(entry, result)
+                given_up += self._answer(entry, result)
             elif isinstance(result, TransportUnavailableError):
                 if connection == self._connections:
                     # Until there is a new one; the time is for transports whose connection is not one thing.
                     self._hold(self._parts.pace.longest_retry)
             else:
                 raise result
-        settled += await self._repair(stale)
-        await self._parts.commit(self._parts.messenger.outbox_settled, [entry.envelope_id for entry, _ in settled])
-        for _, event in settled:
-            self._parts.emit(event)
-        return bool(settled)
+        given_up += await self._repair(stale)
+        settled = [entry.envelope_id for entry in accepted]
+        await self._parts.commit(self._parts.messenger.outbox_settled, settled, given_up)
+        for entry in accepted:
+            self._parts.emit(events.Sent(entry.message_id, entry.recipient))
+        if given_up:
+            await self._parts.tell_failures()
+        return bool(accepted or given_up)
 
     def _outgoing(self, entry: OutboxEntry) -> Outgoing:
         """Add what a send states beside the envelope: the newest lists known now, not those of the encryption."""
@@ -142,10 +147,10 @@ class Outbound:
             sender_list=ListClaim(ours.seq, ours.hash.raw),
         )
 
-    def _answer(self, entry: OutboxEntry, refused: Refused) -> list[tuple[OutboxEntry, events.SendFailed]]:
-        """Do what a refusal calls for; return the envelope with its event if it is to be forgotten."""
+    def _answer(self, entry: OutboxEntry, refused: Refused) -> list[tuple[EnvelopeId, str]]:
+        """Do what a refusal calls for; return the envelope with the reason if it is to be given up."""
         if refused.code in _LOST_CAUSES:
-            return [(entry, events.SendFailed(entry.message_id, entry.recipient, refused.code))]
+            return [(entry.envelope_id, refused.code)]
         if refused.code == "rate_limited":
             # The first retry is the least: one envelope at a time would be refused as often as it is accepted.
             self._hold(max(refused.retry_after or 0.0, self._parts.pace.first_retry))
@@ -155,9 +160,7 @@ class Outbound:
         self._pause(entry.recipient, refused.retry_after)
         return []
 
-    async def _repair(
-        self, stale: Sequence[tuple[OutboxEntry, Refused]]
-    ) -> list[tuple[OutboxEntry, events.SendFailed]]:
+    async def _repair(self, stale: Sequence[tuple[OutboxEntry, Refused]]) -> list[tuple[EnvelopeId, str]]:
         """Bring the lists up to date, each once; return envelopes for devices that are not listed any more."""
         ours = self._parts.messenger.address.user_id
         # Which of the two lists is stale the server may say; whom else to ask about is not its business.
@@ -166,7 +169,7 @@ class Outbound:
         delisted = []
         for entry, _ in stale:
             if await self._is_delisted(entry.recipient):
-                delisted.append((entry, events.SendFailed(entry.message_id, entry.recipient, "device_removed")))
+                delisted.append((entry.envelope_id, "device_removed"))
             else:
                 self._pause(entry.recipient)
         return delisted

@@ -111,6 +111,7 @@ class Parts:
     """Set when the mailbox has another epoch than before: the server may have forgotten what this device told it."""
     caught_up: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once everything that waited at the relay then is committed here."""
+    _telling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call of the messenger off the event loop."""
@@ -129,6 +130,15 @@ class Parts:
                 self.emit(events.Trouble(error.code))
                 await asyncio.sleep(self.pace.retry(failures))
         return await self.call(function, *args, **kwargs)
+
+    async def tell_failures(self) -> None:
+        """Tell the application of every send that was given up; after a crash perhaps of one for the second time."""
+        async with self._telling:
+            failed = await self.commit(self.messenger.failed_sends)
+            for each in failed:
+                self.emit(events.SendFailed(each.message_id, each.recipient, each.code))
+            if failed:
+                await self.commit(self.messenger.failures_told, [each.envelope_id for each in failed])
 
     def emit(self, event: events.Event) -> None:
         """Tell the application, if it listens. What its callback raises goes to the loop's exception handler."""

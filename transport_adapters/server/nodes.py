@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Final, Protocol, final
 
 from e2ee.errors import E2EEError
-from e2ee.wire.identifiers import DeviceAddress
+from e2ee.wire.identifiers import DeviceAddress, UserId
+from transport_adapters.codes import ErrorCode
 from transport_adapters.server.bus import (
     Admitted,
     Cut,
@@ -64,6 +65,23 @@ class Wire(Protocol):
     async def close(self) -> None:
         """Release the connections. Never raises."""
         ...
+
+
+async def cut_at_nodes(wire: Wire, target: DeviceAddress | UserId) -> None:
+    """Tell every node, from a program that is none of them, that a device was revoked, or all of a user's logins.
+
+    Closes the wire.
+
+    Raises:
+        Exception: as `Wire.send`.
+    """
+    is_device = isinstance(target, DeviceAddress)
+    news = Cut(target, ErrorCode.DEVICE_REVOKED if is_device else ErrorCode.TOKEN_INVALID)
+    try:
+        for payload in payloads(secrets.token_hex(8), [encode_news(news)]):
+            await wire.send(payload)
+    finally:
+        await wire.close()
 
 
 @final

@@ -19,6 +19,7 @@ _LAYERS: Final[dict[type[E2EEError], Layer]] = {
     errors.UnsupportedVersionError: "decode",
     errors.InvalidSignatureError: "signature",
     errors.UnlistedDeviceError: "signature",
+    errors.RemovedDeviceError: "signature",
     errors.DeviceListForkError: "signature",
     errors.AccountKeyChangedError: "signature",
     errors.DeviceListStaleError: "signature",

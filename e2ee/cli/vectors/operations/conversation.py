@@ -102,7 +102,9 @@ class Conversation:
             Lane(fields.number("lane")),
             fields.number("ttl"),
         )
-        queued = ours.messenger(now, script).queue(peer, draft)
+        messenger = ours.messenger(now, script)
+        messenger.learn_device_lists(peer, ())  # the server has none that is newer, should the one known have expired
+        queued = messenger.queue(peer, draft)
         script.finish()
         (entry,) = queued.entries
         self._envelopes[-1] = entry.envelope
