@@ -394,6 +394,12 @@ class Messenger:
         """Exports of this device, and taking one in."""
         return Backup(self._store, self._account, self._rng, self._clock)
 
+    def is_stranger(self, user_id: UserId) -> bool:
+        """Say whether a user has written to us, and we never to the user."""
+        with self._store.read() as tx:
+            contact = records.load_contact(tx, user_id)
+            return contact is not None and session_records.is_stranger(tx, contact.device_list.content.addresses())
+
     def waiting_for_trust(self) -> tuple[UserId, ...]:
         """Return the users of whom messages under a changed account key are kept."""
         with self._store.read() as tx:

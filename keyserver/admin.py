@@ -127,7 +127,7 @@ def _cut(database: str, target: DeviceAddress | UserId) -> int:
     """
     try:
         settings = load_settings(database=database)
-    except ValueError:
+    except (ValueError, OSError):  # an unreadable file of a secret, too
         return CUT_SECONDS
     try:
         told = asyncio.run(asyncio.wait_for(cut_everywhere(settings, target), _TELLING_SECONDS))

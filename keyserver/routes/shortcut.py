@@ -13,6 +13,7 @@ from typing import Final, final
 
 from fastapi import Request, Response
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keyserver.deps import Context, token_device, token_of
@@ -48,6 +49,8 @@ class Shortcut:
             read = await request.json()
         except json.JSONDecodeError as error:
             raise InvalidRequestProblem(f"body.{error.pos}: JSON decode error") from None
+        except ClientDisconnect:  # who asked has left: no fault of ours, to be logged and counted as one
+            raise InvalidRequestProblem from None
         device = await token_device(self._context, token_of(request))
         try:
             claim = ClaimIn.model_validate(read, from_attributes=True)

@@ -4,6 +4,7 @@ Owns: what one claim gets, that a repeated claim gets the same, how often one ma
 Does not know about: HTTP, SQL.
 """
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple, final
@@ -113,9 +114,12 @@ class ClaimService:
         # The same request twice in one group: the second is a repetition.
         first = {(each.request.claimer, each.request.request_id): each for each in reversed(group)}
         kept = list(first.values())
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + patience  # of all attempts, for the next group waits as well
         while kept:
+            left = max(0.0, deadline - clock())
             try:
-                answers = await self._database.write(partial(self._claim_all, kept), patience=patience)
+                answers = await self._database.write(partial(self._claim_all, kept), patience=left)
             except _RefusedError as refused:
                 kept = [each for each in kept if id(each) not in refused.asks]
             else:

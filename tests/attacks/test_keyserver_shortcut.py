@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -105,6 +106,38 @@ async def test_any_headers_and_methods_are_answered_the_same_on_both_ways(
     for method, query in (("POST", "?a=1&a=2"), ("POST", "?"), ("POST", "/"), ("PUT", ""), ("GET", ""), ("HEAD", "")):
         short, long = await both(server, framework, headers=good, content=GOOD, method=method, query=query)
         assert short[0] == long[0], (method, query)
+
+
+async def test_who_leaves_in_the_middle_of_a_body_is_no_fault_of_the_server_on_either_way(
+    server: World, framework: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    mounted = framework._transport
+    assert isinstance(mounted, httpx.ASGITransport)
+    answers = [await left_alone(server.app), await left_alone(mounted.app)]
+    assert answers[0] == answers[1]
+    assert answers[0][0]["status"] == 422
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
+async def left_alone(app: Any) -> list[Any]:
+    """Send half a claim, then leave. Anybody can: no token is needed."""
+    headers = [(b"host", b"x"), (b"content-type", b"application/json"), (b"content-length", b"80")]
+    came = iter([{"type": "http.request", "body": GOOD[:9], "more_body": True}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(came, {"type": "http.disconnect"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
+    place = {"path": "/v1/claims", "raw_path": b"/v1/claims", "root_path": "", "query_string": b"", "headers": headers}
+    await app(scope | place | {"client": ("127.0.0.1", 1), "server": ("x", 443)}, receive, send)
+    for each in sent:
+        if "headers" in each:
+            each["headers"] = sorted(each["headers"])
+    return sent
 
 
 async def test_the_two_ways_are_two(server: World, framework: httpx.AsyncClient) -> None:

@@ -54,7 +54,7 @@ class Stage:
 
     def restart(self, process: Device | ServerProcess | Mosquitto | Prosody) -> None:
         process.kill()
-        if self.database:
+        if self.database and isinstance(process, ServerProcess):
             with psycopg.connect(self.database, autocommit=True) as connection:
                 connection.execute("UPDATE e2ee_leases SET expires_at = 0")  # instead of waiting until they have
         process.start()

@@ -70,6 +70,31 @@ async def test_sent_messages_show_that_they_were_delivered_and_read(world: Clien
         await until(state)
 
 
+async def test_delivered_receipts_go_out_by_themselves_if_that_is_asked_for_and_never_to_strangers(
+    world: ClientWorld,
+) -> None:
+    aaron, alice, bob = await keeping(world, "aaron", "alice", "bob")
+    await bob.client.send("alice", "hello")
+    assert await alice.read() == ["hello"]
+    await alice.client.send("bob", "before bob wants it")
+    assert await bob.read() == ["before bob wants it"]
+    bob.client.receipts.automatic = True
+    states = alice.client.history.changes()
+    await aaron.client.send("bob", "are you there?")
+    await alice.client.send("bob", "and now")
+    assert set(await bob.read(2)) == {"are you there?", "and now"}
+    async with asyncio.timeout(30):
+        async for each in states:
+            if each.last and (each.last.data, each.last.state) == ("and now", EntryState.DELIVERED):
+                break
+    [earlier] = [each for each in await alice.client.history.messages("bob") if each.data == "before bob wants it"]
+    assert earlier.state is EntryState.NEW
+    await within(bob.client.flushed())
+    [asked] = await aaron.client.history.messages("bob")
+    assert asked.state is EntryState.NEW, "who writes to a stranger does not learn that somebody is there"
+    assert not [each for each in bob.events(events.Sent) if each.recipient.user_id == "aaron"]
+
+
 async def test_what_is_shown_live_is_in_the_history_under_the_same_id_once(world: ClientWorld) -> None:
     alice, bob = await keeping(world, "alice", "bob")
     for number in range(20):

@@ -14,7 +14,6 @@ before it is acknowledged, and shown to the application at least once, under a s
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,7 @@ from e2ee.export_file import owner_of
 from e2ee.messenger import DEFAULT_TTL, Messenger
 from e2ee.ports import Store
 from e2ee.recovery import Purpose, RecoveryCode
-from e2ee.sending import Queued, batched
+from e2ee.sending import Queued
 from e2ee.wire.call_signal import CallSignal
 from e2ee.wire.content import ReceiptType
 from e2ee.wire.envelope import Lane
@@ -73,6 +72,7 @@ from transport_adapters.secure_client.parts import (
 )
 from transport_adapters.secure_client.presence import PresenceView
 from transport_adapters.secure_client.push import Push
+from transport_adapters.secure_client.receipts import Receipts
 from transport_adapters.secure_client.recovering import left_with_server, lists_at_server
 from transport_adapters.secure_client.tending import Tending
 
@@ -107,6 +107,8 @@ class SecureClient:
         self._directory.on_lists = self._tending.wake
         self._presence = PresenceView(parts)
         self._calls = Calls(self.address.device_id, self._say, parts.emit, parts.pace.ring)
+        self.receipts = Receipts(parts, self._directory, self._outbound)
+        """Telling others that their messages were delivered."""
         self.history = History(parts, self._mark_read, self._background.goes_on)
         """Past messages and conversations, if the application has them kept."""
         live = Live(self._presence, self._calls, self.history)
@@ -348,16 +350,13 @@ class SecureClient:
         await self._mark_read(message.sender, (message.message_id,), receipt)
 
     async def mark_delivered(self, *messages: Received) -> None:
-        """Tell the senders of messages that this device has them. Nothing does so by itself: it says who is online.
+        """Tell the senders of messages that this device has them. Nothing does so by itself unless
+        `receipts.automatic` is set.
 
         Raises:
             See `send`.
         """
-        by_sender: dict[UserId, list[MessageId]] = {}
-        for each in messages:
-            by_sender.setdefault(each.sender, []).append(each.message_id)
-        for user_id, ids in by_sender.items():
-            await self._tell(user_id, ReceiptType.DELIVERED, ids)
+        await self.receipts.delivered(messages)
 
     async def call(self, user: str, data: bytes = b"") -> Call:
         """Ring all devices of a user for a minute. How it goes on is told by `CallChanged`, and by `call.ended()`.
@@ -488,15 +487,7 @@ class SecureClient:
         tend = await self._parts.call(self._parts.messenger.mark_read, user_id, message_ids)
         self._wake(tend)
         if receipt:
-            await self._tell(user_id, ReceiptType.READ, message_ids)
-
-    async def _tell(self, user_id: UserId, kind: ReceiptType, message_ids: Sequence[MessageId]) -> None:
-        messenger = self._parts.messenger
-        if user_id == self.address.user_id:
-            return  # the copy of a message of ours
-        for ids in batched(message_ids):
-            await self._directory.with_sessions(user_id, functools.partial(messenger.send_receipt, user_id, kind, ids))
-        self._outbound.wake()
+            await self.receipts.tell(user_id, ReceiptType.READ, message_ids)
 
     def _wake(self, tend: bool) -> None:
         """Something was queued; with `tend`, something is due besides."""
@@ -522,7 +513,7 @@ class SecureClient:
             raise
         inbound, outbound = self._inbound, self._outbound
         self._background.start((inbound.run, inbound.acknowledge, outbound.run))
-        self._background.start((self._directory.keep_supplied, self._tending.run, self.contacts.run))
+        self._background.start((self._directory.keep_supplied, self._tending.run, self.contacts.run, self.receipts.run))
 
     async def _close(self) -> None:
         self._background.finish()
@@ -549,6 +540,7 @@ class SecureClient:
                 await self._background.until(self._inbound.changed)
             elif (message := present(self._parts, rows[0], self._confirm)) is not None:
                 self._shown = message.number
+                self.receipts.note_shown(message)
                 return message
             elif not self._background.ended:
                 await self._confirm(rows[0].number)

@@ -202,8 +202,11 @@ class Relay:
         theirs, ours = (other.at, other.instance.raw), (live.at, live.instance.raw)
         if live.instance == other.instance:
             theirs, ours = (other.number, b""), (live.number, b"")
-        # Of two alike, which no honest client makes, both end: else each node would answer the other for ever.
-        if theirs >= ours:
+        if theirs == ours:
+            # Two bridges that both serve a bucket for a moment have taken one `hello`. It may come back: it is no other
+            # program. Both end, or each node would answer the other for ever.
+            live.connection.end(ErrorCode.DRAINING, CloseCode.DRAINING, "two nodes took one hello; reconnect")
+        elif theirs > ours:
             live.connection.end(ErrorCode.REPLACED, CloseCode.REPLACED, "another connection took over")
         else:
             self._announce(other.address, live)
