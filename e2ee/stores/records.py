@@ -196,8 +196,14 @@ def own_device_list_at(tx: ReadTransaction, seq: int) -> VerifiedDeviceList | No
 
 
 def save_own_device_list(tx: Transaction, device_list: VerifiedDeviceList) -> None:
-    """Append a link to our own chain; earlier ones stay, so that a restored server can be given them again."""
-    seq = device_list.content.seq
+    """Append a link to our own chain; earlier ones stay, so that a restored server can be given them again.
+
+    When a device leaves, what was heard of newer lists counts no more: it may have been that device's word, of a list
+    that never was. Those that stay say theirs again with every message.
+    """
+    seq, before = device_list.content.seq, _own_chain_end(tx)
+    if before is not None and not {*before.content.devices} <= {*device_list.content.devices}:
+        set_counter(tx, _OWN_HEARD_SEQ, seq)
     tx.put(Table.OWN_DEVICE_LISTS, seq.to_bytes(8, "big"), device_list.signed.encode(), order=seq)
 
 
@@ -226,10 +232,10 @@ def _own_contact(tx: ReadTransaction, own: VerifiedDeviceList) -> Contact:
 def _save_own(tx: Transaction, own: VerifiedDeviceList, contact: Contact) -> None:
     """Take over what another device of ours said of our chain. A link is appended if none lacks before it."""
     learnt = contact.device_list
-    if learnt.content.seq == own.content.seq + 1:
-        save_own_device_list(tx, learnt)
     set_counter(tx, _OWN_HEARD_SEQ, max(contact.heard_seq, learnt.content.seq))
     set_counter(tx, _OWN_FORKED, int(contact.forked))
+    if learnt.content.seq == own.content.seq + 1:
+        save_own_device_list(tx, learnt)
 
 
 def _decode_contact(user_id: UserId, data: bytes) -> Contact:

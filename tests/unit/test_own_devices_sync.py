@@ -9,7 +9,7 @@ import pytest
 from e2ee import session as sessions
 from e2ee.errors import AccountKeyChangedError, ForbiddenContentError, UnlistedDeviceError
 from e2ee.history_book import FOREVER, EntryState
-from e2ee.limits import HOUR_MS, MAX_APPLICATION_DATA, MEET_OWN_DEVICE_MS, SECOND_MS
+from e2ee.limits import HOUR_MS, MAX_APPLICATION_DATA, MAX_TIMESTAMP, MEET_OWN_DEVICE_MS, SECOND_MS
 from e2ee.messenger import Messenger, Outcome
 from e2ee.notices import OwnDevicesChanged
 from e2ee.ports import Table
@@ -265,6 +265,18 @@ def test_a_fork_of_our_own_list_stops_copies_and_nothing_else(trio: Trio) -> Non
     assert phone.receive(laptop.seal(phone, lie.encode())).outcome is Outcome.CONSUMED
     queued = phone.messenger.send(bob.user_id, "after")
     assert (len(queued.entries), queued.copies, queued.tend) == (1, (), False)
+
+
+def test_a_list_that_never_was_stops_copies_until_the_device_that_spoke_of_it_has_left(trio: Trio) -> None:
+    phone, laptop, bob = trio
+    liar = phone.world.further_device(phone)
+    send(phone, bob, "so that the devices know each other")
+    never = ListPosition(MAX_TIMESTAMP, DeviceListHash(bytes(32)))
+    lie = content_from(liar, phone, kind=ContentKind.EMPTY, body=b"", sender_list=never)
+    phone.receive(liar.seal(phone, lie.encode()))
+    assert phone.messenger.send(bob.user_id, "said meanwhile").copies == ()
+    phone.change_list(*(each.messenger.account.listed for each in (phone, laptop)))
+    assert len(phone.messenger.send(bob.user_id, "said afterwards").copies) == 1
 
 
 def test_nothing_is_ever_encrypted_to_this_very_device(trio: Trio) -> None:
