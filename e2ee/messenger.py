@@ -365,14 +365,18 @@ class Messenger:
             InvalidSignatureError: not a list of this user, or a wrong signature.
             AccountKeyChangedError: signed by another account key than the pinned one. This is recorded: sending to this
                 user stops until a person has decided (`contact_book`), or the policy does at once.
-            DeviceListForkError: it contradicts the newest list known. This is recorded: sending to this user stops.
+            DeviceListForkError: it contradicts the newest list known. This is recorded if the pinned key has signed it:
+                sending to this user stops.
         """
         try:
-            return self._learn(user_id, tuple(lists))
+            notices, refused = self._learn(user_id, tuple(lists))
         except DeviceListForkError:
             with self._store.write() as tx:
                 mark_forked(tx, user_id)
             raise
+        if refused is not None:
+            raise refused
+        return notices
 
     @property
     def own_devices(self) -> OwnDevices:
@@ -662,10 +666,13 @@ class Messenger:
 
     # --- inside ----------------------------------------------------------------------------------------------
 
-    def _learn(self, user_id: UserId, lists: tuple[SignedDeviceList, ...]) -> tuple[Notice, ...]:
+    def _learn(
+        self, user_id: UserId, lists: tuple[SignedDeviceList, ...]
+    ) -> tuple[tuple[Notice, ...], E2EEError | None]:
+        """Take in lists; return what to tell, and why one under another account key was refused or waits."""
         if user_id == self.address.user_id:
             self.own_devices.learn(lists)
-            return ()
+            return (), None
         refused: E2EEError | None = None
         with self._store.write() as tx:
             now = self._clock()
@@ -680,11 +687,10 @@ class Messenger:
                     break
                 healing.note_list_change(tx, before, contact, now)
                 before = contact
-        if refused is not None:
-            raise refused
         # Once an hour, however often what waits for the user is tried again.
         is_news = asked is None or asked.is_to_be_asked_about(now)
-        return (DeviceListExpired(user_id),) if is_news and before is not None and before.is_expired(now) else ()
+        is_expired = is_news and before is not None and before.is_expired(now)
+        return (DeviceListExpired(user_id),) if is_expired else (), refused
 
     def _receive(self, envelope: Envelope, position: DeliveryPosition | None, *, kept: bool) -> Reception:
         """Receive an envelope; one that was `kept` until a person decided is kept no longer if that was enough."""

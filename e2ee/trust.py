@@ -159,7 +159,8 @@ def note_changed_key(tx: Transaction, user_id: UserId, signed: SignedDeviceList,
 
     Raises:
         InvalidSignatureError: not this user's list, or a wrong signature.
-        DeviceListForkError: its seq is not above the newest one known; seq never restarts for a user id.
+        DeviceListForkError: its seq is not above the newest one known of a verified contact; seq never restarts for a
+            user id. The pinned key has not signed it, so it is no reason to mark the contact as forked.
         AccountKeyChangedError: it is under the pinned key, so that some list before it cannot belong to the chain.
     """
     contact, verified = _known(tx, user_id), signed.verify(user_id)
@@ -167,7 +168,8 @@ def note_changed_key(tx: Transaction, user_id: UserId, signed: SignedDeviceList,
     if new_key == contact.account_key:
         raise AccountKeyChangedError(user_id)
     _refuse_closed_key(tx, user_id, new_key)
-    if verified.content.seq <= contact.device_list.content.seq:
+    # Of a key that nobody compared, the seq may be a liar's, so high that the true key would never come after it.
+    if contact.verified and verified.content.seq <= contact.device_list.content.seq:
         raise DeviceListForkError(user_id)
     if contact.changed is None or contact.changed.content.account_key != new_key:
         _record(tx, replace(contact, account_key=new_key), Decision.CHANGE_SEEN, now)
