@@ -133,6 +133,7 @@ class ContactBook:
 
         Raises:
             SafetyNumberMismatchError: no key waits, or another one than the person saw.
+            InvalidSignatureError: the key that waits was closed: it has signed its last list.
             MalformedMessageError: not 60 digits.
             DeviceListStaleError: nothing is known of the user.
         """

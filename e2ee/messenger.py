@@ -402,7 +402,9 @@ class Messenger:
         """Say whether a user has written to us, and we never to the user."""
         with self._store.read() as tx:
             contact = records.load_contact(tx, user_id)
-            return contact is not None and session_records.is_stranger(tx, contact.device_list.content.addresses())
+            if contact is None:
+                return False
+            return session_records.is_stranger(tx, user_id, contact.device_list.content.addresses())
 
     def waiting_for_trust(self) -> tuple[UserId, ...]:
         """Return the users of whom messages under a changed account key are kept."""

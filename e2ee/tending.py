@@ -241,4 +241,4 @@ def _reach(tx: Transaction, sender: Sender, device: DeviceAddress, agenda: _Agen
     if device.user_id == sender.account.address.user_id:
         return _Reach.NOW
     # Whoever writes to us must not learn from what we do by ourselves that we are there.
-    return _Reach.LATER if session_records.is_stranger(tx, devices) else _Reach.NOW
+    return _Reach.LATER if session_records.is_stranger(tx, device.user_id, devices) else _Reach.NOW

@@ -185,10 +185,12 @@ def accept_changed_key(tx: Transaction, user_id: UserId, account_key: AccountKey
 
     Raises:
         SafetyNumberMismatchError: another key waits than the one that was looked at, or none.
+        InvalidSignatureError: that key was closed, as has become known since.
     """
     contact = _known(tx, user_id)
     if contact.changed is None or contact.changed.content.account_key != account_key:
         raise SafetyNumberMismatchError(user_id)
+    _refuse_closed_key(tx, user_id, account_key)
     session_records.delete_sessions_of_user(tx, user_id)
     for device in contact.changed.content.addresses():
         trust_records.forget_removed(tx, device)  # it was not in the last list of the old key
