@@ -19,14 +19,14 @@ from transport_adapters.secure_client.calls import Calls
 from transport_adapters.secure_client.history import History
 from transport_adapters.secure_client.outbound import Outbound
 from transport_adapters.secure_client.parts import Parts
-from transport_adapters.secure_client.presence import PresenceView
+from transport_adapters.secure_client.presence import Presence
 from transport_adapters.secure_client.tending import Tending
 
 
 class Live(NamedTuple):
     """Whoever is told of what comes in at once, beside the application that asks for messages."""
 
-    presence: PresenceView
+    presence: Presence
     calls: Calls
     history: History
 
