@@ -6,11 +6,13 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from sqlalchemy import Connection
 
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 from keyserver.database import Database, database_url
 from keyserver.migrations.runner import upgrade
-from keyserver.postgresql import LOCK_TIMEOUT_MS, DatabaseUnavailableError
+from keyserver.postgresql import LOCK_TIMEOUT_MS, DatabaseUnavailableError, wait_for_rows
+from keyserver.repository import rate_limits
 from keyserver.repository.claim_groups import Given
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service import claims
@@ -19,11 +21,10 @@ from keyserver.service.policy import ContactPolicy
 from tests.databases import postgresql
 from tests.keyserver_world import START
 
-ALICE = DeviceAddress(UserId("alice"), DeviceId(bytes(16)))
 HOLD_BUCKET = "UPDATE e2ee_rate_limits SET full_at = full_at WHERE name = 'claim bob'"
 HOLD_REQUEST = (
     "INSERT INTO e2ee_claims (user_id, device_id, request_id, question, created_at)"
-    r" VALUES ('alice', decode(repeat('00', 16), 'hex'), decode(repeat('02', 16), 'hex'), '', 0)"
+    r" VALUES ('claimer2', decode(repeat('00', 16), 'hex'), decode(repeat('02', 16), 'hex'), '', 0)"
 )
 
 
@@ -56,7 +57,9 @@ def service(database: Database) -> ClaimService:
 
 
 async def ask(service: ClaimService, user: str, number: int) -> object:
-    return await service.claim(ALICE, Question(UserId(user), None), bytes([number]) * 16)
+    """Claim, each by somebody else: the bucket of one claimer is held while his claim waits for another."""
+    claimer = DeviceAddress(UserId(f"claimer{number}"), DeviceId(bytes(16)))
+    return await service.claim(claimer, Question(UserId(user), None), bytes([number]) * 16)
 
 
 @pytest.mark.parametrize("held_rows", [HOLD_BUCKET, HOLD_REQUEST], ids=["bucket", "request"])
@@ -74,3 +77,15 @@ async def test_a_row_that_is_held_for_long_fails_those_of_a_group_who_need_it_an
     assert isinstance(bobs, DatabaseUnavailableError)
     assert all(isinstance(each, Given) for each in others)
     assert await ask(asked, "bob", 2) is not None, "it was told to try again, and nothing of it was kept"
+
+
+async def test_forgetting_full_buckets_waits_for_nobody(database: Database, url: str) -> None:
+    await database.write(lambda on: [rate_limits.take(on, name, RateLimit(1, 1), START) for name in ("a", "b", "c")])
+    with held(url, "UPDATE e2ee_rate_limits SET full_at = full_at WHERE name = 'b'"):
+
+        def forget(on: Connection) -> int:
+            wait_for_rows(on, 100)
+            return rate_limits.forget_full(on, START + 1)
+
+        assert await database.write(forget) == 2
+    assert await database.write(lambda on: rate_limits.forget_full(on, START + 1)) == 1
