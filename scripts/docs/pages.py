@@ -36,6 +36,13 @@ PAGES: Final = (
         "hands in what it says it lacks.",
         (
             Selection("e2ee.messenger"),
+            Selection("e2ee.registration", "Registration"),
+            Selection("e2ee.outbox", "Outbox"),
+            Selection("e2ee.delivery", "Delivery"),
+            Selection("e2ee.own_devices", "OwnDevices"),
+            Selection("e2ee.contact_book", "ContactBook AccountKeyChange"),
+            Selection("e2ee.account_reset", "AccountResets AccountReset"),
+            Selection("e2ee.backup", "Backup Merged"),
             Selection("e2ee.reception", "DeliveryPosition Outcome Reception"),
             Selection("e2ee.status", "Status"),
             Selection("e2ee.sending", "Draft Queued"),

@@ -503,9 +503,9 @@ class SecureClient:
 
     async def _go_online(self, register: Callable[[], Awaitable[None]] | None = None) -> None:
         try:
-            if not await self._parts.call(self._parts.messenger.is_registered):
+            if not await self._parts.call(self._parts.messenger.registration.is_registered):
                 await (register or self._directory.register)()
-            elif await self._parts.call(self._parts.messenger.pending_account_reset) is not None:
+            elif await self._parts.call(self._parts.messenger.account_reset.pending) is not None:
                 with contextlib.suppress(*SERVER_TROUBLE):  # tried again in the background
                     await self._directory.reset_account()
         except BaseException:

@@ -136,16 +136,16 @@ def make_parts(messenger: Messenger, going: Going) -> Parts:
     thread = StoreThread()
 
     async def next_counter() -> int:
-        return await thread.call(messenger.next_assertion_counter)
+        return await thread.call(messenger.registration.next_assertion_counter)
 
     async def cursor() -> Cursor:
-        return Cursor(*await thread.call(messenger.cursor))
+        return Cursor(*await thread.call(messenger.delivery.cursor))
 
     key_server = KeyServerClient(
         going.server,
         messenger.address,
         host_token=checked(going.host_token),
-        sign=messenger.sign_assertion,
+        sign=messenger.registration.sign_assertion,
         next_counter=next_counter,
         keys=(messenger.account.party.device_signing_key, messenger.account.party.identity_key),
     )
