@@ -34,6 +34,10 @@ STATEMENT_TIMEOUT_MS: Final = 10_000
 LOCK_TIMEOUT_MS: Final = 5_000
 """Below what a client waits for its answer (15 s), so that it is told."""
 
+IDLE_TIMEOUT_MS: Final = 10_000
+"""Between two statements of a transaction. A node that stopped in the middle of its work holds rows for no longer; when
+it goes on, it runs the transaction again."""
+
 _CONNECT_TIMEOUT_S: Final = 5
 _ATTEMPTS: Final = 5
 _UNANSWERED_MS: Final = 12_000
@@ -68,7 +72,7 @@ def postgresql_engine(url: URL, *, threads: int = POOL_THREADS) -> Engine:
     timeouts = {
         "statement_timeout": STATEMENT_TIMEOUT_MS,
         "lock_timeout": LOCK_TIMEOUT_MS,
-        "idle_in_transaction_session_timeout": 60_000,
+        "idle_in_transaction_session_timeout": IDLE_TIMEOUT_MS,
     }
     return create_engine(
         url,
