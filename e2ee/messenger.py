@@ -195,7 +195,7 @@ class Messenger:
             records.set_counter(tx, _RECOVERING, 1)
         for messages in reader.messages():
             with store.write() as tx:
-                history_export.merge(tx, reader.user_id, messages)
+                history_export.merge(tx, reader.user_id, messages, clock())
         return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod

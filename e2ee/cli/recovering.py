@@ -70,6 +70,8 @@ def take_in(call: Call) -> int:
             raise UsageError("that is an export of another user, or of before the account got a new key") from None
     for user in (user for step in steps for user in step.waiting):
         call.printer.remark(f"the account key of {user} is another one in the export: see 'e2ee verify {user}'")
+    for user in (user for step in steps for user in step.forked):
+        call.printer.remark(f"the device lists of {user} contradict each other: nothing more is sent there")
     contacts, messages = sum(len(step.contacts) for step in steps), sum(step.messages for step in steps)
     if not keeps:
         call.printer.remark("no messages were taken in, because none are kept: see 'e2ee history --keep'")
