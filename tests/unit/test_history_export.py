@@ -442,3 +442,13 @@ def test_messages_taken_in_in_any_order_and_any_number_of_times_are_the_same_his
         for each in book.conversations():
             assert each.unread == len(book.unread(each.peer, each.conversation))
     assert histories[0] == histories[1]
+
+
+def test_one_open_file_is_taken_in_twice_at_once(many: tuple[Device, list[bytes]]) -> None:
+    alice, pieces = many
+    everything = alice.messenger.history.messages(BOB, ConversationId("many"), limit=1000)
+    alice.messenger.history.delete_conversation(BOB, ConversationId("many"))
+    file = io.BytesIO(b"".join(pieces))
+    merges = [alice.messenger.backup.merge(file, CODE) for _ in range(2)]
+    assert sum(first.messages + second.messages for first, second in zip(*merges, strict=True)) == len(everything)
+    assert alice.messenger.history.messages(BOB, ConversationId("many"), limit=1000) == everything
