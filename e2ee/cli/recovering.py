@@ -90,7 +90,11 @@ def recover(arguments: argparse.Namespace, printer: Printer) -> int:
     home, settings = home_directory(arguments.home), checked_settings(arguments)
     secret = passphrase(arguments.passphrase_file)
     if refuse_taken(home, secret, arguments.user):
-        raise UsageError(f"in {home} there is an unfinished device: 'e2ee init' with the same arguments finishes it")
+        # Whoever was interrupted in the history has a part of it, and nothing else would say so.
+        raise UsageError(
+            f"in {home} there is an unfinished device: 'e2ee init' with the same arguments finishes it, and then "
+            "'e2ee import' takes in what lacks of the messages"
+        )
     return asyncio.run(_recover(home, settings, secret, printer, arguments))
 
 
