@@ -14,7 +14,7 @@ from e2ee.errors import DeviceListStaleError, MalformedMessageError, SafetyNumbe
 from e2ee.ports import ReadTransaction, Store, Transaction
 from e2ee.safety_number import QR_PREFIX, Side, is_their_qr_text, qr_text
 from e2ee.sending import Sender
-from e2ee.stores import records, trust_records
+from e2ee.stores import records, session_records, trust_records
 from e2ee.stores.records import Contact
 from e2ee.stores.trust_records import TrustDecision, TrustPolicy
 from e2ee.wire.identifiers import UserId
@@ -43,6 +43,17 @@ class ContactBook:
         """Return the user ids of all contacts, sorted."""
         with self._store.read() as tx:
             return records.contacts(tx)
+
+    def is_stranger(self, user_id: UserId) -> bool:
+        """Say whether a user has written to us, and we never to the user."""
+        with self._store.read() as tx:
+            contact = records.load_contact(tx, user_id)
+            return contact is not None and session_records.is_stranger(tx, contact.device_list.content.addresses())
+
+    def waiting_for_trust(self) -> tuple[UserId, ...]:
+        """Return the users of whom messages under a changed account key are kept."""
+        with self._store.read() as tx:
+            return trust_records.waiting_users(tx)
 
     def policy(self) -> TrustPolicy:
         """Return whom this device sends to."""

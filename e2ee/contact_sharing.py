@@ -17,10 +17,10 @@ from e2ee import healing
 from e2ee.errors import DeviceListForkError
 from e2ee.limits import MAX_LINK_BODY
 from e2ee.ports import ReadTransaction, Transaction
-from e2ee.stores import records, session_records, trust_records
+from e2ee.stores import records, trust_records
 from e2ee.stores.records import Contact
 from e2ee.stores.trust_records import Decision, TrustDecision, TrustPolicy
-from e2ee.trust import with_list
+from e2ee.trust import end_with_key, with_list
 from e2ee.wire.codec import Writer
 from e2ee.wire.contacts import ContactEntry, DecisionEntry, LinkedContacts
 from e2ee.wire.device_list import VerifiedDeviceList
@@ -132,7 +132,7 @@ def believe(tx: Transaction, owner: UserId, linked: LinkedContacts, now: int) ->
         contact = _believe(tx, owner, known, entry, said)
         if contact != known:
             if known is not None and known.account_key != contact.account_key:
-                _end_with(tx, known, contact)
+                end_with_key(tx, contact.device_list)
             records.save_contact(tx, contact)
             healing.note_list_change(tx, known, contact, now)
             changed.append(entry.user_id)
@@ -200,16 +200,6 @@ def _another_key(known: Contact, entry: ContactEntry, theirs: VerifiedDeviceList
             changed=known.device_list,
         )
     return replace(known, changed=theirs) if _differs(known.changed, theirs) else known
-
-
-def _end_with(tx: Transaction, known: Contact, contact: Contact) -> None:
-    """End what belongs to an account key whose place another one takes.
-
-    A device id is its maker's choice: sessions with a liar's devices must not pass for some with those that follow.
-    """
-    session_records.delete_sessions_of_user(tx, known.user_id)
-    for device in contact.device_list.content.addresses():
-        trust_records.forget_removed(tx, device)
 
 
 def _differs(waiting: VerifiedDeviceList | None, other: VerifiedDeviceList) -> bool:

@@ -187,9 +187,7 @@ def accept_changed_key(tx: Transaction, user_id: UserId, account_key: AccountKey
     contact = _known(tx, user_id)
     if contact.changed is None or contact.changed.content.account_key != account_key:
         raise SafetyNumberMismatchError(user_id)
-    session_records.delete_sessions_of_user(tx, user_id)
-    for device in contact.changed.content.addresses():
-        trust_records.forget_removed(tx, device)  # it was not in the last list of the old key
+    end_with_key(tx, contact.changed)
     contact = Contact(user_id, account_key, contact.changed, queried_at=now)
     save_contact(tx, contact)
     _record(tx, contact, Decision.CHANGE_ACCEPTED, now)
@@ -205,6 +203,17 @@ def decline_changed_key(tx: Transaction, user_id: UserId, now: int) -> Contact:
         contact = replace(contact, changed=None)
         save_contact(tx, contact)
     return contact
+
+
+def end_with_key(tx: Transaction, following: VerifiedDeviceList) -> None:
+    """End what belongs to a contact's account key, whose place the one of the `following` list takes.
+
+    A device id is its maker's choice: sessions with devices of the old key must not pass for some with those that
+    follow, nor these for removed because they were not in the old key's last list.
+    """
+    session_records.delete_sessions_of_user(tx, following.content.user_id)
+    for device in following.content.addresses():
+        trust_records.forget_removed(tx, device)
 
 
 def set_verified(tx: Transaction, user_id: UserId, verified: bool, now: int) -> Contact:

@@ -44,7 +44,7 @@ from tests.world import World
 SURVIVED, FAILED = 1, 2
 """Exit codes: of a process that made no commit, and of one in which something else went wrong."""
 
-SIMPLE = ("outbox_settled", "confirm")
+SIMPLE = ("outbox.settle", "confirm")
 """What only ever deletes a row. A few deaths there are enough."""
 ENOUGH = 8
 
@@ -109,13 +109,13 @@ class Deaths:
         self._die(act, Moment.BEFORE)
         assert act.device.snapshot() == before, f"{act.method} left something"
         self._connect(act)
-        queued = act.device.messenger.outbox()
+        queued = act.device.messenger.outbox.entries()
         died = self._die(act, Moment.AFTER)
         if act.method == "reconsider":
             self._connect(act)
             self._die(act, Moment.AFTER)  # a commit for each envelope that was kept
         if died and act.method == "send":
-            new = [entry for entry in act.device.messenger.outbox() if entry not in queued]
+            new = [entry for entry in act.device.messenger.outbox.entries() if entry not in queued]
             assert len(new) == 1
             self.story.sent.add(new[0].message_id)
         if act.raises is AccountKeyChangedError:
@@ -123,7 +123,7 @@ class Deaths:
             assert isinstance(user_id, str)
             change = act.device.messenger.contact_book.change(UserId(user_id))
             assert change is not None, "nobody is asked about a changed key"
-        drafted = act.device.messenger.pending_account_reset() if act.method == "draft_account_reset" else None
+        drafted = act.device.messenger.account_reset.pending() if act.method == "account_reset.draft" else None
         self._connect(act)
         result = act.perform()
         assert drafted in (None, result), "a draft that may have been published is given up"
@@ -131,8 +131,8 @@ class Deaths:
 
     def _connect(self, act: Act) -> None:
         """Come online after a death: it must not look like a rollback, unless the act is to find one out."""
-        if act.method != "note_connected":
-            assert act.device.messenger.note_connected(self.story.inboxes[act.device].statement()) == ()
+        if act.method != "delivery.note_connected":
+            assert act.device.messenger.delivery.note_connected(self.story.inboxes[act.device].statement()) == ()
 
     def create(self, directory: Path) -> None:
         """Let processes die that make an account, or a further device of one."""
@@ -157,7 +157,7 @@ class Deaths:
         with SqliteStore.create(path, key=KEY) as store:
             Messenger.start_over(store, lists[0].unverified.user_id, lists[:1])
         for moment, seq in ((Moment.BEFORE, 2), (Moment.AFTER, 3)):
-            assert self._fork(lambda store: Messenger.open(store).restart_over(lists), path, moment)
+            assert self._fork(lambda store: Messenger.open(store).registration.restart_over(lists), path, moment)
             with SqliteStore.open(path, key=KEY) as store:
                 assert Messenger.open(store).own_device_list().content.seq == seq
 
@@ -220,8 +220,8 @@ class Deaths:
                     assert moment is Moment.BEFORE
                 else:
                     assert moment is Moment.AFTER
-                    assert made.is_recovering() == (path.stem == "recover")
-                    assert made.is_starting_over() == (path.stem == "start_over")
+                    assert made.registration.is_recovering() == (path.stem == "recover")
+                    assert made.registration.is_starting_over() == (path.stem == "start_over")
                     assert made.own_device_list().content.user_id == made.address.user_id
 
     def _die(self, act: Act, moment: Moment) -> bool:

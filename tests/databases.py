@@ -1,6 +1,6 @@
 """On which database a test runs: SQLite, unless its module asks for both.
 
-Owns: that choice, and one PostgreSQL for each process of the tests.
+Owns: that choice, one PostgreSQL for each process of the tests, and what statements a database was asked to run.
 Does not know about: tables.
 
 A module whose tests are to run on both says `from tests.databases import each_database`; whatever then opens a
@@ -9,14 +9,17 @@ database through `database_for` gets one of the kind whose turn it is.
 
 import atexit
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from tests.servers.postgresql import PostgreSql
 
-__all__ = ["database_for", "each_database", "on_postgresql", "postgresql"]
+__all__ = ["database_for", "each_database", "on_postgresql", "postgresql", "statements"]
 
 _kind = "sqlite"
 
@@ -33,6 +36,21 @@ def postgresql() -> PostgreSql:
 def database_for(path: Path) -> str:
     """Return what a test sets as its database: this file, or a new database of PostgreSQL."""
     return postgresql().new_database() if _kind == "postgresql" else str(path)
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """Collect every statement that any engine runs."""
+    seen: list[str] = []
+
+    def note(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
+        seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"], autouse=True)

@@ -1,12 +1,10 @@
 """Attack: finding out who uses the service. Unknown users and users out of reach look the same."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, func, select
-from sqlalchemy.engine import Engine
+from sqlalchemy import func, select
 
 from e2ee.wire.codec import to_base64url
 from e2ee.wire.device_list import DeviceListHash
@@ -14,7 +12,7 @@ from e2ee.wire.identifiers import UserId
 from keyserver.app import create_app
 from keyserver.service.policy import ContactPolicy
 from keyserver.tables import prekeys
-from tests.databases import each_database  # noqa: F401 - a fixture
+from tests.databases import each_database, statements  # noqa: F401 - the first is a fixture
 from tests.keyserver_world import Clock, World, running, settings
 
 KNOWN, UNKNOWN = "bob", "nobody"
@@ -33,21 +31,6 @@ async def server(tmp_path: Path) -> AsyncIterator[World]:
         bob, bobs = await made.join(KNOWN)
         await bobs.publish_prekeys(bob.upload(5))
         yield made
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """Collect every statement that any engine runs."""
-    seen: list[str] = []
-
-    def note(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
-        seen.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
 
 async def test_a_claim_looks_and_runs_the_same_for_both(server: World) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from tests.keyserver_world import ORIGIN, World, host_token, world
 
@@ -73,13 +74,21 @@ HEADERS: list[dict[str, str]] = [
 ]
 
 
-async def both(server: World, framework: httpx.AsyncClient, **request: object) -> list[tuple[int, bytes, object]]:
-    seen: list[tuple[int, bytes, object]] = []
+Answered = tuple[int, bytes, dict[str, str]]
+
+
+async def both(
+    server: World,
+    framework: httpx.AsyncClient,
+    *,
+    headers: dict[str, str],
+    content: bytes,
+    method: str = "POST",
+    query: str = "",
+) -> list[Answered]:
+    seen: list[Answered] = []
     for http in (server.http, framework):
-        method, path = str(request.get("method", "POST")), f"/v1/claims{request.get('query', '')}"
-        headers, content = request["headers"], request["content"]
-        assert isinstance(content, bytes)
-        answer = await http.request(method, path, headers=headers, content=content)  # type: ignore[arg-type]
+        answer = await http.request(method, f"/v1/claims{query}", headers=headers, content=content)
         named = {name: value for name, value in answer.headers.items() if name != "connection"}
         seen.append((answer.status_code, answer.content, named))
     return seen
@@ -146,9 +155,9 @@ async def test_the_two_ways_are_two(server: World, framework: httpx.AsyncClient)
     fastapi = server.app.fastapi
     original = fastapi.router.app
 
-    async def noting(scope: object, receive: object, send: object) -> None:
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
         asked.append("framework")
-        await original(scope, receive, send)  # type: ignore[arg-type]
+        await original(scope, receive, send)
 
     fastapi.middleware_stack = noting
     await server.http.post("/v1/claims", content=GOOD, headers=JSON)

@@ -26,7 +26,7 @@ def assert_silent(device: Device) -> None:
         tended = device.messenger.tend()
         assert (tended.queued, tended.lacks) == (0, False)
         device.world.wait(FRESH_SESSION_MS)
-    assert device.messenger.outbox() == []
+    assert device.messenger.outbox.entries() == []
 
 
 def payload_type(envelope: bytes) -> int:

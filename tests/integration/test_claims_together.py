@@ -1,42 +1,24 @@
 """Claims of one moment share a transaction on PostgreSQL: each gets what it would get alone, at a part of the cost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from e2ee.wire.codec import from_base64url
 from e2ee.wire.prekey_bundle import PreKeyBundle
-from tests.databases import on_postgresql  # noqa: F401 - a fixture
+from tests.databases import on_postgresql, statements  # noqa: F401 - the first is a fixture
 from tests.keyserver_world import TestDevice, World, world
 
 pytestmark = pytest.mark.usefixtures("on_postgresql")
 
 
 @pytest.fixture
-async def server(on_postgresql: None, tmp_path: Path) -> AsyncIterator[World]:  # noqa: F811
+async def server(tmp_path: Path) -> AsyncIterator[World]:
     async with world(tmp_path, claim_pair_burst=3, claim_target_burst=40) as made:
         yield made
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """Collect every statement that any engine runs."""
-    seen: list[str] = []
-
-    def note(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
-        seen.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
 
 async def people(server: World, number: int) -> list[str]:

@@ -310,7 +310,7 @@ def test_a_recipient_that_lost_its_sessions_killed_around_any_commit_of_healing_
 
 
 @pytest.mark.parametrize(
-    ("kill", "told_before"), [(("after commit of outbox_settled", 1), 0), (("before commit of failures_told", 1), 1)]
+    ("kill", "told_before"), [(("after commit of settle", 1), 0), (("before commit of failures_told", 1), 1)]
 )
 def test_a_sender_killed_right_after_giving_up_tells_it_in_its_next_life_and_in_no_other(
     stage: Stage, kill: Step, told_before: int

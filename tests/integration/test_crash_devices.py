@@ -16,16 +16,22 @@ from pathlib import Path
 import pytest
 
 import e2ee
+from e2ee import intake
+from e2ee.account_reset import AccountResets
 from e2ee.backup import Backup
+from e2ee.delivery import Delivery
 from e2ee.messenger import Messenger
+from e2ee.outbox import Outbox
+from e2ee.registration import Registration
 
 _ROOT = Path(e2ee.__file__).parents[1]
 
 
 def committing_methods() -> set[str]:
-    """The methods of Messenger and Backup that open a transaction to write."""
-    methods = [*vars(Messenger).values(), *vars(Backup).values()]
-    functions = [inspect.unwrap(getattr(each, "__func__", each)) for each in methods]
+    """What opens a transaction to write in Messenger, and in what is reached through it without a name of its own."""
+    owners = Messenger, AccountResets, Backup, Delivery, Outbox, Registration, intake
+    members = [member for owner in owners for member in vars(owner).values()]
+    functions = [inspect.unwrap(getattr(each, "__func__", each)) for each in members]
     return {each.__name__ for each in functions if inspect.isfunction(each) and "write" in each.__code__.co_names}
 
 

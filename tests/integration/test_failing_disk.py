@@ -103,8 +103,8 @@ def starve(story: Story, act: Act, disk: FailingDisk, failures: tuple[Failure, .
 def reopen(story: Story, act: Act) -> None:
     """Start a device anew, and connect it as a client does before it sends: nothing looks like a rollback."""
     story.reopen(act.device)
-    if act.method != "note_connected":
-        assert act.device.messenger.note_connected(story.inboxes[act.device].statement()) == ()
+    if act.method != "delivery.note_connected":
+        assert act.device.messenger.delivery.note_connected(story.inboxes[act.device].statement()) == ()
 
 
 @pytest.mark.parametrize("failure", Failure)

@@ -134,4 +134,4 @@ async def test_a_recovery_that_was_interrupted_is_finished_when_the_client_is_op
     interrupted = Messenger.recover(store, export, CODE)
     again = await world.open("alice", store=store)
     assert await again.client.devices.listed() == [interrupted.address.device_id]
-    assert not again.client.messenger.is_recovering()
+    assert not again.client.messenger.registration.is_recovering()

@@ -232,8 +232,8 @@ def test_an_export_of_somebody_else_or_of_before_a_reset_is_not_taken_in(pair: t
     with pytest.raises(AccountKeyChangedError):
         merge(bob, exported(alice))
     export = exported(alice)
-    alice.messenger.draft_account_reset()
-    alice.messenger.account_reset_accepted()
+    alice.messenger.account_reset.draft()
+    alice.messenger.account_reset.accepted()
     before = alice.snapshot()
     with pytest.raises(AccountKeyChangedError):
         merge(alice, export)
@@ -400,7 +400,7 @@ def test_a_recovery_that_breaks_off_in_the_history_goes_on_with_an_import(many: 
         Messenger.recover(store, export, CODE, clock=alice.clock)
     store.puts_left = None
     again = Device(alice.world, store, Messenger.open(store, clock=alice.clock), one_time_prekeys=False)
-    assert again.messenger.is_recovering()
+    assert again.messenger.registration.is_recovering()
     name = BOB, ConversationId("many")
     assert 0 < len(again.messenger.history.messages(*name, limit=1000)) < 110
     merge(again, export)

@@ -86,7 +86,7 @@ class Receipts:
 
     async def _tell_delivered(self, user_id: UserId, messages: Sequence[Message]) -> None:
         try:
-            if not await self._parts.call(self._parts.messenger.is_stranger, user_id):
+            if not await self._parts.call(self._parts.messenger.contact_book.is_stranger, user_id):
                 await self.delivered(messages)
         except _TROUBLE as error:
             self._parts.emit(events.Trouble(error.code))

@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from e2ee.wire.identifiers import DeviceAddress, UserId
 from keyserver.database import Database
 from tests.contract.relay_world import PATIENT, FrameClient, RelayWorld, eventually
+from tests.databases import statements
 from transport_adapters.base import PresenceState
 from transport_adapters.frames import Presence, PresenceReport, Typing, Watch
 from transport_adapters.server.bus import Bus, LocalBus, PresenceChanged, PresenceNews
@@ -285,20 +286,12 @@ async def test_a_device_that_asks_for_a_shorter_lease_has_one(world: RelayWorld,
 
 async def test_all_leases_of_a_node_are_renewed_in_one_statement(world: RelayWorld) -> None:
     clients = [await present(world, await world.device(f"user-{n}")) for n in range(20)]
-    statements: list[str] = []
-
-    def note(_on: object, _cursor: object, statement: str, *_: object) -> None:
-        if "e2ee_presence" in statement:
-            statements.append(statement)
-
     world.clock.advance(5)
     for client in clients[1:]:
         client.connection.alive()
-    engine = await world.database.write(lambda on: on.engine)
-    event.listen(engine, "before_cursor_execute", note)
-    await world.relay.presence.renew()
-    event.remove(engine, "before_cursor_execute", note)
-    assert len(statements) == 1
+    with statements() as seen:
+        await world.relay.presence.renew()
+    assert len([statement for statement in seen if "e2ee_presence" in statement]) == 1
     expiries = sorted(row.expires_at - world.clock() for row in await rows(world))
     assert expiries == [24_000, *[29_000] * 19]
 
