@@ -8,6 +8,7 @@ verification counts, and the newer device list by the rules for every list. Unde
 after every change of a key: nothing is sent to the user until then.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -122,10 +123,13 @@ def believe(tx: Transaction, owner: UserId, linked: LinkedContacts, now: int) ->
     if linked.policy == TrustPolicy.VERIFIED_ONLY and not trust_records.was_policy_chosen(tx):
         # The stricter one only: nobody but a person on this very device makes it accept changed keys unseen.
         trust_records.set_policy(tx, TrustPolicy.VERIFIED_ONLY)
+    about = defaultdict[UserId, list[DecisionEntry]](list)
+    for each in linked.decisions:
+        about[each.user_id].append(each)
     for entry in linked.contacts:
-        said = [each for each in linked.decisions if each.user_id == entry.user_id]
+        said = _understood(about[entry.user_id])
         known = records.load_contact(tx, entry.user_id)
-        contact = _believe(tx, owner, known, entry, _understood(said))
+        contact = _believe(tx, owner, known, entry, said)
         if contact != known:
             if known is not None and known.account_key != contact.account_key:
                 end_with_key(tx, contact.device_list)
@@ -138,7 +142,7 @@ def believe(tx: Transaction, owner: UserId, linked: LinkedContacts, now: int) ->
             key = contact.changed.content.account_key
             trust_records.record(tx, TrustDecision(entry.user_id, Decision.CHANGE_SEEN, key, now))
             waiting.append(entry.user_id)
-        _remember(tx, contact, _understood(said), now)
+        _remember(tx, contact, said, now)
     return Believed(tuple(changed), tuple(waiting), tuple(forked))
 
 
@@ -221,14 +225,15 @@ def _understood(said: list[DecisionEntry]) -> list[TrustDecision]:
 def _remember(tx: Transaction, contact: Contact, said: list[TrustDecision], now: int) -> None:
     """Enter into the history of a contact what it lacks."""
     present = set(trust_records.decisions(tx, contact.user_id))
+    closed_keys = {each.key for each in present if each.decision is Decision.KEY_CLOSED}
     closed = contact.device_list.content.closes
     if closed:
         said = [*said, TrustDecision(contact.user_id, Decision.KEY_CLOSED, contact.account_key, now)]
     for each in said:
         if each.decision is Decision.KEY_CLOSED:
             # A key that is pinned here is closed by its own last list, and not by anybody's word.
-            new = not trust_records.was_closed(tx, contact.user_id, each.key)
-            new = new and (closed or each.key != contact.account_key)
+            new = each.key not in closed_keys and (closed or each.key != contact.account_key)
+            closed_keys.add(each.key)
         else:
             new = each not in present
         if new:

@@ -6,7 +6,7 @@ It performs no I/O but on its store, so it works the same under asyncio, in thre
 
     messenger = Messenger.create(store, parse_user_id("alice"))
     messenger.send(bob, "hello")          # queues ciphertext; DeviceListStaleError, SessionNotFoundError say what lacks
-    for entry in messenger.outbox(): ...  # hand to a transport, then messenger.outbox_settled([entry.envelope_id])
+    for entry in messenger.outbox.entries(): ...  # hand to a transport, then `outbox.settle([entry.envelope_id])`
     messenger.receive(envelope, position) # decrypts and commits; then acknowledge
     messenger.tend()                      # asks again for what was unreadable, sends again what others ask for
     for message in messenger.inbound(): ...; messenger.confirm(message.number)
@@ -180,7 +180,7 @@ class Messenger:
             note_recovering(tx)
         for messages in reader.messages():
             with store.write() as tx:
-                history_export.merge(tx, reader.user_id, messages)
+                history_export.merge(tx, reader.user_id, messages, clock())
         return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod

@@ -39,6 +39,9 @@ _MAX_EARLY: Final = 4_096
 FOREVER: Final = MAX_TIMESTAMP
 """A retention that never ends."""
 
+POSITION_SHIFT: Final = 16
+"""Positions are milliseconds in units of 2^-16, so that a late message fits between two that came in the same one."""
+
 
 @final
 class EntryState(IntEnum):

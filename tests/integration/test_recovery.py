@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from e2ee.errors import WrongRecoveryCodeError
+from e2ee.errors import MalformedMessageError, WrongRecoveryCodeError
 from e2ee.history_book import FOREVER
 from e2ee.messenger import Messenger
 from e2ee.primitives.rng import system_rng
@@ -77,6 +77,13 @@ async def test_another_code_or_a_changed_file_recovers_nothing(world: ClientWorl
         with pytest.raises(WrongRecoveryCodeError):
             await recover(world, **{"export": export, **wrong})  # type: ignore[arg-type]  # either of the two
     assert await alice.client.devices.listed() == [alice.client.address.device_id]
+
+
+async def test_an_empty_file_is_no_export_whatever_was_left_with_the_server(world: ClientWorld) -> None:
+    alice = await world.open("alice")
+    await alice.client.devices.set_recovery(CODE)
+    with pytest.raises(MalformedMessageError):
+        await recover(world, b"")
 
 
 async def test_an_export_of_before_a_reset_is_worth_nothing_any_more(world: ClientWorld) -> None:

@@ -218,7 +218,8 @@ class SecureClient:
         one from what was left with the server (`devices.set_recovery`). A file is given open, and read in pieces.
 
         The store is empty. The new device takes the place of all others: those that still live are out. The other
-        parameters are those of `open`, which finishes what could not be finished here.
+        parameters are those of `open`, which finishes what could not be finished here, but for the history: if that is
+        interrupted, `history.merge` goes on with it.
 
         Raises:
             ValueError: the store holds an account already, the export is another user's, or nothing was left with the
@@ -231,7 +232,9 @@ class SecureClient:
         going = Going(server, token_provider, transport, on_event, pace)
         async with opening_empty(store, passphrase, key, user) as opened:
             purpose = Purpose.RECOVERY if export is None else Purpose.EXPORT
-            given = export or await left_with_server(application_user(user), server, token_provider)
+            given = export
+            if given is None:
+                given = await left_with_server(application_user(user), server, token_provider)
             if owner_of(given)[0] != user:
                 raise ValueError(f"the export is not one of {user}")
             messenger = await asyncio.to_thread(
