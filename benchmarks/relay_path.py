@@ -208,10 +208,10 @@ async def _device(
         return str((await http.post(f"{url}/dev/token", json={"user": name})).json()["token"])
 
     async def counter() -> int:
-        return messenger.next_assertion_counter()
+        return messenger.registration.next_assertion_counter()
 
     server = KeyServerClient(
-        url, messenger.address, host_token=host_token, sign=messenger.sign_assertion, next_counter=counter
+        url, messenger.address, host_token=host_token, sign=messenger.registration.sign_assertion, next_counter=counter
     )
     stack.push_async_callback(server.aclose)
     party = messenger.account.party

@@ -56,7 +56,7 @@ def _receive(directory: Path) -> Row:
 def _encrypt(sender: Messenger, recipient: UserId, count: int) -> list[bytes]:
     for _ in range(count):
         sender.send(recipient, _TEXT)
-    return [entry.envelope for entry in sender.outbox()]
+    return [entry.envelope for entry in sender.outbox.entries()]
 
 
 def _time(operation: Callable[[bytes], object], batch: list[bytes]) -> float:
@@ -67,7 +67,7 @@ def _time(operation: Callable[[bytes], object], batch: list[bytes]) -> float:
 
 
 def _introduce(alice: Messenger, bob: Messenger) -> None:
-    due = bob.due_prekeys(ServerCounts(0, 0))
+    due = bob.registration.due_prekeys(ServerCounts(0, 0))
     if due.signed_prekey is None:
         raise ValueError("a new device has a signed prekey")
     alice.learn_device_lists(bob.address.user_id, [bob.own_device_list().signed])
@@ -80,9 +80,9 @@ def _hear_back(alice: Messenger, bob: Messenger) -> None:
     """Let one message go each way: from then on there are no first messages, which carry a handshake."""
     for sender, recipient in ((alice, bob), (bob, alice)):
         sender.send(recipient.address.user_id, "hello")
-        for entry in sender.outbox():
+        for entry in sender.outbox.entries():
             recipient.receive(entry.envelope)
-            sender.outbox_settled([entry.envelope_id])
+            sender.outbox.settle([entry.envelope_id])
 
 
 def _commit(bare: sqlite3.Connection, body: bytes) -> None:

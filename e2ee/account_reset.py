@@ -14,7 +14,7 @@ ends here once it was accepted; the chain of an account that starts over.
 Does not know about: the network, how contacts decide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, final
@@ -23,7 +23,7 @@ from e2ee import persist, rollback
 from e2ee.account import Account
 from e2ee.errors import CorruptStateError, MalformedMessageError, ProtocolError
 from e2ee.limits import DEVICE_LIST_LIFETIME_MS, MAX_ENVELOPE
-from e2ee.ports import ReadTransaction, Table, Transaction
+from e2ee.ports import ReadTransaction, Store, Table, Transaction
 from e2ee.primitives.rng import Rng
 from e2ee.private_keys import AccountKeyPair
 from e2ee.stores import message_records, records, session_records
@@ -47,6 +47,52 @@ class AccountReset:
     """Empty, and the last one under the old key."""
     first: VerifiedDeviceList
     """Of the new key: this device alone."""
+
+
+@final
+class AccountResets:
+    """Reached as `Messenger.account_reset`; every method is one transaction.
+
+    `replace_account` is given the account that has the new key, once the server has accepted it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        account: Callable[[], Account],
+        replace_account: Callable[[Account], None],
+        rng: Rng,
+        clock: Callable[[], int],
+    ) -> None:
+        self._store, self._account, self._replace, self._rng, self._clock = store, account, replace_account, rng, clock
+
+    def draft(self) -> AccountReset:
+        """Make a new account key because a device was lost or stolen, and the two lists that announce it.
+
+        The draft is stored; publish both lists together, then call `accepted`. Calling this again, after
+        a crash or after a newer list of ours was learned, gives the same key.
+        """
+        with self._store.write() as tx:
+            return draft(tx, self._account(), self._clock(), self._rng)
+
+    def pending(self) -> AccountReset | None:
+        """Return the draft that was made and not yet accepted, as far as is known."""
+        with self._store.read() as tx:
+            return pending(tx)
+
+    def accepted(self) -> list[OutboxEntry]:
+        """The server has accepted the draft: the account has the new key, all sessions end.
+
+        What waited in the outbox is encrypted anew once sessions can be started. What cannot be is returned, and is
+        among the `Messenger.outbox.failed`.
+
+        Raises:
+            ValueError: there is no draft.
+        """
+        with self._store.write() as tx:
+            account, lost = accepted(tx, self._clock())
+        self._replace(account)
+        return lost
 
 
 def pending(tx: ReadTransaction) -> AccountReset | None:

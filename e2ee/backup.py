@@ -30,12 +30,20 @@ class Merged:
     """New here, or something else is known of them now."""
     waiting: tuple[UserId, ...] = ()
     """Those among them whose account key is another one here: a human must decide."""
+    forked: tuple[UserId, ...] = ()
+    """Those among them whose device lists are known to contradict each other, and were not before: nothing is sent to
+    them any more."""
     messages: int = 0
     """New in the history."""
 
     def plus(self, step: "Merged") -> "Merged":
         """Return what this and a further step have changed."""
-        return Merged((*self.contacts, *step.contacts), (*self.waiting, *step.waiting), self.messages + step.messages)
+        return Merged(
+            (*self.contacts, *step.contacts),
+            (*self.waiting, *step.waiting),
+            (*self.forked, *step.forked),
+            self.messages + step.messages,
+        )
 
 
 @final
@@ -91,10 +99,10 @@ class Backup:
         with self._store.write() as tx:
             told = LinkedContacts(payload.policy, payload.contacts, decisions)
             believed = contact_sharing.believe(tx, own, told, self._clock())
-        yield Merged(believed.changed, believed.waiting)
+        yield Merged(believed.changed, believed.waiting, believed.forked)
         for messages in reader.messages():
             with self._store.write() as tx:
-                added = history_export.merge(tx, own, messages)
+                added = history_export.merge(tx, own, messages, self._clock())
             yield Merged(messages=added)
         with self._store.write() as tx:
             history.forget_old(tx, self._clock())

@@ -44,6 +44,17 @@ class ContactBook:
         with self._store.read() as tx:
             return records.contacts(tx)
 
+    def is_stranger(self, user_id: UserId) -> bool:
+        """Say whether a user has written to us, and we never to the user."""
+        with self._store.read() as tx:
+            contact = records.load_contact(tx, user_id)
+            return contact is not None and trust.is_stranger(tx, contact)
+
+    def waiting_for_trust(self) -> tuple[UserId, ...]:
+        """Return the users of whom messages under a changed account key are kept."""
+        with self._store.read() as tx:
+            return trust_records.waiting_users(tx)
+
     def policy(self) -> TrustPolicy:
         """Return whom this device sends to."""
         with self._store.read() as tx:

@@ -8,6 +8,7 @@ verification counts, and the newer device list by the rules for every list. Unde
 after every change of a key: nothing is sent to the user until then.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -16,10 +17,10 @@ from e2ee import healing
 from e2ee.errors import DeviceListForkError
 from e2ee.limits import MAX_CLOSED_KEYS_TOLD, MAX_CONTACTS_TOLD, MAX_LINK_BODY, MAX_TRUST_DECISIONS
 from e2ee.ports import ReadTransaction, Table, Transaction
-from e2ee.stores import records, session_records, trust_records
+from e2ee.stores import records, trust_records
 from e2ee.stores.records import Contact
 from e2ee.stores.trust_records import ABOUT_VERIFICATION, Decision, TrustDecision, TrustPolicy
-from e2ee.trust import with_list
+from e2ee.trust import end_with_key, with_list
 from e2ee.wire.codec import Writer
 from e2ee.wire.contacts import ContactEntry, DecisionEntry, LinkedContacts
 from e2ee.wire.device_list import VerifiedDeviceList
@@ -122,15 +123,21 @@ def believe(tx: Transaction, owner: UserId, linked: LinkedContacts, now: int) ->
     if linked.policy == TrustPolicy.VERIFIED_ONLY and not trust_records.was_policy_chosen(tx):
         # The stricter one only: nobody but a person on this very device makes it accept changed keys unseen.
         trust_records.set_policy(tx, TrustPolicy.VERIFIED_ONLY)
+    room = MAX_CONTACTS_TOLD - tx.count(Table.CONTACTS)
+    about = defaultdict[UserId, list[DecisionEntry]](list)
+    for each in linked.decisions:
+        about[each.user_id].append(each)
     for entry in linked.contacts:
-        said = [each for each in linked.decisions if each.user_id == entry.user_id]
+        said = _understood(about[entry.user_id])
         known = records.load_contact(tx, entry.user_id)
-        if known is None and tx.count(Table.CONTACTS) >= MAX_CONTACTS_TOLD:
-            continue
-        contact = _believe(tx, owner, known, entry, _understood(said))
+        if known is None:
+            room -= 1
+            if room < 0:
+                continue
+        contact = _believe(tx, owner, known, entry, said)
         if contact != known:
             if known is not None and known.account_key != contact.account_key:
-                _end_with(tx, known, contact)
+                end_with_key(tx, contact.device_list)
             records.save_contact(tx, contact)
             healing.note_list_change(tx, known, contact, now)
             changed.append(entry.user_id)
@@ -140,7 +147,7 @@ def believe(tx: Transaction, owner: UserId, linked: LinkedContacts, now: int) ->
             key = contact.changed.content.account_key
             trust_records.record(tx, TrustDecision(entry.user_id, Decision.CHANGE_SEEN, key, now))
             waiting.append(entry.user_id)
-        _remember(tx, contact, _understood(said), now)
+        _remember(tx, contact, said, now)
     return Believed(tuple(changed), tuple(waiting), tuple(forked))
 
 
@@ -200,16 +207,6 @@ def _another_key(known: Contact, entry: ContactEntry, theirs: VerifiedDeviceList
     return replace(known, changed=theirs) if _differs(known.changed, theirs) else known
 
 
-def _end_with(tx: Transaction, known: Contact, contact: Contact) -> None:
-    """End what belongs to an account key whose place another one takes.
-
-    A device id is its maker's choice: sessions with a liar's devices must not pass for some with those that follow.
-    """
-    session_records.delete_sessions_of_user(tx, known.user_id)
-    for device in contact.device_list.content.addresses():
-        trust_records.forget_removed(tx, device)
-
-
 def _differs(waiting: VerifiedDeviceList | None, other: VerifiedDeviceList) -> bool:
     return waiting is None or waiting.content.account_key != other.content.account_key
 
@@ -237,8 +234,7 @@ def _remember(tx: Transaction, contact: Contact, said: list[TrustDecision], now:
     """Enter into the history of a contact what it lacks. When there is no room, only what counts."""
     present = trust_records.decisions(tx, contact.user_id)
     known, shut = set(present), {each.key for each in present if each.decision is Decision.KEY_CLOSED}
-    closed = contact.device_list.content.closes
-    if closed and contact.account_key not in shut:
+    if contact.device_list.content.closes and contact.account_key not in shut:
         trust_records.record(tx, TrustDecision(contact.user_id, Decision.KEY_CLOSED, contact.account_key, now))
         shut.add(contact.account_key)
     number, latest = len(present), _verification_at(present, contact)

@@ -135,11 +135,11 @@ class ExportReader:
         """
         if self._history is None:
             return
-        self._file.seek(self._begin)
-        number, is_last = 0, False
+        at, number, is_last = self._begin, 0, False
         while not is_last:
+            self._file.seek(at)  # for each chunk: the same file may be taken in twice at once
             sealed = _take_sized(self._file, MAX_HISTORY_CHUNK + aead.TAG_LENGTH)
-            is_last = not _goes_on(self._file)
+            at, is_last = self._file.tell(), not self._file.read(1)
             try:
                 chunk = aead.unseal(self._history.key.expose(), _chunk_nonce(number, is_last), sealed, self._header)
             except AuthenticationError:
@@ -218,11 +218,3 @@ def _take(file: BinaryIO, length: int) -> bytes:
             raise MalformedMessageError("an export that ends too early")
         data += more
     return data
-
-
-def _goes_on(file: BinaryIO) -> bool:
-    """Say whether there is more in a file."""
-    more = file.read(1)
-    if more:
-        file.seek(-1, 1)
-    return bool(more)

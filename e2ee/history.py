@@ -17,6 +17,7 @@ from e2ee.ports import ReadTransaction, Transaction
 from e2ee.stores import history_records
 from e2ee.stores.history_records import (
     FOREVER,
+    POSITION_SHIFT,
     ConversationRow,
     EarlyWord,
     EntryState,
@@ -37,10 +38,8 @@ from e2ee.wire.content import Content, ContentKind, Receipt, ReceiptType
 from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, MessageId, UserId
 from e2ee.wire.sync import ReadMarks, SentCopy, decode_sync
 
-_SHIFT: Final = 16
-_STEP: Final = 1 << _SHIFT
-"""Positions are milliseconds in units of 2^-16, so that a late message fits between two that came in the same one."""
-_LATEST_MS: Final = MAX_TIMESTAMP >> (_SHIFT + 1)
+_STEP: Final = 1 << POSITION_SHIFT
+_LATEST_MS: Final = MAX_TIMESTAMP >> (POSITION_SHIFT + 1)
 _PAGE: Final = 64
 _MAX_LOOK_BACK: Final = 512
 """Messages of a conversation among which the place of a late one is looked for: the relay lets no more overtake it."""
@@ -86,7 +85,7 @@ def add(tx: Transaction, arrived: Arrived, now: int) -> None:
     row = row or ConversationRow(arrived.peer, arrived.conversation)
     now = min(now, _LATEST_MS)
     # Time does not go back in a conversation, even if our clock was set back.
-    written_at = min(arrived.sent_at, max(now, row.newest >> _SHIFT))
+    written_at = min(arrived.sent_at, max(now, row.newest >> POSITION_SHIFT))
     position, row = _place(tx, row, arrived, (written_at, now))
     said = early(tx, arrived.author, arrived.message_id)
     if said is not None:
@@ -225,7 +224,7 @@ def between(since: int | None, until: int | None) -> tuple[int, int]:
 
 
 def _position(milliseconds: int) -> int:
-    return min(milliseconds, _LATEST_MS) << _SHIFT
+    return min(milliseconds, _LATEST_MS) << POSITION_SHIFT
 
 
 def _place(

@@ -38,7 +38,7 @@ class HistoryBook:
     def set_retention(self, milliseconds: int) -> None:
         """Keep what is sent and received from now on for so long; `FOREVER`; 0 deletes everything and keeps nothing.
 
-        What is older goes at once, and later whenever `Messenger.expire_outbox` or `Messenger.prune` is called.
+        What is older goes at once, and later whenever `Messenger.outbox.expire` or `Messenger.prune` is called.
 
         Raises:
             ValueError: negative, or above `FOREVER`.

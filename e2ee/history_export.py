@@ -15,8 +15,8 @@ from typing import Final
 from e2ee.limits import MAX_TIMESTAMP
 from e2ee.ports import ReadTransaction, Store, Transaction
 from e2ee.stores import history_records
-from e2ee.stores.history_records import ConversationRow, EntryState, HistoryEntry
-from e2ee.transfer import ExportedMessage
+from e2ee.stores.history_records import POSITION_SHIFT, ConversationRow, EntryState, HistoryEntry
+from e2ee.transfer import MAX_POSITION, ExportedMessage
 from e2ee.wire.identifiers import ConversationId, UserId
 
 _PAGE: Final = 64
@@ -46,7 +46,7 @@ def restore_retention(tx: Transaction, retention: int) -> None:
         history_records.set_retention(tx, retention)
 
 
-def merge(tx: Transaction, owner: UserId, messages: Sequence[ExportedMessage]) -> int:
+def merge(tx: Transaction, owner: UserId, messages: Sequence[ExportedMessage], now: int) -> int:
     """Take messages into the history, if one is kept here; return how many were new."""
     if not history_records.retention(tx):
         return 0
@@ -57,7 +57,7 @@ def merge(tx: Transaction, owner: UserId, messages: Sequence[ExportedMessage]) -
         row = rows.get(name) or history_records.load_conversation(tx, *name) or ConversationRow(*name)
         known = history_records.load_entry(tx, message.author, message.message_id)
         if known is None:
-            rows[name] = _add(tx, owner, row, message)
+            rows[name] = _add(tx, owner, row, message, now)
             added += 1
         elif (known.peer, known.conversation) == name and known.state < message.state:
             history_records.save_entry(tx, replace(known, state=EntryState(message.state)))
@@ -67,7 +67,9 @@ def merge(tx: Transaction, owner: UserId, messages: Sequence[ExportedMessage]) -
     return added
 
 
-def _add(tx: Transaction, owner: UserId, row: ConversationRow, message: ExportedMessage) -> ConversationRow:
+def _add(tx: Transaction, owner: UserId, row: ConversationRow, message: ExportedMessage, now: int) -> ConversationRow:
+    # As for one that arrives: what is said to be written later than that would stand behind all that follows.
+    written_at = min(message.written_at, max(now, max(row.newest, message.position) >> POSITION_SHIFT))
     said = history_records.early(tx, message.author, message.message_id)
     state = EntryState(message.state)
     if said is not None and said.peer == message.peer:
@@ -81,7 +83,7 @@ def _add(tx: Transaction, owner: UserId, row: ConversationRow, message: Exported
         kind=message.kind,
         body=message.body,
         sent_at=message.sent_at,
-        written_at=message.written_at,
+        written_at=written_at,
         received_at=message.received_at,
         state=state,
         position=_free(tx, row, message.position),
@@ -89,8 +91,8 @@ def _add(tx: Transaction, owner: UserId, row: ConversationRow, message: Exported
     history_records.save_entry(tx, entry)
     row = replace(row, newest=max(row.newest, entry.position), unread=row.unread + _is_unread(entry))
     if message.author == owner:
-        return replace(row, newest_of_ours=max(row.newest_of_ours, message.written_at))
-    return replace(row, newest_of_peer=max(row.newest_of_peer, message.written_at))
+        return replace(row, newest_of_ours=max(row.newest_of_ours, written_at))
+    return replace(row, newest_of_peer=max(row.newest_of_peer, written_at))
 
 
 def _free(tx: ReadTransaction, row: ConversationRow, position: int) -> int:
@@ -117,6 +119,7 @@ def _exported(entry: HistoryEntry) -> ExportedMessage:
         written_at=entry.written_at,
         received_at=entry.received_at,
         state=entry.state,
-        position=entry.position,
+        # A clock that was wrong by ages, and then everything behind it: still an export that can be opened.
+        position=min(entry.position, MAX_POSITION),
         body=entry.body,
     )

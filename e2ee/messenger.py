@@ -6,79 +6,67 @@ It performs no I/O but on its store, so it works the same under asyncio, in thre
 
     messenger = Messenger.create(store, parse_user_id("alice"))
     messenger.send(bob, "hello")          # queues ciphertext; DeviceListStaleError, SessionNotFoundError say what lacks
-    for entry in messenger.outbox(): ...  # hand to a transport, then messenger.outbox_settled([entry.envelope_id])
+    for entry in messenger.outbox.entries(): ...  # hand to a transport, then `outbox.settle([entry.envelope_id])`
     messenger.receive(envelope, position) # decrypts and commits; then acknowledge
     messenger.tend()                      # asks again for what was unreadable, sends again what others ask for
     for message in messenger.inbound(): ...; messenger.confirm(message.number)
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO, final
 
 from e2ee import (
     account_export,
     account_reset,
-    healing,
     history,
     history_export,
-    prekey_supply,
+    intake,
     receiving,
-    reception,
     retention,
-    rollback,
     sending,
     status,
     tending,
 )
 from e2ee.account import Account
-from e2ee.account_reset import AccountReset
+from e2ee.account_reset import AccountResets
 from e2ee.backup import Backup
 from e2ee.contact_book import ContactBook
+from e2ee.delivery import Delivery
 from e2ee.errors import (
-    AccountKeyChangedError,
     DeviceListForkError,
-    DeviceListStaleError,
-    E2EEError,
-    ProtocolError,
-    SessionNotFoundError,
-    TrustError,
 )
 from e2ee.export_file import ExportReader
 from e2ee.history_book import HistoryBook
 from e2ee.limits import CALL_TTL_SECONDS, MAX_TTL_SECONDS
 from e2ee.linking import LinkedAccount
-from e2ee.notices import DeviceListExpired, Notice, StoreRolledBack
-from e2ee.own_devices import OwnDevices, welcome
+from e2ee.list_learning import learn_lists
+from e2ee.notices import Notice
+from e2ee.outbox import Outbox
+from e2ee.own_devices import OwnDevices
 from e2ee.ports import ReadTransaction, Store, Table, Transaction
-from e2ee.prekey_supply import PreKeyPublication, ServerCounts
 from e2ee.primitives.rng import Rng, system_rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
 from e2ee.reception import DeliveryPosition, Outcome, Reception
 from e2ee.recovery import Purpose, RecoveryCode
-from e2ee.rollback import RelayStatement
+from e2ee.registration import Registration, note_recovering
 from e2ee.sending import Draft, Queued, Sender
 from e2ee.session import Session
 from e2ee.status import Status
-from e2ee.stores import healing_records, message_records, records, sent_records, session_records, trust_records
-from e2ee.stores.message_records import FailedSend, InboundMessage, OutboxEntry
+from e2ee.stores import message_records, records, session_records
+from e2ee.stores.message_records import InboundMessage
 from e2ee.stores.records import Contact
 from e2ee.tending import Tended
 from e2ee.trust import (
-    changed_key_error,
-    learn_device_list,
     mark_forked,
-    note_asked,
-    note_changed_key,
     recipients,
     sendable_contact,
 )
 from e2ee.wire.call_signal import CallAction, CallSignal
 from e2ee.wire.content import ContentKind, Receipt, ReceiptType, encode_application
-from e2ee.wire.device_list import ListPosition, SignedDeviceList, VerifiedDeviceList
-from e2ee.wire.envelope import Envelope, Lane
-from e2ee.wire.identifiers import ConversationId, DeviceAddress, EnvelopeId, MessageId, PreKeyId, UserId
+from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
+from e2ee.wire.envelope import Lane
+from e2ee.wire.identifiers import ConversationId, DeviceAddress, MessageId, UserId
 from e2ee.wire.prekey_bundle import PreKeyBundle
 
 # fmt: off
@@ -87,9 +75,6 @@ __all__ = ["DEFAULT_TTL", "Clock", "DeliveryPosition", "Messenger", "Outcome", "
 
 DEFAULT_TTL = MAX_TTL_SECONDS
 _DEFAULT_CONVERSATION = ConversationId("")
-_ASSERTION_COUNTER = b"assertion"
-_REGISTERED = b"registered"
-_RECOVERING = b"recovering"
 
 Clock = Callable[[], int]
 """Returns Unix milliseconds."""
@@ -192,10 +177,10 @@ class Messenger:
             _begin(tx, linked.account, linked.device_list)
             account_export.restore(tx, reader.user_id, reader.payload)
             history_export.restore_retention(tx, reader.retention)
-            records.set_counter(tx, _RECOVERING, 1)
+            note_recovering(tx)
         for messages in reader.messages():
             with store.write() as tx:
-                history_export.merge(tx, reader.user_id, messages)
+                history_export.merge(tx, reader.user_id, messages, clock())
         return cls(store, linked.account, rng=rng, clock=clock, sent_log=sent_log)
 
     @classmethod
@@ -260,95 +245,6 @@ class Messenger:
         with self._store.read() as tx:
             return records.own_device_list(tx)
 
-    def sign_assertion(self, signed_bytes: bytes) -> bytes:
-        """Sign a login assertion (protocol.md section 3) with the device signing key; returns 64 bytes."""
-        return self._account.device_signing_key_pair.sign(signed_bytes)
-
-    def next_assertion_counter(self) -> int:
-        """Return a counter above all returned before, even after a crash; follows the clock to survive reinstalls."""
-        with self._store.write() as tx:
-            value = max(self._clock(), records.counter(tx, _ASSERTION_COUNTER) + 1)
-            records.set_counter(tx, _ASSERTION_COUNTER, value)
-            return value
-
-    def is_registered(self) -> bool:
-        """Whether the key server has accepted this device and its list."""
-        with self._store.read() as tx:
-            return records.counter(tx, _REGISTERED) == 1
-
-    def mark_registered(self) -> None:
-        """Note that the key server has accepted this device and its list."""
-        with self._store.write() as tx:
-            records.set_counter(tx, _REGISTERED, 1)
-            records.set_counter(tx, _RECOVERING, 0)
-            account_reset.note_registered(tx)
-
-    def due_prekeys(self, counts: ServerCounts, offered: Collection[PreKeyId] | None = None) -> PreKeyPublication:
-        """Make the prekeys that are due and return all that the server has not confirmed.
-
-        `offered` are the ids of the signed and the last-resort prekey that it offers, if that is known: it may not be
-        what it confirmed, after a restore of the server or of this store.
-        """
-        with self._store.write() as tx:
-            if offered is not None:
-                prekey_supply.note_offered(tx, offered, self._clock())
-            prekey_supply.make_due(tx, counts, self._clock(), self._rng)
-            return prekey_supply.publication(tx)
-
-    def prekeys_published(self, prekey_ids: Sequence[PreKeyId]) -> None:
-        """Note the server's confirmation of a publication."""
-        with self._store.write() as tx:
-            prekey_supply.mark_published(tx, tuple(prekey_ids))
-
-    def is_recovering(self) -> bool:
-        """Whether this device was made from an export, and has not taken the place of the lost ones yet."""
-        with self._store.read() as tx:
-            return records.counter(tx, _RECOVERING) == 1
-
-    def is_starting_over(self) -> bool:
-        """Whether the server has not accepted the new account key of `start_over` yet."""
-        with self._store.read() as tx:
-            return account_reset.is_starting_over(tx)
-
-    def restart_over(self, lists: Sequence[SignedDeviceList]) -> None:
-        """Let the first list of a new account key follow a longer chain than the one that `start_over` was given.
-
-        Raises:
-            See `start_over`. ValueError: the new key was accepted already.
-        """
-        with self._store.write() as tx:
-            if not account_reset.is_starting_over(tx):
-                raise ValueError("the account does not start over")
-            account_reset.start_over(tx, self._account, lists, self._clock())
-
-    def draft_account_reset(self) -> AccountReset:
-        """Make a new account key because a device was lost or stolen, and the two lists that announce it.
-
-        The draft is stored; publish both lists together, then call `account_reset_accepted`. Calling this again, after
-        a crash or after a newer list of ours was learned, gives the same key.
-        """
-        with self._store.write() as tx:
-            return account_reset.draft(tx, self._account, self._clock(), self._rng)
-
-    def pending_account_reset(self) -> AccountReset | None:
-        """Return the draft that was made and not yet accepted, as far as is known."""
-        with self._store.read() as tx:
-            return account_reset.pending(tx)
-
-    def account_reset_accepted(self) -> list[OutboxEntry]:
-        """The server has accepted the draft: the account has the new key, all sessions end.
-
-        What waited in the outbox is encrypted anew once sessions can be started. What cannot be is returned, and is
-        among the `failed_sends`.
-
-        Raises:
-            ValueError: there is no draft.
-        """
-        with self._store.write() as tx:
-            account, lost = account_reset.accepted(tx, self._clock())
-        self._account = account
-        return lost
-
     # --- contacts and sessions -------------------------------------------------------------------------------
 
     def contact(self, user_id: UserId) -> Contact | None:
@@ -368,8 +264,12 @@ class Messenger:
             DeviceListForkError: it contradicts the newest list known. This is recorded if the pinned key has signed it:
                 sending to this user stops.
         """
+        if user_id == self.address.user_id:
+            self.own_devices.learn(tuple(lists))
+            return ()
         try:
-            notices, refused = self._learn(user_id, tuple(lists))
+            with self._store.write() as tx:
+                notices, refused = learn_lists(tx, user_id, tuple(lists), self._clock())
         except DeviceListForkError:
             with self._store.write() as tx:
                 mark_forked(tx, user_id)
@@ -377,6 +277,34 @@ class Messenger:
         if refused is not None:
             raise refused
         return notices
+
+    @property
+    def registration(self) -> Registration:
+        """What the key server is told of this device."""
+        return Registration(self._store, self._account, self._rng, self._clock)
+
+    @property
+    def account_reset(self) -> AccountResets:
+        """A new account key, because a device was lost or stolen."""
+
+        def replaced(account: Account) -> None:
+            self._account = account
+
+        return AccountResets(self._store, lambda: self._account, replaced, self._rng, self._clock)
+
+    @property
+    def outbox(self) -> Outbox:
+        """The ciphertext that waits for the server."""
+        return Outbox(self._store, self._clock, self._keeps_contents)
+
+    @property
+    def delivery(self) -> Delivery:
+        """What the relay states of this device's mailbox."""
+
+        def heard() -> None:
+            self._may_send = True
+
+        return Delivery(self._store, self._clock, heard)
 
     @property
     def own_devices(self) -> OwnDevices:
@@ -398,19 +326,6 @@ class Messenger:
         """Exports of this device, and taking one in."""
         return Backup(self._store, self._account, self._rng, self._clock)
 
-    def is_stranger(self, user_id: UserId) -> bool:
-        """Say whether a user has written to us, and we never to the user."""
-        with self._store.read() as tx:
-            contact = records.load_contact(tx, user_id)
-            if contact is None:
-                return False
-            return session_records.is_stranger(tx, user_id, contact.device_list.content.addresses())
-
-    def waiting_for_trust(self) -> tuple[UserId, ...]:
-        """Return the users of whom messages under a changed account key are kept."""
-        with self._store.read() as tx:
-            return trust_records.waiting_users(tx)
-
     def reconsider(self, user_id: UserId) -> list[Reception]:
         """Read what was kept of a user under a changed account key, after the change was accepted.
 
@@ -419,14 +334,7 @@ class Messenger:
         Raises:
             StateError: our own store failed; the rest is still kept.
         """
-        with self._store.read() as tx:
-            kept = trust_records.kept_envelopes(tx, user_id)
-        receptions = []
-        for envelope in kept:
-            received = self._receive(envelope, None, kept=True)
-            if received.outcome is not Outcome.WAITING_FOR_TRUST:
-                receptions.append(received)
-        return receptions
+        return intake.reconsider(self._store, self._receiver(), self._sender(), user_id)
 
     def missing_sessions(self, user_id: UserId) -> tuple[DeviceAddress, ...]:
         """Return the user's devices that no session can send to; claim their bundles and hand them in.
@@ -508,55 +416,6 @@ class Messenger:
         with self._store.write() as tx:
             return sending.queue(tx, self._sender(), user_id, draft)
 
-    def outbox(self, limit: int | None = None) -> list[OutboxEntry]:
-        """Return envelopes that the server has not accepted, oldest first. A retry sends the same bytes."""
-        with self._store.read() as tx:
-            return message_records.outbox(tx, limit)
-
-    def is_due_again(self, message_id: MessageId) -> bool:
-        """Whether a message waits to be encrypted anew for a device, which `tend` does once there is a session."""
-        with self._store.read() as tx:
-            return any(each.message_id == message_id for each in sent_records.due_resends(tx))
-
-    def outbox_settled(
-        self, envelope_ids: Iterable[EnvelopeId], given_up: Iterable[tuple[EnvelopeId, str]] = ()
-    ) -> None:
-        """Forget envelopes for which the server has taken responsibility, or which nobody wants any more.
-
-        Those that are `given_up`, each with a code of why (ASCII, at most 255 characters), become `failed_sends`.
-        """
-        with self._store.write() as tx:
-            for envelope_id in envelope_ids:
-                message_records.remove_outbox(tx, envelope_id)
-            for envelope_id, code in given_up:
-                message_records.give_up_by_id(tx, envelope_id, code, self._clock())
-
-    def failed_sends(self) -> list[FailedSend]:
-        """Return the envelopes that were given up, oldest first, until `failures_told` forgets them.
-
-        So that no process can die between giving up and telling. Tell the application of each, then forget them.
-        """
-        with self._store.read() as tx:
-            return message_records.failed_sends(tx)
-
-    def failures_told(self, envelope_ids: Iterable[EnvelopeId]) -> None:
-        """Forget failed sends, of which the application was told."""
-        with self._store.write() as tx:
-            for envelope_id in envelope_ids:
-                message_records.forget_failed_send(tx, envelope_id)
-
-    def list_positions(self, user_id: UserId) -> tuple[ListPosition, ListPosition]:
-        """Return the newest known positions of a recipient's list and of our own, as a send must state them.
-
-        Raises:
-            DeviceListStaleError: no list of the recipient is known.
-        """
-        with self._store.read() as tx:
-            contact = records.load_contact(tx, user_id)
-            if contact is None:
-                raise DeviceListStaleError(user_id)
-            return contact.device_list.position, records.own_device_list(tx).position
-
     def heal_now(self, user_id: UserId) -> Queued:
         """After a suspected leak of a store: agree on new post-quantum secrets with all devices of a user, at once.
 
@@ -578,52 +437,17 @@ class Messenger:
         Raises:
             StateError: our own store failed; nothing was changed, so do not acknowledge, and try again.
         """
-        try:
-            envelope = Envelope.decode(encoded)
-        except ProtocolError as error:
-            with self._store.write() as tx:
-                reception.commit_position(tx, position)
-            return Reception(Outcome.UNREADABLE, None, None, error=error)
-        return self._receive(envelope, position, kept=False)
-
-    def note_dropped(self, position: DeliveryPosition, sender: DeviceAddress | None = None) -> None:
-        """Commit the position of an envelope that expired at the relay, and whose it was, as the relay says."""
-        with self._store.write() as tx:
-            known = message_records.is_committed(tx, position.epoch, position.seq)
-            if sender is not None and not known and records.load_contact(tx, sender.user_id) is not None:
-                healing_records.count_dropped(tx, sender, self._clock())
-            reception.commit_position(tx, position)
+        return intake.take(self._store, self._receiver(), self._sender(), encoded, position)
 
     def inbound(self, limit: int | None = None) -> list[InboundMessage]:
         """Return decrypted contents that the application has not confirmed, in the order of their arrival."""
         with self._store.read() as tx:
-            return [_marked(tx, each) for each in message_records.inbound(tx, limit)]
+            return intake.inbound(tx, limit)
 
     def confirm(self, number: int) -> None:
         """The application is done with an inbound content."""
         with self._store.write() as tx:
             message_records.remove_inbound(tx, number)
-
-    def note_connected(self, statement: RelayStatement) -> tuple[Notice, ...]:
-        """Take note of what the relay states at the beginning of a connection; call it before anything is sent.
-
-        If the relay has seen more of this device than the store knows, the store was rolled back: all sessions only
-        receive from now on, and `StoreRolledBack` is returned, at most once an hour; `tend` makes up for it.
-        """
-        with self._store.write() as tx:
-            rollback.compare(tx, statement)
-            rolled_back = rollback.reset_if_due(tx, self._clock())
-            if message_records.cursor(tx)[0] not in (0, statement.epoch):
-                prekey_supply.withhold(tx)
-            message_records.start_epoch(tx, statement.epoch, statement.settled_through)
-            message_records.note_online(tx)
-        self._may_send = True
-        return (StoreRolledBack(),) if rolled_back else ()
-
-    def cursor(self) -> tuple[int, int]:
-        """Return (epoch, watermark) of the inbox."""
-        with self._store.read() as tx:
-            return message_records.cursor(tx)
 
     # --- what is due by itself -------------------------------------------------------------------------------
 
@@ -638,18 +462,6 @@ class Messenger:
             return tending.tend(tx, self._sender())
 
     # --- housekeeping ----------------------------------------------------------------------------------------
-
-    def expire_outbox(self) -> list[OutboxEntry]:
-        """Give up on envelopes that no server accepted for 14 days, or, in lane 0, within their time to live; return
-        them. They are among the `failed_sends`.
-
-        What was said so long ago is forgotten, too. Call it at the start and now and then, whether or not there is a
-        connection.
-        """
-        with self._store.write() as tx:
-            retention.forget_contents(tx, self._clock(), self._keeps_contents)
-            retention.forget_history(tx, self._clock())
-            return retention.expire_outbox(tx, self._clock())
 
     def prune(self) -> None:
         """Delete what no late envelope can need any more.
@@ -668,79 +480,11 @@ class Messenger:
 
     # --- inside ----------------------------------------------------------------------------------------------
 
-    def _learn(
-        self, user_id: UserId, lists: tuple[SignedDeviceList, ...]
-    ) -> tuple[tuple[Notice, ...], E2EEError | None]:
-        """Take in lists; return what to tell, and why one under another account key was refused or waits."""
-        if user_id == self.address.user_id:
-            self.own_devices.learn(lists)
-            return (), None
-        refused: E2EEError | None = None
-        with self._store.write() as tx:
-            now = self._clock()
-            asked = records.load_contact(tx, user_id)
-            before = note_asked(tx, user_id, now)
-            for signed in lists:
-                try:
-                    contact = learn_device_list(tx, user_id, signed, now)
-                except AccountKeyChangedError:
-                    # What came before stays: it may be the list with which the old key said that it is the last.
-                    refused = _note_changed_key(tx, user_id, lists[-1], now)
-                    break
-                healing.note_list_change(tx, before, contact, now)
-                before = contact
-        # Once an hour, however often what waits for the user is tried again.
-        is_news = asked is None or asked.is_to_be_asked_about(now)
-        is_expired = is_news and before is not None and before.is_expired(now)
-        return (DeviceListExpired(user_id),) if is_expired else (), refused
-
-    def _receive(self, envelope: Envelope, position: DeliveryPosition | None, *, kept: bool) -> Reception:
-        """Receive an envelope; one that was `kept` until a person decided is kept no longer if that was enough."""
-        try:
-            with self._store.write() as tx:
-                number, notices, tend, call, new_own = receiving.receive(tx, self._receiver(), envelope)
-                if new_own:
-                    welcome(tx, self._sender(), new_own)
-                reception.commit_position(tx, position)
-                if kept:
-                    trust_records.forget_envelope(tx, envelope)
-        except (ProtocolError, TrustError, SessionNotFoundError) as error:
-            return self._refuse(envelope, error, position, kept)
-        outcome = Outcome.CONSUMED if number is None else Outcome.STORED
-        known = outcome, envelope.sender, envelope.envelope_id, number
-        return Reception(*known, notices=notices, tend=tend, call=call)
-
-    def _refuse(self, envelope: Envelope, error: E2EEError, position: DeliveryPosition | None, kept: bool) -> Reception:
-        with self._store.write() as tx:
-            refused = reception.refuse(tx, envelope, error, position, self._clock())
-            if kept and refused.outcome is not Outcome.WAITING_FOR_TRUST:
-                trust_records.forget_envelope(tx, envelope)
-            return refused
-
     def _sender(self) -> Sender:
         return Sender(self._account, self._clock(), self._rng, self._keeps_contents, self._may_send)
 
     def _receiver(self) -> receiving.Receiver:
         return receiving.Receiver(self._account, self._clock(), self._encapsulate)
-
-
-def _note_changed_key(tx: Transaction, user_id: UserId, newest: SignedDeviceList, now: int) -> E2EEError | None:
-    """Keep the newest of some lists, one of which is under another account key, until a person decides.
-
-    In the transaction that takes in the lists before it: after a last list alone nobody would be asked. Return the
-    error to raise after the commit; None if the key was accepted.
-    """
-    try:
-        contact = note_changed_key(tx, user_id, newest, now)
-    except (ProtocolError, TrustError) as error:
-        return error
-    return None if contact.changed is None else changed_key_error(tx, contact)
-
-
-def _marked(tx: ReadTransaction, message: InboundMessage) -> InboundMessage:
-    contact = records.load_contact(tx, message.sender.user_id)
-    removed = contact is not None and contact.device_list.content.device(message.sender.device_id) is None
-    return replace(message, from_removed_device=True) if removed else message
 
 
 def _require_empty(tx: ReadTransaction) -> None:

@@ -35,7 +35,7 @@ _LINK_VERSION: Final = 1
 _EXPORT_VERSION: Final = 1
 _IN_HISTORY: Final = (ContentKind.APPLICATION, ContentKind.CALL)
 _STATES: Final = 2
-_MAX_POSITION: Final = MAX_TIMESTAMP >> 1
+MAX_POSITION: Final = MAX_TIMESTAMP >> 1
 """So that what comes later finds a place behind it."""
 
 
@@ -225,7 +225,7 @@ class ExportedMessage:
         peer, conversation = _user_id(reader), parse_conversation_id(decode_ascii(reader.bytes8()))
         kind, sent_at, written_at, received_at = reader.u8(), reader.u64(), reader.u64(), reader.u64()
         state, position, body = reader.u8(), reader.u64(), reader.bytes32(MAX_BODY)
-        if author not in (owner, peer) or state > _STATES or position > _MAX_POSITION:
+        if author not in (owner, peer) or state > _STATES or position > MAX_POSITION:
             raise MalformedMessageError("a message of an exported history")
         if kind in tuple(ContentKind) and kind not in _IN_HISTORY:
             raise MalformedMessageError("a kind of content that no history holds")

@@ -5,6 +5,7 @@ about an account key changes.
 Does not know about: messages, the network, how safety numbers are shown.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from e2ee.errors import (
@@ -20,6 +21,7 @@ from e2ee.limits import MAX_TIMESTAMP
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import Party
 from e2ee.safety_number import Side, safety_number
+from e2ee.session import Session
 from e2ee.stores import session_records, trust_records
 from e2ee.stores.records import Contact, load_contact, own_device_list, save_contact
 from e2ee.stores.trust_records import Decision, TrustDecision, TrustPolicy
@@ -151,6 +153,15 @@ def sendable_contact(tx: ReadTransaction, user_id: UserId, now: int) -> Contact:
     return contact
 
 
+def is_stranger(tx: ReadTransaction, contact: Contact) -> bool:
+    """Whether a user has written to us, and we never to the user."""
+    sessions = _sessions(tx, contact.device_list.content.addresses())
+    if not sessions:
+        # Perhaps the device that wrote has left the list since: that makes nobody known who was a stranger.
+        sessions = _sessions(tx, trust_records.removed_devices(tx, contact.user_id))
+    return bool(sessions) and not any(session.is_wanted for session in sessions)
+
+
 # --- a person's decisions ------------------------------------------------------------------------------------
 
 
@@ -191,9 +202,7 @@ def accept_changed_key(tx: Transaction, user_id: UserId, account_key: AccountKey
     if contact.changed is None or contact.changed.content.account_key != account_key:
         raise SafetyNumberMismatchError(user_id)
     _refuse_closed_key(tx, user_id, account_key)
-    session_records.delete_sessions_of_user(tx, user_id)
-    for device in contact.changed.content.addresses():
-        trust_records.forget_removed(tx, device)  # it was not in the last list of the old key
+    end_with_key(tx, contact.changed)
     contact = Contact(user_id, account_key, contact.changed, queried_at=now)
     save_contact(tx, contact)
     _record(tx, contact, Decision.CHANGE_ACCEPTED, now)
@@ -209,6 +218,17 @@ def decline_changed_key(tx: Transaction, user_id: UserId, now: int) -> Contact:
         contact = replace(contact, changed=None)
         save_contact(tx, contact)
     return contact
+
+
+def end_with_key(tx: Transaction, following: VerifiedDeviceList) -> None:
+    """End what belongs to a contact's account key, whose place the one of the `following` list takes.
+
+    A device id is its maker's choice: sessions with devices of the old key must not pass for some with those that
+    follow, nor these for removed because they were not in the old key's last list.
+    """
+    session_records.delete_sessions_of_user(tx, following.content.user_id)
+    for device in following.content.addresses():
+        trust_records.forget_removed(tx, device)
 
 
 def set_verified(tx: Transaction, user_id: UserId, verified: bool, now: int) -> Contact:
@@ -262,6 +282,10 @@ def _known(tx: ReadTransaction, user_id: UserId) -> Contact:
     if contact is None:
         raise DeviceListStaleError(user_id)
     return contact
+
+
+def _sessions(tx: ReadTransaction, devices: Iterable[DeviceAddress]) -> list[Session]:
+    return [session for device in devices for session in session_records.sessions_with(tx, device)]
 
 
 def _record(tx: Transaction, contact: Contact, decision: Decision, now: int) -> None:

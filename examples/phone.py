@@ -67,12 +67,12 @@ async def use(server: str, user: str, peer: str | None) -> None:
     events: asyncio.Queue[Event] = asyncio.Queue()
     async with await open_phone(server, user, events) as phone, asyncio.TaskGroup() as tasks:
         background = [tasks.create_task(react(events)), tasks.create_task(show_messages(phone))]
-        await phone.set_presence("online")
+        await phone.presence.announce("online")
         if peer is None:
             await phone.online()
             print(f"{user} waits for calls", flush=True)
             return  # and the tasks go on
-        await phone.watch([peer])
+        await phone.presence.watch([peer])
         call = await phone.call(peer, b"an offer of the media library")
         if await call.answered():
             print(f"{peer} answers with {call.data!r}", flush=True)

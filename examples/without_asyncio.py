@@ -38,17 +38,17 @@ def main() -> None:
 
 def published_by(device: Messenger) -> PreKeyBundle:
     """Make a device's prekeys and put a bundle of them together, as a key server does."""
-    due = device.due_prekeys(ServerCounts(one_time=0, one_time_kem=0))
-    device.prekeys_published(due.prekey_ids)
+    due = device.registration.due_prekeys(ServerCounts(one_time=0, one_time_kem=0))
+    device.registration.prekeys_published(due.prekey_ids)
     assert due.signed_prekey is not None  # true of a new device
     return PreKeyBundle(device.address, due.signed_prekey, due.one_time_prekeys[0], due.one_time_kem_prekeys[0])
 
 
 def carry(sender: Messenger, recipient: Messenger) -> None:
     """Hand over what is queued, and show what has arrived. An envelope holds nothing that its carrier could read."""
-    for entry in sender.outbox():
+    for entry in sender.outbox.entries():
         recipient.receive(entry.envelope)
-        sender.outbox_settled([entry.envelope_id])
+        sender.outbox.settle([entry.envelope_id])
     for message in recipient.inbound():
         print(f"{message.sender.user_id}: {decode_application(message.content.body)!r}")
         recipient.confirm(message.number)

@@ -34,6 +34,10 @@ STATEMENT_TIMEOUT_MS: Final = 10_000
 LOCK_TIMEOUT_MS: Final = 5_000
 """Below what a client waits for its answer (15 s), so that it is told."""
 
+IDLE_TIMEOUT_MS: Final = 10_000
+"""Between two statements of a transaction. A node that stopped in the middle of its work holds rows for no longer; when
+it goes on, it runs the transaction again."""
+
 _CONNECT_TIMEOUT_S: Final = 5
 _ATTEMPTS: Final = 5
 _UNANSWERED_MS: Final = 12_000
@@ -44,7 +48,8 @@ _MET_ANOTHER: Final = frozenset({"40001", "40P01"})
 _GONE: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006"})
 """Shut down, crashed, not accepting connections, idle for too long; and read-only, which a server is that was replaced
 by its standby: the next connection leads to the new one."""
-_BUSY: Final = frozenset({"55P03", "57014"})
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+_BUSY: Final = frozenset({_LOCK_NOT_AVAILABLE, "57014"})
 """lock_not_available and query_canceled: one of the timeouts. Class 53 (insufficient resources) counts, too."""
 
 _log = logging.getLogger("keyserver")
@@ -57,12 +62,17 @@ class DatabaseUnavailableError(Exception):
         super().__init__("the database does not answer")
 
 
+@final
+class RowLockedError(DatabaseUnavailableError):
+    """Another transaction holds a row for too long. Nothing was done; what needs other rows would be."""
+
+
 def postgresql_engine(url: URL, *, threads: int = POOL_THREADS) -> Engine:
     """Make an engine that waits neither for a statement, nor for a lock, nor for a vanished machine for ever."""
     timeouts = {
         "statement_timeout": STATEMENT_TIMEOUT_MS,
         "lock_timeout": LOCK_TIMEOUT_MS,
-        "idle_in_transaction_session_timeout": 60_000,
+        "idle_in_transaction_session_timeout": IDLE_TIMEOUT_MS,
     }
     return create_engine(
         url,
@@ -88,6 +98,12 @@ def take_your_time(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
+
+
+def wait_for_rows(connection: Connection, milliseconds: int) -> None:
+    """Let this transaction wait for so long, and no longer, for each row that another one holds; on PostgreSQL."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT set_config('lock_timeout', :its, true)"), {"its": str(milliseconds)})
 
 
 @final
@@ -142,7 +158,7 @@ class Transactions:
                 unknown = meaning is _Meaning.GONE and committing
                 if meaning is _Meaning.BUSY or unknown or attempt == _ATTEMPTS:
                     _log.warning("a transaction found no answer: %s", type(error.orig).__name__)
-                    raise DatabaseUnavailableError from error
+                    raise (RowLockedError if _is_locked(error) else DatabaseUnavailableError)() from error
             # Random, so that two that met do not meet again.
             time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - no secret
         raise AssertionError("unreachable")
@@ -170,6 +186,10 @@ def _meaning(error: DBAPIError) -> _Meaning:
     if error.connection_invalidated or sqlstate in _GONE or (sqlstate or "").startswith("08"):
         return _Meaning.GONE
     return _Meaning.OTHER
+
+
+def _is_locked(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
 @final

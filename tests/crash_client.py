@@ -25,7 +25,7 @@ import httpx
 
 from e2ee.ports import ReadTransaction, Store, Transaction
 from e2ee.stores.sqlite import SqliteStore
-from transport_adapters.base import Cursor, EnvelopeTransport, Incoming, Outgoing, SendResult, SeqRange, Signal
+from transport_adapters.base import Cursor, EnvelopeTransport, Incoming, Outgoing, Refused, SendResult, SeqRange, Signal
 from transport_adapters.link import LinkOptions
 from transport_adapters.secure_client.client import Message, SecureClient
 from transport_adapters.secure_client.parts import Pace, TokenProvider
@@ -54,6 +54,8 @@ class Job:
     """Texts to be shown before this life ends."""
     kill: tuple[str, int] | None = None
     """The step at which the client kills itself: its name, and the how-manieth of that name."""
+    refuse: bool = False
+    """Whether everything that is sent is refused for good."""
 
 
 class Report:
@@ -107,12 +109,13 @@ class SteppingStore:
 class SteppingTransport:
     """A transport whose sends, deliveries and acks are steps."""
 
-    def __init__(self, inner: EnvelopeTransport, step: Steps) -> None:
-        self._inner, self._step = inner, step
+    def __init__(self, inner: EnvelopeTransport, step: Steps, *, refuse: bool = False) -> None:
+        self._inner, self._step, self._refuse = inner, step, refuse
 
     async def send(self, outgoing: Outgoing) -> SendResult:
         self._step("before send")
-        result = await self._inner.send(outgoing)
+        refusal = Refused(outgoing.envelope_id, "contact_refused", "") if self._refuse else None
+        result = refusal or await self._inner.send(outgoing)
         self._step("after send")
         return result
 
@@ -157,7 +160,8 @@ async def live(job: Job) -> None:
 
     def transport(server: str, *, token: TokenProvider, cursor: Callable[[], Awaitable[Cursor]]) -> EnvelopeTransport:
         options = SocketIoOptions(link=_EAGER)
-        return SteppingTransport(SocketIoTransport(server, token=token, cursor=cursor, options=options), step)
+        inner = SocketIoTransport(server, token=token, cursor=cursor, options=options)
+        return SteppingTransport(inner, step, refuse=job.refuse)
 
     exists = SqliteStore.exists(job.store)
     opened = SqliteStore.open(job.store, key=KEY) if exists else SqliteStore.create(job.store, key=KEY)

@@ -9,6 +9,7 @@ Does not know about: the acts (whole_life.py). Prints who was committing when a 
 
 import json
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -17,28 +18,38 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from enum import Enum
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
+from e2ee import history_export
 from e2ee.errors import AccountKeyChangedError, AccountNotFoundError
+from e2ee.history_book import FOREVER, EntryState
+from e2ee.limits import MAX_HISTORY_CHUNK
 from e2ee.linking import LinkedAccount
 from e2ee.messenger import Messenger
-from e2ee.ports import ReadTransaction, Store, Transaction
+from e2ee.ports import ReadTransaction, Store, Table, Transaction
 from e2ee.primitives.rng import system_rng
 from e2ee.recovery import RecoveryCode
 from e2ee.stores.memory import MemoryStore
 from e2ee.stores.sqlite import SqliteStore
+from e2ee.transfer import ExportedMessage
+from e2ee.wire.content import ContentKind, encode_application
 from e2ee.wire.device_list import SignedDeviceList
-from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId, parse_user_id
+from e2ee.wire.identifiers import ConversationId, DeviceAddress, DeviceId, MessageId, UserId, parse_user_id
 from tests.store_files import KEY
 from tests.whole_life import Act, Story
+from tests.world import World
 
 SURVIVED, FAILED = 1, 2
 """Exit codes: of a process that made no commit, and of one in which something else went wrong."""
 
-SIMPLE = ("outbox_settled", "confirm")
+SIMPLE = ("outbox.settle", "confirm")
 """What only ever deletes a row. A few deaths there are enough."""
 ENOUGH = 8
+
+CHUNKS = 3
+"""Of the history in an export: each is a commit."""
 
 
 _ANOTHER = DeviceId(b"\x07" * 16)
@@ -50,10 +61,10 @@ class Moment(Enum):
 
 
 class DeadlyStore:
-    """A store whose first commit ends the process, after it was written down whose it was."""
+    """A store of which one commit, the first by default, ends the process, after it was written down whose it was."""
 
-    def __init__(self, inner: Store, moment: Moment, record: int) -> None:
-        self._inner, self._moment, self._record = inner, moment, record
+    def __init__(self, inner: Store, moment: Moment, record: int, fatal: int = 1) -> None:
+        self._inner, self._moment, self._record, self._left = inner, moment, record, fatal
 
     def read(self) -> AbstractContextManager[ReadTransaction]:
         return self._inner.read()
@@ -65,9 +76,11 @@ class DeadlyStore:
         with self._inner.write() as transaction:
             yield transaction
             # A block that raised does not come here: it commits nothing.
-            if self._moment is Moment.BEFORE:
+            self._left -= 1
+            if self._left == 0 and self._moment is Moment.BEFORE:
                 self._die(committing)
-        self._die(committing)
+        if self._left == 0:
+            self._die(committing)
 
     def _die(self, committing: str) -> None:
         os.write(self._record, f"{committing} {self._moment.value}\n".encode())
@@ -96,13 +109,13 @@ class Deaths:
         self._die(act, Moment.BEFORE)
         assert act.device.snapshot() == before, f"{act.method} left something"
         self._connect(act)
-        queued = act.device.messenger.outbox()
+        queued = act.device.messenger.outbox.entries()
         died = self._die(act, Moment.AFTER)
         if act.method == "reconsider":
             self._connect(act)
             self._die(act, Moment.AFTER)  # a commit for each envelope that was kept
         if died and act.method == "send":
-            new = [entry for entry in act.device.messenger.outbox() if entry not in queued]
+            new = [entry for entry in act.device.messenger.outbox.entries() if entry not in queued]
             assert len(new) == 1
             self.story.sent.add(new[0].message_id)
         if act.raises is AccountKeyChangedError:
@@ -110,7 +123,7 @@ class Deaths:
             assert isinstance(user_id, str)
             change = act.device.messenger.contact_book.change(UserId(user_id))
             assert change is not None, "nobody is asked about a changed key"
-        drafted = act.device.messenger.pending_account_reset() if act.method == "draft_account_reset" else None
+        drafted = act.device.messenger.account_reset.pending() if act.method == "account_reset.draft" else None
         self._connect(act)
         result = act.perform()
         assert drafted in (None, result), "a draft that may have been published is given up"
@@ -118,8 +131,8 @@ class Deaths:
 
     def _connect(self, act: Act) -> None:
         """Come online after a death: it must not look like a rollback, unless the act is to find one out."""
-        if act.method != "note_connected":
-            assert act.device.messenger.note_connected(self.story.inboxes[act.device].statement()) == ()
+        if act.method != "delivery.note_connected":
+            assert act.device.messenger.delivery.note_connected(self.story.inboxes[act.device].statement()) == ()
 
     def create(self, directory: Path) -> None:
         """Let processes die that make an account, or a further device of one."""
@@ -144,9 +157,57 @@ class Deaths:
         with SqliteStore.create(path, key=KEY) as store:
             Messenger.start_over(store, lists[0].unverified.user_id, lists[:1])
         for moment, seq in ((Moment.BEFORE, 2), (Moment.AFTER, 3)):
-            assert self._fork(lambda store: Messenger.open(store).restart_over(lists), path, moment)
+            assert self._fork(lambda store: Messenger.open(store).registration.restart_over(lists), path, moment)
             with SqliteStore.open(path, key=KEY) as store:
                 assert Messenger.open(store).own_device_list().content.seq == seq
+
+    def take_in(self, directory: Path) -> None:
+        """Let processes die at every commit that takes an export in, into an empty store and beside what is there.
+
+        After each death the account is whole or not there, no message is doubled, and an import ends it.
+        """
+        original, code = long_history(), RecoveryCode.generate(system_rng)
+        export, whole = b"".join(original.backup.export(code)), texts(original)
+
+        def recover(store: Store) -> object:
+            return Messenger.recover(store, export, code)
+
+        def merge(store: Store) -> object:
+            return list(Messenger.open(store).backup.merge(export, code))
+
+        empty, beside = directory / "empty.db", directory / "beside.db"
+        SqliteStore.create(empty, key=KEY).close()
+        with SqliteStore.create(beside, key=KEY) as store:
+            Messenger.recover(store, original.backup.without_history(code), code).history.set_retention(FOREVER)
+        for way, before in ((recover, empty), (merge, beside)):
+            deaths, path = 0, before.with_suffix(".copy")
+            for fatal, moment in ((fatal, moment) for fatal in count(1) for moment in Moment):
+                shutil.copy(before, path)
+                if not self._fork(way, path, moment, fatal):
+                    break
+                deaths += 1
+                with SqliteStore.open(path, key=KEY) as store:
+                    self._go_on(store, way, merge, whole)
+            assert deaths > 2 * CHUNKS, deaths
+
+    def _go_on(
+        self, store: Store, way: Callable[[Store], object], merge: Callable[[Store], object], whole: list[str]
+    ) -> None:
+        """Check what a death left, and take in what lacks."""
+        try:
+            left = texts(Messenger.open(store))
+        except AccountNotFoundError:
+            with store.read() as tx:
+                assert all(tx.count(table) == 0 for table in Table), "half an account"
+            way(store)
+        else:
+            assert left == whole[: len(left)], "doubled, or in disorder"
+            merge(store)
+        again = Messenger.open(store)
+        assert texts(again) == whole
+        (conversation,) = again.history.conversations()
+        assert conversation.unread == len(again.history.unread(conversation.peer)) == len(whole)
+        assert len(again.contact_book.users()) == 1
 
     def _create(self, way: Callable[[Store], object], path: Path) -> None:
         SqliteStore.create(path, key=KEY).close()
@@ -159,8 +220,8 @@ class Deaths:
                     assert moment is Moment.BEFORE
                 else:
                     assert moment is Moment.AFTER
-                    assert made.is_recovering() == (path.stem == "recover")
-                    assert made.is_starting_over() == (path.stem == "start_over")
+                    assert made.registration.is_recovering() == (path.stem == "recover")
+                    assert made.registration.is_starting_over() == (path.stem == "start_over")
                     assert made.own_device_list().content.user_id == made.address.user_id
 
     def _die(self, act: Act, moment: Moment) -> bool:
@@ -178,12 +239,12 @@ class Deaths:
         device.restart()
         return died
 
-    def _fork(self, act: Callable[[Store], object], path: Path, moment: Moment) -> bool:
+    def _fork(self, act: Callable[[Store], object], path: Path, moment: Moment, fatal: int = 1) -> bool:
         self._forks += 1
         child = os.fork()
         if child == 0:
             self.story.world.random.seed(self._forks)  # not the numbers that the parent will draw
-            live(act, path, moment, self._writing)
+            live(act, path, (moment, fatal), self._writing)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert code in (-signal.SIGKILL, SURVIVED), code
         return code == -signal.SIGKILL
@@ -193,11 +254,12 @@ class Deaths:
         return Counter(self._record.read_text().splitlines())
 
 
-def live(act: Callable[[Store], object], path: Path, moment: Moment, record: int) -> NoReturn:
+def live(act: Callable[[Store], object], path: Path, death: tuple[Moment, int], record: int) -> NoReturn:
     """Open the store and act; end the process, one way or the other."""
     code = SURVIVED
     try:
-        act(DeadlyStore(SqliteStore.open(path, key=KEY), moment, record))
+        moment, fatal = death
+        act(DeadlyStore(SqliteStore.open(path, key=KEY), moment, record, fatal))
     except BaseException:  # noqa: BLE001 - nothing may escape: this process would go on telling the story
         traceback.print_exc()
         code = FAILED
@@ -206,9 +268,43 @@ def live(act: Callable[[Store], object], path: Path, moment: Moment, record: int
         os._exit(code)
 
 
+def long_history() -> Messenger:
+    """An account that has been told much by one contact, so that its history fills some chunks of an export."""
+    world = World("taken in")
+    alice, bob = (world.device(user, one_time_prekeys=False) for user in ("alice", "bob"))
+    alice.meet(bob)
+    page = [
+        ExportedMessage(
+            message_id=MessageId(at.to_bytes(16, "big")),
+            author=bob.user_id,
+            device=bob.address.device_id,
+            peer=bob.user_id,
+            conversation=ConversationId(""),
+            kind=ContentKind.APPLICATION,
+            sent_at=at,
+            written_at=at,
+            received_at=at,
+            state=EntryState.NEW,
+            position=at << 16,
+            body=encode_application(f"{at}" + " " * (MAX_HISTORY_CHUNK // 4)),
+        )
+        for at in range(2 * CHUNKS)
+    ]
+    alice.messenger.history.set_retention(FOREVER)
+    with alice.store.write() as tx:
+        history_export.merge(tx, alice.user_id, page, world.now)
+    return alice.messenger
+
+
+def texts(messenger: Messenger) -> list[str]:
+    """What bob said, without what fills it up."""
+    return [str(entry.data).strip() for entry in messenger.history.messages(UserId("bob"))]
+
+
 def main(directory: Path) -> None:
     deaths = Deaths(directory)
     deaths.create(directory)
+    deaths.take_in(directory)
     deaths.story.tell(deaths.perform)
     print(json.dumps(deaths.summary()))
 

@@ -101,7 +101,7 @@ class Phone:
         acked = statement.acked_epoch, statement.acked_seq
         with self.store.read() as tx:
             behind = statement.accepted_counter > highest_released(tx) or acked > highest_committed(tx)
-        notices = self.device.messenger.note_connected(statement)
+        notices = self.device.messenger.delivery.note_connected(statement)
         self.exposed = self.exposed or behind
         self.note(notices)
 
@@ -134,7 +134,7 @@ class Phone:
         self.connect()
         outcome = None
         if row.envelope is None:
-            self.device.messenger.note_dropped(row.position, row.sender)
+            self.device.messenger.delivery.note_dropped(row.position, row.sender)
         else:
             outcome = self.hear(row, self.device.messenger.receive(row.envelope, row.position))
         row.acked = row.acked or acknowledge

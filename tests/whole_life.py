@@ -11,6 +11,7 @@ and performs the act again.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +40,7 @@ _RESTS: Final = 12
 
 @dataclass(frozen=True)
 class Act:
-    """One call of a device's messenger."""
+    """One call of a device's messenger, or of what is reached through it."""
 
     device: Device
     method: str
@@ -49,7 +50,7 @@ class Act:
     def perform(self) -> Any:
         """Make the call; return its result."""
         try:
-            return getattr(self.device.messenger, self.method)(*self.arguments)
+            return attrgetter(self.method)(self.device.messenger)(*self.arguments)
         except (E2EEError, ValueError) as error:
             if self.raises is None or not isinstance(error, self.raises):
                 raise
@@ -171,14 +172,14 @@ class Story:
     # --- chapters --------------------------------------------------------------------------------------------
 
     def _supply(self, device: Device, counts: ServerCounts) -> Acts:
-        yield act(device, "mark_registered")
-        before = yield act(device, "next_assertion_counter")
-        after = yield act(device, "next_assertion_counter")
+        yield act(device, "registration.mark_registered")
+        before = yield act(device, "registration.next_assertion_counter")
+        after = yield act(device, "registration.next_assertion_counter")
         assert after > before
-        publication = yield act(device, "due_prekeys", counts)
+        publication = yield act(device, "registration.due_prekeys", counts)
         self._offer(device, publication)
-        self._offer(device, device.messenger.due_prekeys(counts))
-        yield act(device, "prekeys_published", publication.prekey_ids)
+        self._offer(device, device.messenger.registration.due_prekeys(counts))
+        yield act(device, "registration.prekeys_published", publication.prekey_ids)
         self._spare(device)
 
     def _offer(self, device: Device, publication: PreKeyPublication) -> None:
@@ -225,7 +226,7 @@ class Story:
         waiting = self.inboxes[bob].waiting
         seq, lost = waiting.pop(1)
         self.sent.discard(lost.message_id)
-        yield act(bob, "note_dropped", DeliveryPosition(1, seq), alice.address)
+        yield act(bob, "delivery.note_dropped", DeliveryPosition(1, seq), alice.address)
         waiting.reverse()
         yield from self._take(bob)
 
@@ -279,11 +280,11 @@ class Story:
         with again.store.write() as tx:
             records.save_own_device_list(tx, renewed)
         yield act(bob, "receive", again.encrypt(bob, "my phone was stolen"), self._next_position(bob))
-        assert again.user_id in bob.messenger.waiting_for_trust()
+        assert again.user_id in bob.messenger.contact_book.waiting_for_trust()
         yield Act(bob, "learn_device_lists", (again.user_id, [renewed.signed]), raises=AccountKeyChangedError)
         self._accept_change(bob, again)
         yield act(bob, "reconsider", again.user_id)
-        assert again.user_id not in bob.messenger.waiting_for_trust()
+        assert again.user_id not in bob.messenger.contact_book.waiting_for_trust()
         (row,) = bob.messenger.inbound()
         assert decode_application(row.content.body) == "my phone was stolen"
         yield act(bob, "confirm", row.number)
@@ -295,18 +296,18 @@ class Story:
         yield from self._post(bob)
         yield from self._say(alice, bob, "waits under the old key")
         old_key = alice.messenger.account.party.account_key
-        reset = yield act(alice, "draft_account_reset")
-        assert alice.messenger.pending_account_reset() == reset
+        reset = yield act(alice, "account_reset.draft")
+        assert alice.messenger.account_reset.pending() == reset
         published = self.world.directory.lists[alice.user_id]
         published += [reset.closing.signed, reset.first.signed]
         # Who died after it was accepted finds no draft.
-        yield Act(alice, "account_reset_accepted", (), raises=ValueError)
-        assert alice.messenger.pending_account_reset() is None
+        yield Act(alice, "account_reset.accepted", (), raises=ValueError)
+        assert alice.messenger.account_reset.pending() is None
         assert alice.messenger.account.party == reset.account.party
         assert alice.messenger.account.party.account_key != old_key
         assert alice.messenger.own_device_list().position == reset.first.position
         assert alice.sessions(bob) == []
-        assert alice.messenger.outbox() == []
+        assert alice.messenger.outbox.entries() == []
         yield Act(bob, "learn_device_lists", (alice.user_id, published[-2:]), raises=AccountKeyChangedError)
         yield from self._take(alice)
         tended = yield act(alice, "tend")
@@ -315,7 +316,7 @@ class Story:
         yield act(alice, "tend")
         yield from self._post(alice)
         yield from self._take(bob)
-        assert alice.user_id in bob.messenger.waiting_for_trust()
+        assert alice.user_id in bob.messenger.contact_book.waiting_for_trust()
         self._accept_change(bob, alice)
         yield act(bob, "reconsider", alice.user_id)
         yield from self._take(bob)
@@ -353,7 +354,7 @@ class Story:
         """The relay remembers more of Alice than her store: what waits is encrypted anew."""
         yield from self._say(self.alice, self.bob, "written on a restored store")
         self.inboxes[self.alice].accepted += 1_000
-        yield act(self.alice, "note_connected", self.inboxes[self.alice].statement())
+        yield act(self.alice, "delivery.note_connected", self.inboxes[self.alice].statement())
         assert all(session.dead for session in self.alice.sessions(self.bob))
         yield from self._rest()
 
@@ -361,15 +362,15 @@ class Story:
         alice, bob = self.alice, self.bob
         yield from self._say(alice, bob, "never posted")
         self.world.wait(OUTBOX_LIFETIME_MS + 1)
-        given_up = {entry.envelope_id: "expired" for entry in alice.messenger.outbox()}
-        self.sent -= {entry.message_id for entry in alice.messenger.outbox()}
-        yield act(alice, "expire_outbox")
-        assert alice.messenger.outbox() == []
+        given_up = {entry.envelope_id: "expired" for entry in alice.messenger.outbox.entries()}
+        self.sent -= {entry.message_id for entry in alice.messenger.outbox.entries()}
+        yield act(alice, "outbox.expire")
+        assert alice.messenger.outbox.entries() == []
         yield from self._hear_of_failures(alice, given_up)
         self.world.wait(LATE_ENVELOPE_MS)
         for device, peer in ((alice, bob), (bob, alice)):
             yield act(device, "prune")
-            self._offer(device, (yield act(device, "due_prekeys", ServerCounts(25, 25))))
+            self._offer(device, (yield act(device, "registration.due_prekeys", ServerCounts(25, 25))))
             # Lists expire after 30 days, so the server is asked for a newer one.
             yield act(device, "learn_device_lists", peer.user_id, self.world.directory.lists[peer.user_id][-1:])
 
@@ -377,17 +378,17 @@ class Story:
         """The relay refuses a message for good."""
         alice = self.alice
         yield from self._say(alice, self.bob, "refused")
-        given_up = {entry.envelope_id: "contact_refused" for entry in alice.messenger.outbox()}
-        self.sent -= {entry.message_id for entry in alice.messenger.outbox()}
-        yield act(alice, "outbox_settled", (), tuple(given_up.items()))
+        given_up = {entry.envelope_id: "contact_refused" for entry in alice.messenger.outbox.entries()}
+        self.sent -= {entry.message_id for entry in alice.messenger.outbox.entries()}
+        yield act(alice, "outbox.settle", (), tuple(given_up.items()))
         yield from self._hear_of_failures(alice, given_up)
 
     def _hear_of_failures(self, device: Device, given_up: dict[EnvelopeId, str]) -> Acts:
         """Whoever died after giving up, and before telling, must find it again."""
-        told = device.messenger.failed_sends()
+        told = device.messenger.outbox.failed()
         assert {each.envelope_id: each.code for each in told} == given_up, "given up, and nobody is told"
-        yield act(device, "failures_told", tuple(given_up))
-        assert device.messenger.failed_sends() == []
+        yield act(device, "outbox.failures_told", tuple(given_up))
+        assert device.messenger.outbox.failed() == []
 
     # --- what recurs -----------------------------------------------------------------------------------------
 
@@ -399,18 +400,18 @@ class Story:
     def _bring(self, sender: Device, recipient: Device) -> Acts:
         """Come online, post, receive, and show what has come."""
         for device in (sender, recipient):
-            notices = yield act(device, "note_connected", self.inboxes[device].statement())
+            notices = yield act(device, "delivery.note_connected", self.inboxes[device].statement())
             assert notices == (), "a crash never looks like a rollback"
         yield from self._post(sender)
         yield from self._take(recipient)
 
     def _post(self, sender: Device) -> Acts:
-        for entry in sender.messenger.outbox():
+        for entry in sender.messenger.outbox.entries():
             inbox = self.inboxes[self.world.devices[entry.recipient]]
             inbox.head += 1
             inbox.waiting.append((inbox.head, entry))
             self.inboxes[sender].accepted = max(self.inboxes[sender].accepted, entry.counter)
-            yield act(sender, "outbox_settled", (entry.envelope_id,))
+            yield act(sender, "outbox.settle", (entry.envelope_id,))
 
     def _take(self, recipient: Device) -> Acts:
         inbox = self.inboxes[recipient]
@@ -433,7 +434,7 @@ class Story:
                 for address in tended.sessions_wanted:
                     yield act(device, "start_session", self.world.devices[address].bundle())
                     tended = yield act(device, "tend")
-                posted = len(device.messenger.outbox())
+                posted = len(device.messenger.outbox.entries())
                 yield from self._post(device)
                 yield from self._take(peer)
                 quiet = 0 if posted or tended.again_in is not None else quiet + 1

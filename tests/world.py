@@ -248,9 +248,9 @@ class Device:
         """Give the directory the prekeys that are due."""
         # 25 left is the least for which no batch of one-time keys is made, which would be the slowest part of a test.
         counts = self.world.directory.counts(self.address) if self._one_time_prekeys else ServerCounts(25, 25)
-        publication = self.messenger.due_prekeys(counts)
+        publication = self.messenger.registration.due_prekeys(counts)
         self.world.directory.publish(self.address, publication)
-        self.messenger.prekeys_published(publication.prekey_ids)
+        self.messenger.registration.prekeys_published(publication.prekey_ids)
         return publication
 
     def bundle(self) -> PreKeyBundle:
@@ -302,13 +302,13 @@ class Device:
 
     def post(self) -> None:
         """Hand the whole outbox to the network."""
-        for entry in self.messenger.outbox():
+        for entry in self.messenger.outbox.entries():
             self.world.network.accept(self.address, entry)
-            self.messenger.outbox_settled([entry.envelope_id])
+            self.messenger.outbox.settle([entry.envelope_id])
 
     def connect(self) -> tuple[Notice, ...]:
         """Come online: hear what the relay remembers of us."""
-        return self.messenger.note_connected(RelayStatement(1, 0, self.world.network.accepted[self.address]))
+        return self.messenger.delivery.note_connected(RelayStatement(1, 0, self.world.network.accepted[self.address]))
 
     def encrypt(self, peer: "Device", data: bytes | str, kind: int = ContentKind.APPLICATION) -> bytes:
         """Encrypt one message, starting a session if there is none, and return the envelope instead of posting it.
@@ -325,7 +325,7 @@ class Device:
         raw = data.encode() if isinstance(data, str) else data
         body = encode_application(data) if kind == ContentKind.APPLICATION else raw
         queued = self.messenger.queue(peer.user_id, Draft(kind, body, ConversationId(""), Lane.CHAT, ttl=3600))
-        self.messenger.outbox_settled(entry.envelope_id for entry in queued.entries)
+        self.messenger.outbox.settle(entry.envelope_id for entry in queued.entries)
         accepted = self.world.network.accepted
         accepted[self.address] = max(accepted[self.address], queued.entries[-1].counter)
         return queued.entries[0].envelope

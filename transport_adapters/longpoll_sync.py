@@ -4,7 +4,7 @@ Owns: the requests of a connection, in the thread that calls.
 Does not know about: reconnecting, which is a new object; stores and threads.
 
     relay = LongPoll("https://chat.example", token=device_token)
-    relay.hello(Cursor(*messenger.cursor()))
+    relay.hello(Cursor(*messenger.delivery.cursor()))
     while True:
         for delivery in relay.deliveries(wait=15):
             messenger.receive(delivery.envelope, DeliveryPosition(delivery.epoch, delivery.seq))

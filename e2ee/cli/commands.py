@@ -58,7 +58,7 @@ def status(call: Call) -> int:
     store = SqliteStore.open(store_path(call.home), passphrase=call.secret, wait=LOCK_SECONDS)
     with contextlib.closing(store):
         messenger = Messenger.open(store)
-        counted, registered = messenger.status(), messenger.is_registered()
+        counted, registered = messenger.status(), messenger.registration.is_registered()
     counts = {
         "contacts": counted.contacts,
         "sessions": counted.sessions,

@@ -66,7 +66,7 @@ def refuse_taken(home: Path, secret: str, user: str) -> bool:
             messenger = Messenger.open(store)
         except AccountNotFoundError:
             return False
-        if messenger.is_registered():
+        if messenger.registration.is_registered():
             raise UsageError(f"there is a device in {home} already: use it, or name another --home")
         if messenger.address.user_id != user:
             raise UsageError(

@@ -175,8 +175,8 @@ class Line:
         while True:
             self._settled.clear()
             # Asked first: what is due again goes into the outbox, and never out of it.
-            due_again = await asyncio.to_thread(messenger.is_due_again, message_id)
-            queued = await asyncio.to_thread(messenger.outbox)
+            due_again = await asyncio.to_thread(messenger.outbox.is_due_again, message_id)
+            queued = await asyncio.to_thread(messenger.outbox.entries)
             waiting = {(each.message_id, each.recipient) for each in queued if each.message_id == message_id}
             lost = {each for each in self._lost if each[0] == message_id}
             for _, recipient in waiting:

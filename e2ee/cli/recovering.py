@@ -70,6 +70,8 @@ def take_in(call: Call) -> int:
             raise UsageError("that is an export of another user, or of before the account got a new key") from None
     for user in (user for step in steps for user in step.waiting):
         call.printer.remark(f"the account key of {user} is another one in the export: see 'e2ee verify {user}'")
+    for user in (user for step in steps for user in step.forked):
+        call.printer.remark(f"the device lists of {user} contradict each other: nothing more is sent there")
     contacts, messages = sum(len(step.contacts) for step in steps), sum(step.messages for step in steps)
     if not keeps:
         call.printer.remark("no messages were taken in, because none are kept: see 'e2ee history --keep'")
@@ -88,7 +90,11 @@ def recover(arguments: argparse.Namespace, printer: Printer) -> int:
     home, settings = home_directory(arguments.home), checked_settings(arguments)
     secret = passphrase(arguments.passphrase_file)
     if refuse_taken(home, secret, arguments.user):
-        raise UsageError(f"in {home} there is an unfinished device: 'e2ee init' with the same arguments finishes it")
+        # Whoever was interrupted in the history has a part of it, and nothing else would say so.
+        raise UsageError(
+            f"in {home} there is an unfinished device: 'e2ee init' with the same arguments finishes it, and then "
+            "'e2ee import' takes in what lacks of the messages"
+        )
     return asyncio.run(_recover(home, settings, secret, printer, arguments))
 
 

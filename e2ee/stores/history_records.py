@@ -41,6 +41,9 @@ _BY_US: Final = b"\0"
 FOREVER: Final = MAX_TIMESTAMP
 """A retention that never ends."""
 
+POSITION_SHIFT: Final = 16
+"""Positions are milliseconds in units of 2^-16, so that a late message fits between two that came in the same one."""
+
 
 @final
 class EntryState(IntEnum):

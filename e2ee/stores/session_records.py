@@ -21,7 +21,6 @@ from e2ee.limits import (
 from e2ee.ports import ReadTransaction, Record, Table, Transaction
 from e2ee.ratchet.skipped_keys import Evicted, FindSkipped, Ratchet, SkippedKey, SkippedPosition
 from e2ee.session import Session
-from e2ee.wire.codec import Reader
 from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
 
 _LIVE, _EVICTED = b"L", b"E"
@@ -57,16 +56,6 @@ def sending_session(tx: ReadTransaction, peer: DeviceAddress, now: int) -> Sessi
         elif session.may_send(now):
             return session if session.origin.created >= least else None
     return None
-
-
-def is_stranger(tx: ReadTransaction, user_id: UserId, devices: Sequence[DeviceAddress]) -> bool:
-    """Whether a user with these devices has written to us, and we never to the user."""
-    sessions = [session for device in devices for session in sessions_with(tx, device)]
-    if not sessions:
-        # Perhaps the device that wrote has left the list since: that makes nobody known who was a stranger.
-        whose = ((DeviceAddress.decode(Reader(each.group)).user_id, each) for each in tx.scan(Table.SESSIONS))
-        sessions = [persist.decode_session(each.value) for user, each in whose if user == user_id]
-    return bool(sessions) and not any(session.is_wanted for session in sessions)
 
 
 def add_session(tx: Transaction, session: Session) -> None:

@@ -123,8 +123,8 @@ def _make_room(tx: Transaction, new: TrustDecision) -> None:
     lines = [(record.key, _decode(record)) for record in tx.scan(Table.TRUST_DECISIONS, group)]
     open_lines = [(key, each) for key, each in lines if each.decision is not Decision.KEY_CLOSED]
     about = ABOUT_VERIFICATION if new.decision in ABOUT_VERIFICATION else {new.decision}
-    superseded = [(key, each) for key, each in open_lines if each.key == new.key and each.decision in about]
-    superseded.sort(key=lambda line: line[1].at)
+    same = [(key, each) for key, each in open_lines if each.key == new.key and each.decision in about]
+    superseded = sorted((line for line in same if line[1].at <= new.at), key=lambda line: line[1].at)
     seen = [(key, each) for key, each in open_lines if each.decision is Decision.CHANGE_SEEN]
     others = [(key, each) for key, each in open_lines if contact is None or each.key != contact.account_key]
     for key, _ in (*superseded, *seen, *others)[:1]:
@@ -178,6 +178,12 @@ def removed_at(tx: ReadTransaction, device: DeviceAddress) -> int | None:
     """Return when it was noted that a device left its user's list, Unix milliseconds; None if it was not."""
     noted = tx.get(Table.REMOVED_DEVICES, device.encode())
     return None if noted is None else int.from_bytes(noted, "big")
+
+
+def removed_devices(tx: ReadTransaction, user_id: UserId) -> list[DeviceAddress]:
+    """Return the devices of a user of which it is noted that they left the user's list."""
+    noted = (DeviceAddress.decode(Reader(each.key)) for each in tx.scan(Table.REMOVED_DEVICES, _REMOVED))
+    return [each for each in noted if each.user_id == user_id]
 
 
 def removed_before(tx: ReadTransaction, deadline: int) -> list[DeviceAddress]:

@@ -42,12 +42,18 @@ class Given(NamedTuple):
 
 
 def begin(
-    connection: Connection, group: Sequence[tuple[ClaimRequest, Buckets]], limits: Sequence[RateLimit], now: int
+    connection: Connection,
+    group: Sequence[tuple[ClaimRequest, Buckets]],
+    limits: Sequence[RateLimit],
+    now: int,
+    lock_ms: int,
 ) -> list[bool | None]:
     """Record requests, which are all different, and take a token for each from its three buckets.
 
     Return for each: True; False if a bucket has none left for all that ask; None if the request is not new. If any is
     not True the transaction is to be rolled back, for the tokens of the refused ones are taken in part.
+
+    For a row that another transaction holds it waits for `lock_ms` at most, and so does the rest of the transaction.
     """
     requests, buckets = [request for request, _ in group], [each for _, each in group]
     parameters: dict[str, Any] = {
@@ -57,6 +63,7 @@ def begin(
         "claimers": [each.claimer for each in buckets],
         "targets": [each.target for each in buckets],
         "now": now,
+        "lock_ms": str(lock_ms),
     }
     for name, limit in zip(("pair", "claimer", "target"), limits, strict=True):
         parameters |= {f"{name}_burst": limit.burst, f"{name}_interval": limit.interval_ms}
@@ -141,10 +148,13 @@ def _offered(name: str, kind: PreKeyKind) -> str:
             AND ({name}.expires_at IS NULL OR {name}.expires_at > :now)"""
 
 
+# The limit of time is set by the statement itself, which saves a round trip: before any row is locked `asked` is read,
+# which waits for `hurry`.
 _BEGIN = text(f"""
 WITH
-    asked AS (
-        SELECT * FROM unnest(
+    hurry AS MATERIALIZED (SELECT set_config('lock_timeout', :lock_ms, true)),
+    asked AS MATERIALIZED (
+        SELECT its.* FROM hurry CROSS JOIN unnest(
             CAST(:users AS text[]), CAST(:devices AS bytea[]), CAST(:requests AS bytea[]), CAST(:questions AS bytea[]),
             CAST(:pairs AS text[]), CAST(:claimers AS text[]), CAST(:targets AS text[])
         ) WITH ORDINALITY AS its (user_id, device_id, request_id, question, pair, claimer, target, item)

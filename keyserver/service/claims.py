@@ -17,6 +17,7 @@ from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 from keyserver.auth import Clock
 from keyserver.database import Database
 from keyserver.grouping import ASIDE, Aside, Grouped
+from keyserver.postgresql import wait_for_rows
 from keyserver.problems import RateLimitedProblem, RequestIdReusedProblem
 from keyserver.repository import claim_groups, claims, device_lists, devices, prekeys, rate_limits
 from keyserver.repository.claim_groups import Buckets, Given, Wanted
@@ -24,6 +25,11 @@ from keyserver.repository.claims import ClaimedBundle, ClaimRequest
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.policy import NOBODY, ContactPolicy
 from keyserver.tables import PreKeyKind
+
+GROUP_LOCK_MS: Final = 2_000
+"""How long a group waits for a row that another transaction holds. A group holds its own for a small part of that."""
+HASTY_LOCK_MS: Final = 200
+"""How long each of a group that met such a row waits for one, alone: a few at a time, all within their patience."""
 
 Answer = Given
 """The user's newest encoded list, and one bundle per active device that can be reached."""
@@ -80,7 +86,8 @@ class ClaimService:
         self._now = now
         self._policy = policy
         self._limits = limits
-        self._grouped = Grouped(self._together, self._alone, database.patience)
+        hastily = partial(self._alone, lock_ms=HASTY_LOCK_MS)
+        self._grouped = Grouped(self._together, self._alone, database.patience, hastily)
 
     async def claim(self, claimer: DeviceAddress, question: Question, request_id: bytes) -> Answer:
         """Claim bundles under a request id of 16 bytes; the same id again gets the same bundles.
@@ -98,8 +105,10 @@ class ClaimService:
         ask = _Ask(request, Wanted(whom, question.device_ids), buckets)
         return await (self._alone(ask) if self._database.is_sqlite else self._grouped.ask(ask))
 
-    async def _alone(self, ask: _Ask) -> Answer:
+    async def _alone(self, ask: _Ask, lock_ms: int | None = None) -> Answer:
         def work(connection: Connection) -> Answer:
+            if lock_ms is not None:
+                wait_for_rows(connection, lock_ms)
             earlier = claims.begin(connection, ask.request, self._now())
             if earlier is None:
                 self._limit(connection, ask.buckets)
@@ -129,7 +138,8 @@ class ClaimService:
     def _claim_all(self, group: Sequence[_Ask], connection: Connection) -> dict[int, Answer]:
         """Claim for all whose request is new. By the identity of the asks; who is missing is a repetition."""
         now = self._now()
-        outcomes = claim_groups.begin(connection, [(each.request, each.buckets) for each in group], self._limits, now)
+        asked = [(each.request, each.buckets) for each in group]
+        outcomes = claim_groups.begin(connection, asked, self._limits, now, GROUP_LOCK_MS)
         refused = [each for each, outcome in zip(group, outcomes, strict=True) if outcome is False]
         if refused:
             raise _RefusedError(refused)

@@ -109,7 +109,7 @@ def test_messages_sent_together_get_keys_and_counters_of_their_own() -> None:
 
     with ThreadPoolExecutor(THREADS) as threads:
         envelopes = list(threads.map(send, range(THREADS)))
-    counters = [entry.counter for entry in alice.messenger.outbox()]
+    counters = [entry.counter for entry in alice.messenger.outbox.entries()]
     assert counters == list(range(counters[0], counters[0] + THREADS))
     assert [bob.receive(envelope).outcome for envelope in envelopes] == [Outcome.STORED] * THREADS
     assert sorted(map(str, bob.read())) == [str(number) for number in range(THREADS)]
@@ -159,4 +159,4 @@ def test_threads_that_tend_together_ask_once(on_disk: tuple[Device, Device]) -> 
     assert {tended.sessions_wanted for tended in tend_together(bob)} == {(alice.address,)}
     bob.start_session(alice)
     assert sum(tended.queued for tended in tend_together(bob)) == 1
-    assert len(bob.messenger.outbox()) == 1
+    assert len(bob.messenger.outbox.entries()) == 1

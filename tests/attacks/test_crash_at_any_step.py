@@ -95,7 +95,7 @@ class Mortal(Phone):
         """Nothing else is queued by a device that writes, so what `send` committed before it died is one more row."""
 
         def say() -> None:
-            for entry in self.device.messenger.outbox():
+            for entry in self.device.messenger.outbox.entries():
                 self.books.sent.setdefault(entry.message_id, Sent(self.address, peer.address, text))
             self.say(peer, text)
 
@@ -132,7 +132,7 @@ def life(fatal: int | None) -> int:
         recipient.fetches()
     assert books.missing() == []
     assert books.excused == {}
-    assert all(not phone.device.messenger.outbox() and not phone.waiting() for phone in (alice, bob))
+    assert all(not phone.device.messenger.outbox.entries() and not phone.waiting() for phone in (alice, bob))
     sessions = alice.device.sending_session(bob.device), bob.device.sending_session(alice.device)
     assert sessions[0].session_id == sessions[1].session_id
     return step.taken

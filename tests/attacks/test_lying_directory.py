@@ -128,7 +128,7 @@ def test_a_list_that_the_server_signed_stops_sending_until_a_person_has_looked(s
             stage.alice.messenger.send(stage.phone.user_id, "for bob alone")
     assert told.value.old_safety_number != told.value.new_safety_number
     assert stage.world.network.in_flight == []
-    assert stage.alice.messenger.outbox() == []
+    assert stage.alice.messenger.outbox.entries() == []
 
 
 def retired(stage: Stage) -> None:
@@ -147,7 +147,7 @@ def test_an_old_list_that_is_replayed_brings_no_retired_device_back(stage: Stage
     assert stage.alice.messenger.contact(stage.phone.user_id) == before
     assert stage.alice.messenger.missing_sessions(stage.phone.user_id) == ()
     stage.alice.messenger.send(stage.phone.user_id, "for the phone alone")
-    assert [entry.recipient for entry in stage.alice.messenger.outbox()] == [stage.phone.address]
+    assert [entry.recipient for entry in stage.alice.messenger.outbox.entries()] == [stage.phone.address]
 
 
 def forked(stage: Stage) -> SignedDeviceList:
@@ -202,7 +202,7 @@ def test_a_frozen_list_is_noticed_by_the_next_message_and_nothing_is_sent_by_it(
     stage.server.change_lists = lambda _, lists: lists
     stage.alice.meet(stage.phone)
     stage.alice.messenger.send(stage.phone.user_id, "not for the laptop")
-    assert {entry.recipient for entry in stage.alice.messenger.outbox()} == {stage.phone.address}
+    assert {entry.recipient for entry in stage.alice.messenger.outbox.entries()} == {stage.phone.address}
 
 
 def test_a_frozen_list_is_noticed_after_30_days_even_if_nobody_says_anything(stage: Stage) -> None:
@@ -297,7 +297,9 @@ def test_a_fork_of_our_own_list_is_noticed_when_the_server_shows_it(stage: Stage
 
 def test_a_message_turned_over_to_another_device_of_the_same_user_is_unreadable_there(stage: Stage) -> None:
     stage.alice.messenger.send(stage.phone.user_id, "hello")
-    [to_phone, _] = sorted(stage.alice.messenger.outbox(), key=lambda each: each.recipient != stage.phone.address)
+    [to_phone, _] = sorted(
+        stage.alice.messenger.outbox.entries(), key=lambda each: each.recipient != stage.phone.address
+    )
     with unchanged(stage.laptop, Table.UNREADABLE):
         turned = changed(to_phone.envelope, recipient=stage.laptop.address)
         assert stage.laptop.receive(turned).outcome is Outcome.UNREADABLE

@@ -27,7 +27,7 @@ def test_a_drained_device_stays_reachable_and_is_told_to_replenish() -> None:
 
 def test_ids_tell_neither_how_many_there_were_nor_in_which_order_they_were_made() -> None:
     bob = World("ids").device("bob")
-    publication = bob.messenger.due_prekeys(ServerCounts(0, 0))
+    publication = bob.messenger.registration.due_prekeys(ServerCounts(0, 0))
     ids = sorted(int(each) for each in publication.prekey_ids)
     gaps = [later - earlier for earlier, later in pairwise(ids)]
     assert min(gaps) > 1, "not sequential"

@@ -12,9 +12,9 @@ from tests.world import World
 
 def test_a_crash_between_upload_and_confirmation_repeats_the_same_bytes() -> None:
     bob = World("reuse").device("bob")
-    uploaded = bob.messenger.due_prekeys(ServerCounts(0, 0))
+    uploaded = bob.messenger.registration.due_prekeys(ServerCounts(0, 0))
     bob.restart()  # the server has them, and the device does not know it
-    again = bob.messenger.due_prekeys(ServerCounts(100, 100))
+    again = bob.messenger.registration.due_prekeys(ServerCounts(100, 100))
     assert again == uploaded
 
 
@@ -24,7 +24,7 @@ def test_nothing_leaves_the_device_before_it_is_stored() -> None:
     disk.puts_left = 3
     before = bob.snapshot()
     with pytest.raises(StoreUnavailableError):
-        bob.messenger.due_prekeys(ServerCounts(0, 0))
+        bob.messenger.registration.due_prekeys(ServerCounts(0, 0))
     assert bob.snapshot() == before
 
 
@@ -49,6 +49,6 @@ def test_even_a_random_source_that_repeats_itself_yields_no_id_twice() -> None:
     first = bob.publish()
     world.random.seed("reuse")  # as after a restored snapshot of a machine
     world.random.randbytes(16 + 3 * 32)
-    second = bob.messenger.due_prekeys(ServerCounts(0, 0))
+    second = bob.messenger.registration.due_prekeys(ServerCounts(0, 0))
     assert not set(first.prekey_ids) & set(second.prekey_ids)
     assert len(bob.snapshot()[Table.USED_PREKEY_IDS]) == 202 + 200

@@ -96,8 +96,8 @@ def test_retry_requests_on_ever_new_sessions_are_no_amplifier() -> None:
         assert request(bob, alice, *envelopes).outcome is Outcome.CONSUMED
         tended = alice.messenger.tend()
         sent_again += tended.queued
-        envelopes += [entry.envelope for entry in alice.messenger.outbox()]
-        alice.messenger.outbox_settled([entry.envelope_id for entry in alice.messenger.outbox()])
+        envelopes += [entry.envelope for entry in alice.messenger.outbox.entries()]
+        alice.messenger.outbox.settle([entry.envelope_id for entry in alice.messenger.outbox.entries()])
     assert sent_again == 5 * MAX_RESENDS
 
 
@@ -134,7 +134,7 @@ def test_a_device_that_left_its_list_gets_nothing_again() -> None:
     delist(alice, bob, replaced)
     alice.receive(asked)
     assert alice.snapshot()[Table.RESENDS] == ()
-    assert alice.messenger.outbox() == []
+    assert alice.messenger.outbox.entries() == []
 
 
 def test_garbage_naming_a_stranger_causes_no_contact() -> None:

@@ -71,7 +71,7 @@ class Conversation:
         self.shown: list[object] = []
         self.ciphertexts: set[bytes] = set()
         alice, bob = self.alice, self.bob
-        self.show(bob.messenger.due_prekeys(ServerCounts(0, 0)), alice.start_session(bob))
+        self.show(bob.messenger.registration.due_prekeys(ServerCounts(0, 0)), alice.start_session(bob))
         for sender, recipient in ((alice, bob), (alice, bob), (bob, alice), (alice, bob)):
             lost, kept = sender.encrypt(recipient, PLAINTEXT), sender.encrypt(recipient, PLAINTEXT)
             self.receive(recipient, flip(kept, 8 * len(kept) - 1))
@@ -79,8 +79,10 @@ class Conversation:
             self.receive(recipient, kept)
             self.receive(recipient, lost)
             self.show(recipient.messenger.inbound(), sender.sending_session(recipient), recipient.sessions(sender))
-        self.show(alice.messenger.send(bob.user_id, PLAINTEXT), alice.messenger.outbox(), alice.messenger.status())
-        self.ciphertexts.update(entry.envelope[-64:] for entry in alice.messenger.outbox())
+        self.show(
+            alice.messenger.send(bob.user_id, PLAINTEXT), alice.messenger.outbox.entries(), alice.messenger.status()
+        )
+        self.ciphertexts.update(entry.envelope[-64:] for entry in alice.messenger.outbox.entries())
         self.show(content_from(alice, bob), Draft(1, PLAINTEXT.encode(), ConversationId(""), Lane.CHAT, 1))
         self.look_into_stores()
 

@@ -36,7 +36,7 @@ def test_what_was_said_is_forgotten_in_time_although_the_relay_never_lets_the_in
 def test_what_was_said_is_forgotten_by_a_device_that_never_comes_online_again() -> None:
     alice, _, said = established()
     alice.world.wait(SENT_CONTENT_MS + 1)
-    alice.messenger.expire_outbox()
+    alice.messenger.outbox.expire()
     assert not is_kept(alice, said)
 
 
@@ -46,7 +46,7 @@ def test_what_was_said_is_forgotten_as_soon_as_the_log_is_switched_off() -> None
     alice.messenger = Messenger.open(
         alice.store, rng=alice.world.random.randbytes, clock=alice.world.clock, sent_log=False
     )
-    alice.messenger.expire_outbox()
+    alice.messenger.outbox.expire()
     assert not is_kept(alice, said)
 
 

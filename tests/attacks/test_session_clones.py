@@ -118,7 +118,7 @@ def test_a_first_message_kept_back_until_its_session_leaked_yields_nothing_that_
 
 def test_a_first_message_kept_back_until_its_session_leaked_is_not_answered_after_a_made_up_rollback() -> None:
     alice, bob, first, _, leaked = withheld()
-    bob.messenger.note_connected(RelayStatement(1, 0, 1_000_000))
+    bob.messenger.delivery.note_connected(RelayStatement(1, 0, 1_000_000))
     assert bob.receive(first).outcome is Outcome.STORED
     answer = bob.encrypt(alice, "not for the thief")
     assert_unreadable(alice, bob, [answer], leaked)

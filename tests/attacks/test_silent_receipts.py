@@ -26,7 +26,7 @@ def assert_silent(device: Device) -> None:
         tended = device.messenger.tend()
         assert (tended.queued, tended.lacks) == (0, False)
         device.world.wait(FRESH_SESSION_MS)
-    assert device.messenger.outbox() == []
+    assert device.messenger.outbox.entries() == []
 
 
 def payload_type(envelope: bytes) -> int:
@@ -75,7 +75,7 @@ def test_a_stranger_whose_device_left_the_list_is_a_stranger_still() -> None:
     ]
     mallory.change_list(entry)
     bob.meet(mallory)
-    assert bob.messenger.is_stranger(mallory.user_id)
+    assert bob.messenger.contact_book.is_stranger(mallory.user_id)
     garbage = changed(mallory.encrypt(bob, "x"), sender=second.address)
     assert bob.receive(garbage).outcome is Outcome.UNREADABLE
     assert_silent(bob)

@@ -92,6 +92,17 @@ def test_what_a_person_decided_stays_in_a_full_history(phone: Device) -> None:
     assert sum(each.decision is Decision.KEY_CLOSED for each in lines(phone)) == MAX_CLOSED_KEYS_TOLD
 
 
+def test_an_earlier_word_about_the_verification_takes_no_later_ones_place_in_a_full_history(phone: Device) -> None:
+    """As in an export, where the lines stand in the order in which they were heard."""
+    known = lines(phone)
+    verified, withdrawn = (each for each in known if each.decision in trust_records.ABOUT_VERIFICATION)
+    with phone.store.write() as tx:
+        tx.delete_group(Table.TRUST_DECISIONS, BOB.encode())
+        for each in (withdrawn, *[replace(known[0], decision=Decision.CHANGE_ACCEPTED)] * FLOOD, verified):
+            trust_records.record(tx, each)
+    assert withdrawn in lines(phone)
+
+
 def test_a_later_word_about_the_verification_counts_in_a_full_history(phone: Device) -> None:
     key = bob_at(phone).account_key
     hear(phone, all_kinds(key))
@@ -176,8 +187,8 @@ def test_a_device_that_leaves_before_there_was_a_session_leaves_no_plan_to_meet_
 def test_an_account_reset_leaves_no_plan_to_meet_devices_of_before(phone: Device) -> None:
     laptop = phone.world.further_device(phone)
     phone.messenger.tend()
-    phone.messenger.draft_account_reset()
-    phone.messenger.account_reset_accepted()
+    phone.messenger.account_reset.draft()
+    phone.messenger.account_reset.accepted()
     with phone.store.read() as tx:
         assert session_records.meeting(tx, laptop.address) is None
 

@@ -113,13 +113,13 @@ async def test_a_lost_answer_is_made_good_when_the_client_is_opened_again(world:
     world.faults.tamper["/v1/account-resets"] = lose
     with pytest.raises(KeyServerUnavailableError):
         await within(alice.client.devices.reset_account())
-    pending = alice.client.messenger.pending_account_reset()
+    pending = alice.client.messenger.account_reset.pending()
     assert pending is not None
     assert alice.client.messenger.account.party.account_key != pending.account.party.account_key
     world.faults.tamper.clear()
     await within(alice.client._directory._bring_own_lists_up_to_date())
     assert alice.client.messenger.account.party.account_key == pending.account.party.account_key
-    assert alice.client.messenger.pending_account_reset() is None
+    assert alice.client.messenger.account_reset.pending() is None
     await alice.client.send("bob", "after all")
     await bob.event(events.TrustNeeded)
     await accept(bob)

@@ -4,10 +4,17 @@ import json
 import shutil
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.cli_processes import Desk, Ended, serving
+from e2ee.messenger import Messenger
+from e2ee.recovery import RecoveryCode
+from e2ee.stores.memory import MemoryStore
+from e2ee.stores.sqlite import SqliteStore
+from e2ee.wire.identifiers import parse_user_id
+from tests.cli_processes import PASSPHRASE, Desk, Ended, serving
+from tests.store_files import CHEAP
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +177,15 @@ def test_who_has_lost_the_code_as_well_comes_back_under_a_new_key_that_contacts_
     assert desk.call("send", "dave", "to you", "--home", "bob").code == 0
     received = desk.call("receive", "--json", "--home", "anew")
     assert [json.loads(line)["text"] for line in received.out.splitlines()] == ["to you"]
+
+
+def test_who_was_interrupted_in_the_history_is_told_what_finishes_it(desk: Desk, tmp_path: Path) -> None:
+    lost, code = Messenger.create(MemoryStore(), parse_user_id("dora")), RecoveryCode(bytes(20))
+    home = tmp_path / "dora"
+    home.mkdir()
+    with SqliteStore.create(home / "store.db", passphrase=PASSPHRASE, cost=CHEAP) as store:
+        Messenger.recover(store, lost.backup.without_history(code), code)
+    told = desk.call("recover", "dora", "--server", desk.server, "--dev", "--home", str(home), "--file", "unused")
+    assert told.code == 2
+    assert "'e2ee init'" in told.err
+    assert "'e2ee import'" in told.err

@@ -121,13 +121,18 @@ class Person:
         return self.stage.directory / f"{self.name}.jsonl"
 
     def live(
-        self, *, send: list[tuple[str, str]] | None = None, until: list[str] | None = None, kill: Step | None = None
+        self,
+        *,
+        send: list[tuple[str, str]] | None = None,
+        until: list[str] | None = None,
+        kill: Step | None = None,
+        refuse: bool = False,
     ) -> int:
         """Live once; end when everything in `until` was shown, now or before."""
         server = self.stage.server
         awaited = [text for text in until or [] if text not in self.shown()]
         paths = str(self.store), str(self.report)
-        job = Job(server.url, self.name, server.token(self.name), *paths, send or [], awaited, kill)
+        job = Job(server.url, self.name, server.token(self.name), *paths, send or [], awaited, kill, refuse)
         return self.stage.run(job)
 
     def lines(self, *kinds: str) -> list[dict[str, Any]]:
@@ -302,6 +307,23 @@ def test_a_recipient_that_lost_its_sessions_killed_around_any_commit_of_healing_
         text = f"to {patient.name}"
         assert list(patient.shown()[text]) == [sender.queued()[text]]
     assert_orderly([sender, *patients])
+
+
+@pytest.mark.parametrize(
+    ("kill", "told_before"), [(("after commit of settle", 1), 0), (("before commit of failures_told", 1), 1)]
+)
+def test_a_sender_killed_right_after_giving_up_tells_it_in_its_next_life_and_in_no_other(
+    stage: Stage, kill: Step, told_before: int
+) -> None:
+    recipient, sender = Person(stage, "grace"), Person(stage, f"heidi{told_before}")
+    assert recipient.live() == 0
+    assert sender.live(send=[(recipient.name, "refused")], kill=kill, refuse=True) == KILLED
+    assert sender.events()["SendFailed"] == told_before
+    for _ in range(2):
+        assert sender.live() == 0
+        assert sender.events()["SendFailed"] == told_before + 1
+    assert sender.lines("ended")[-1]["outbox"] == 0
+    assert sender.released() == set()
 
 
 def assert_every_kind_killed(steps: list[Step], killed: list[bool]) -> None:

@@ -354,7 +354,7 @@ TABLE: Final[dict[tuple[str, str, str], Treatment]] = {
     (
         _QUICKSTART,
         "text",
-        'await carol.set_presence("online")       # "away", "offline"; said again after every reconnect',
+        'await carol.presence.announce("online")       # "away", "offline"; said again after every reconnect',
     ): call_snippet,
     (_QUICKSTART, "python", "import secrets"): saved_as("chat.py"),
     (_QUICKSTART, "text", f"uvicorn chat:asgi --port 8442 --ws {_BOUNDED}"): chat_server,

@@ -143,8 +143,8 @@ async def test_members_of_a_conversation_see_who_is_there_and_strangers_do_not(
             stack.push_async_callback(each.aclose)
             await within(each.secure.online())
         for watching in (a, m):
-            await watching.secure.watch(["2"])
-        await b.secure.set_presence("online")
+            await watching.secure.presence.watch(["2"])
+        await b.secure.presence.announce("online")
 
         def standing(name: str) -> list[PresenceState]:
             return [each.state for each in seen[name] if isinstance(each, events.PresenceChanged)]

@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from e2ee.errors import StoreUnavailableError
+from e2ee.errors import AccountNotFoundError, StoreUnavailableError
+from e2ee.messenger import Messenger
 from e2ee.ports import Table
+from e2ee.recovery import RecoveryCode
 from e2ee.stores.sqlite import SqliteStore
+from tests.crash_devices import CHUNKS, long_history, texts
 from tests.failing_disk import FailingDisk, Failure
 from tests.store_files import KEY, contents
 from tests.whole_life import Act, Kind, Story, rehearse
@@ -100,8 +103,8 @@ def starve(story: Story, act: Act, disk: FailingDisk, failures: tuple[Failure, .
 def reopen(story: Story, act: Act) -> None:
     """Start a device anew, and connect it as a client does before it sends: nothing looks like a rollback."""
     story.reopen(act.device)
-    if act.method != "note_connected":
-        assert act.device.messenger.note_connected(story.inboxes[act.device].statement()) == ()
+    if act.method != "delivery.note_connected":
+        assert act.device.messenger.delivery.note_connected(story.inboxes[act.device].statement()) == ()
 
 
 @pytest.mark.parametrize("failure", Failure)
@@ -203,3 +206,35 @@ def test_what_is_sent_after_a_send_that_failed_is_all_that_a_crash_leaves(direct
         assert bob.read() == ["accepted"]
     assert operations > 5
     store.close()
+
+
+@pytest.mark.parametrize("failure", Failure)
+def test_an_export_taken_in_on_a_failing_disk_is_taken_in_as_far_as_it_went_and_goes_on(
+    directory: Path, disk: FailingDisk, failure: Failure
+) -> None:
+    original, code = long_history(), RecoveryCode(bytes(20))
+    export, whole = b"".join(original.backup.export(code)), texts(original)
+    reached = set()
+    for operations in count(step=5):
+        path = directory / f"{operations}"
+        with SqliteStore.create(path, key=KEY) as store:
+            disk.fail(operations, failure)
+            try:
+                Messenger.recover(store, export, code)
+            except StoreUnavailableError:
+                disk.recover()
+            else:
+                break
+        with SqliteStore.open(path, key=KEY) as store:
+            try:
+                left = texts(Messenger.open(store))
+            except AccountNotFoundError:
+                assert all(not rows for rows in contents(store).values()), "half an account"
+                Messenger.recover(store, export, code)
+            else:
+                assert left == whole[: len(left)]
+                list(Messenger.open(store).backup.merge(export, code))
+                reached.add(len(left))
+            assert texts(Messenger.open(store)) == whole
+    assert 0 in reached
+    assert len(reached) > CHUNKS - 1, "the disk failed between all pieces"

@@ -90,7 +90,7 @@ async def test_a_new_device_has_sessions_with_all_others_before_it_says_anything
     tablet = await link(world, laptop)
     messenger = tablet.client.messenger
     await eventually(lambda: messenger.missing_sessions(messenger.address.user_id) == ())
-    await eventually(lambda: len(messenger.outbox()) == 0)
+    await eventually(lambda: len(messenger.outbox.entries()) == 0)
     bob = await world.open("bob")
     await tablet.client.send("bob", "hello")
     assert await bob.read() == ["hello"]

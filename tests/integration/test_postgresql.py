@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from keyserver import postgresql as postgresql_module
 from keyserver.database import Database, database_url
 from tests.databases import postgresql
 
@@ -76,6 +77,32 @@ async def test_connections_that_the_server_dropped_are_made_anew(database: Datab
         await asyncio.gather(*(database.write(lambda on: add(on, 1)) for _ in range(8)))
         await database.write(lambda on: on.execute(text(f"SELECT pg_terminate_backend(pid) {others}")))
     assert await database.read(total) == 24
+
+
+async def test_who_stops_in_the_middle_of_a_transaction_holds_no_row_for_long_and_runs_again_when_he_goes_on(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_module, "IDLE_TIMEOUT_MS", 100)
+    stopping = Database(database_url(url))
+    await stopping.start()
+    holds, goes_on = threading.Event(), threading.Event()
+    runs = 0
+
+    def stops(connection: Connection) -> None:
+        nonlocal runs
+        runs += 1
+        add(connection, 1)
+        holds.set()
+        goes_on.wait(30)
+        add(connection, 2)
+
+    stopped = asyncio.create_task(stopping.write(stops))
+    await asyncio.to_thread(holds.wait, 30)
+    await database.write(lambda on: add(on, 1))
+    goes_on.set()
+    await stopped
+    await stopping.close()
+    assert (runs, await database.read(total)) == (2, 3)
 
 
 async def test_no_statement_runs_for_ever(database: Database) -> None:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from e2ee.errors import WrongRecoveryCodeError
+from e2ee.errors import MalformedMessageError, WrongRecoveryCodeError
 from e2ee.history_book import FOREVER
 from e2ee.messenger import Messenger
 from e2ee.primitives.rng import system_rng
@@ -79,6 +79,13 @@ async def test_another_code_or_a_changed_file_recovers_nothing(world: ClientWorl
     assert await alice.client.devices.listed() == [alice.client.address.device_id]
 
 
+async def test_an_empty_file_is_no_export_whatever_was_left_with_the_server(world: ClientWorld) -> None:
+    alice = await world.open("alice")
+    await alice.client.devices.set_recovery(CODE)
+    with pytest.raises(MalformedMessageError):
+        await recover(world, b"")
+
+
 async def test_an_export_of_before_a_reset_is_worth_nothing_any_more(world: ClientWorld) -> None:
     alice = await world.open("alice")
     export = alice.client.messenger.backup.without_history(CODE)
@@ -127,4 +134,4 @@ async def test_a_recovery_that_was_interrupted_is_finished_when_the_client_is_op
     interrupted = Messenger.recover(store, export, CODE)
     again = await world.open("alice", store=store)
     assert await again.client.devices.listed() == [interrupted.address.device_id]
-    assert not again.client.messenger.is_recovering()
+    assert not again.client.messenger.registration.is_recovering()

@@ -109,7 +109,7 @@ async def test_a_ring_that_could_not_go_out_in_its_minute_never_does(tmp_path: P
         alice, bob = await world.talking(transport=gate)
         await gate.shut()
         await alice.client.call("bob")
-        queued = await asyncio.to_thread(alice.client.messenger.outbox)
+        queued = await asyncio.to_thread(alice.client.messenger.outbox.entries)
         assert [Envelope.decode(entry.envelope).lane for entry in queued] == [Lane.CONTROL]
         later = max(entry.created_at for entry in queued) + 60_001
         alice.client.messenger._clock = lambda: later

@@ -110,13 +110,13 @@ async def test_what_a_process_gave_up_and_could_not_tell_any_more_the_next_one_t
     await alice.client.send("bob", "hello")
     await within(alice.client.flushed())
     queued = alice.client.messenger.send(BOB, "refused").entries[0]
-    alice.client.messenger.outbox_settled((), [(queued.envelope_id, "contact_refused")])
+    alice.client.messenger.outbox.settle((), [(queued.envelope_id, "contact_refused")])
     await alice.client.aclose()
     assert alice.events(events.SendFailed) == []
     again = await world.open("alice", store=SqliteStore.open(tmp_path / "alice.db", key=KEY))
     failed = events.SendFailed(queued.message_id, bob.client.address, "contact_refused")
     assert await again.event(events.SendFailed) == failed
-    await eventually(lambda: again.client.messenger.failed_sends() == [])
+    await eventually(lambda: again.client.messenger.outbox.failed() == [])
     assert again.events(events.SendFailed) == [failed]
 
 

@@ -95,7 +95,7 @@ async def test_a_lost_answer_is_made_good_when_the_client_is_opened_again(world:
         await start_over(world, path, key=KEY)
     world.faults.tamper.clear()
     again = await world.open("alice", store=SqliteStore.open(path, key=KEY))
-    assert not again.client.messenger.is_starting_over()
+    assert not again.client.messenger.registration.is_starting_over()
     assert await server_holds_all_of(again)
 
 

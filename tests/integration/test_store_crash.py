@@ -175,7 +175,7 @@ def test_processes_that_send_from_one_store_in_turns_use_each_counter_and_key_on
         _, errors = process.communicate()
         assert process.returncode == 0, errors
     with SqliteStore.open(path, key=KEY) as store:
-        entries = Messenger.open(store).outbox()
+        entries = Messenger.open(store).outbox.entries()
     assert [entry.counter for entry in entries] == list(range(counter + 1, counter + 21))
     assert [bob.receive(entry.envelope).outcome for entry in entries] == [Outcome.STORED] * 20
     assert sorted(map(str, bob.read())) == sorted(text for each in texts for text in each)

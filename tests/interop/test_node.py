@@ -169,7 +169,7 @@ class OurPeer:
         return self.messenger.own_device_list().signed.encode()
 
     def bundle(self) -> bytes:
-        due = self.messenger.due_prekeys(ServerCounts(0, 0))
+        due = self.messenger.registration.due_prekeys(ServerCounts(0, 0))
         assert due.signed_prekey is not None
         one_time, kem = due.one_time_prekeys[0], due.one_time_kem_prekeys[0]
         return PreKeyBundle(self.messenger.address, due.signed_prekey, one_time, kem).encode()
@@ -187,7 +187,7 @@ class OurPeer:
 
     def _released(self, queued: Queued) -> bytes:
         (entry,) = queued.entries
-        self.messenger.outbox_settled([entry.envelope_id])
+        self.messenger.outbox.settle([entry.envelope_id])
         return entry.envelope
 
     def read(self, envelope: bytes, text: str) -> None:

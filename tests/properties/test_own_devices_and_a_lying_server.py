@@ -37,6 +37,8 @@ SEEDS: Final = 5 * max(1, int(os.environ.get("E2EE_SOAK", "0")))
 STEPS: Final = 120
 SKEWS: Final = (0, 3 * DAY_MS, -2 * DAY_MS)
 QUIET_ROUNDS: Final = 60
+TURNS: Final = 0.05
+"""How often, for each step, the server begins to lie, or stops."""
 
 
 @dataclass
@@ -135,6 +137,8 @@ class Run:
             self.reset,
             self.time_passes,
         )
+        if self.random.random() < TURNS:
+            self.lies = not self.lies
         action = self.random.choice(actions)
         action(self.random.choice(self.devices()))
         self.check()
@@ -193,9 +197,9 @@ class Run:
 
     def post(self, device: Device) -> None:
         self.check_outbox(device)
-        for entry in device.messenger.outbox():
+        for entry in device.messenger.outbox.entries():
             self.flying.append(entry.envelope)
-            device.messenger.outbox_settled([entry.envelope_id])
+            device.messenger.outbox.settle([entry.envelope_id])
 
     def deliver(self, device: Device) -> None:
         self.post(device)
@@ -310,9 +314,9 @@ class Run:
             return
         if device.messenger.own_device_list().content.seq != self.truth(device.user_id).seq:
             return
-        reset = device.messenger.draft_account_reset()
+        reset = device.messenger.account_reset.draft()
         self.server.lists[device.user_id] += [reset.closing.signed, reset.first.signed]
-        device.messenger.account_reset_accepted()
+        device.messenger.account_reset.accepted()
         self.left |= {each.address for each in self.devices(device.user_id) if each != device}
 
     def time_passes(self, _: Device) -> None:
@@ -341,7 +345,7 @@ class Run:
                     self.pinned[device.address, peer] = contact.account_key
 
     def check_outbox(self, device: Device) -> None:
-        for entry in device.messenger.outbox():
+        for entry in device.messenger.outbox.entries():
             if entry.envelope_id not in self.seen:
                 self.seen.add(entry.envelope_id)
                 contact = self.contact(device, entry.recipient.user_id)

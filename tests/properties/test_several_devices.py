@@ -85,7 +85,7 @@ class SeveralDevices(RuleBasedStateMachine):
     def post_without_hearing_that_it_was_accepted(self, who: int) -> None:
         phone = self.phone(who)
         phone.connect()
-        for entry in phone.device.messenger.outbox():
+        for entry in phone.device.messenger.outbox.entries():
             self.relay.accept(phone.address, entry)
         phone.disconnect()
 

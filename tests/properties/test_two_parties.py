@@ -111,7 +111,7 @@ class TwoParties(RuleBasedStateMachine):
         if hasattr(self, "world"):
             self.heal()
             for end in (0, 1):
-                assert self.devices[end].messenger.cursor()[1] == self.seqs[end]
+                assert self.devices[end].messenger.delivery.cursor()[1] == self.seqs[end]
 
     def arrive(self, envelope: bytes) -> None:
         """Deliver an envelope as a relay does, and let the application read."""

@@ -78,21 +78,21 @@ def test_counters_start_at_zero_and_count() -> None:
 def test_assertion_counters_rise_through_restarts_and_clocks_that_go_back() -> None:
     world = World()
     alice = world.device("alice")
-    first = alice.messenger.next_assertion_counter()
+    first = alice.messenger.registration.next_assertion_counter()
     world.wait(-1000)
     alice.restart()
-    second = alice.messenger.next_assertion_counter()
+    second = alice.messenger.registration.next_assertion_counter()
     world.wait(10_000)
-    third = alice.messenger.next_assertion_counter()
+    third = alice.messenger.registration.next_assertion_counter()
     assert first < second < third == world.now
 
 
 def test_registration_is_remembered() -> None:
     alice = World().device("alice")
-    assert not alice.messenger.is_registered()
-    alice.messenger.mark_registered()
+    assert not alice.messenger.registration.is_registered()
+    alice.messenger.registration.mark_registered()
     alice.restart()
-    assert alice.messenger.is_registered()
+    assert alice.messenger.registration.is_registered()
 
 
 def test_our_own_newest_list_is_the_one_with_the_highest_seq() -> None:

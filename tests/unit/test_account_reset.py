@@ -22,9 +22,9 @@ def pair() -> tuple[Device, Device]:
 
 
 def reset(device: Device) -> None:
-    drafted = device.messenger.draft_account_reset()
+    drafted = device.messenger.account_reset.draft()
     device.world.directory.lists[device.user_id] += [drafted.closing.signed, drafted.first.signed]
-    assert device.messenger.account_reset_accepted() == []
+    assert device.messenger.account_reset.accepted() == []
 
 
 def accept(device: Device, peer: Device) -> None:
@@ -36,7 +36,7 @@ def accept(device: Device, peer: Device) -> None:
 def test_the_lists_close_the_old_key_and_begin_the_new_one() -> None:
     alice, _ = pair()
     before = alice.messenger.own_device_list()
-    drafted = alice.messenger.draft_account_reset()
+    drafted = alice.messenger.account_reset.draft()
     closing, first = drafted.closing.content, drafted.first.content
     assert (closing.seq, closing.previous_hash, closing.devices) == (2, before.content.hash(), ())
     assert closing.account_key == before.content.account_key
@@ -48,20 +48,20 @@ def test_the_lists_close_the_old_key_and_begin_the_new_one() -> None:
 def test_a_draft_survives_a_crash_with_its_key_and_changes_nothing_before_it_is_accepted() -> None:
     alice, bob = pair()
     with unchanged(alice, Table.ACCOUNT):
-        drafted = alice.messenger.draft_account_reset()
+        drafted = alice.messenger.account_reset.draft()
     alice.restart()
-    assert alice.messenger.draft_account_reset() == drafted
+    assert alice.messenger.account_reset.draft() == drafted
     assert alice.messenger.own_device_list().content.seq == 1
     assert bob.receive(alice.encrypt(bob, "still the old key")).outcome is Outcome.STORED
 
 
 def test_a_draft_that_lost_a_race_keeps_its_key_and_follows_the_winner() -> None:
     alice, _ = pair()
-    drafted = alice.messenger.draft_account_reset()
+    drafted = alice.messenger.account_reset.draft()
     further = replace(alice.messenger.account.listed, device_id=DeviceId(b"\x7f" * 16))
     winner = alice.messenger.own_devices.draft_with(further)
     alice.messenger.own_devices.learn([winner.signed])
-    again = alice.messenger.draft_account_reset()
+    again = alice.messenger.account_reset.draft()
     assert again.account.account_key_pair == drafted.account.account_key_pair
     assert again.closing.content.previous_hash == winner.content.hash()
 
@@ -74,10 +74,10 @@ def test_acceptance_ends_all_sessions_and_stays_after_a_restart() -> None:
     new_key = alice.messenger.account.party.account_key
     alice.restart()
     assert alice.messenger.account.party.account_key == new_key != old_key
-    assert alice.messenger.pending_account_reset() is None
+    assert alice.messenger.account_reset.pending() is None
     assert alice.messenger.own_devices.is_listed()
     with pytest.raises(ValueError, match="no draft"):
-        alice.messenger.account_reset_accepted()
+        alice.messenger.account_reset.accepted()
 
 
 def test_what_a_stolen_device_said_about_our_lists_does_not_stop_us_afterwards() -> None:
@@ -179,7 +179,7 @@ def test_a_closed_contact_whose_new_key_was_declined_is_not_encrypted_to() -> No
 
 def test_nothing_follows_the_last_list_under_the_same_key() -> None:
     alice, bob = pair()
-    closing = alice.messenger.draft_account_reset().closing
+    closing = alice.messenger.account_reset.draft().closing
     bob.messenger.learn_device_lists(alice.user_id, [closing.signed])
     after = replace(
         closing.content, seq=3, previous_hash=closing.content.hash(), devices=(alice.messenger.account.listed,)
@@ -190,6 +190,6 @@ def test_nothing_follows_the_last_list_under_the_same_key() -> None:
 
 def test_the_draft_shows_no_secret() -> None:
     alice, _ = pair()
-    drafted = alice.messenger.draft_account_reset()
+    drafted = alice.messenger.account_reset.draft()
     secret = drafted.account.account_key_pair.seed.expose()
     assert secret.hex() not in repr(drafted)

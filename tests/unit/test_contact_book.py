@@ -87,8 +87,8 @@ def test_the_number_stays_when_devices_come_and_go_and_changes_with_the_account_
     assert alice.messenger.contact_book.safety_number(bob.user_id) == number
     alice.messenger.contact_book.compare(bob.user_id, picture)
 
-    reset = bob.messenger.draft_account_reset()
-    bob.messenger.account_reset_accepted()
+    reset = bob.messenger.account_reset.draft()
+    bob.messenger.account_reset.accepted()
     with pytest.raises(AccountKeyChangedError):
         alice.messenger.learn_device_lists(bob.user_id, [reset.closing.signed, reset.first.signed])
     change = alice.messenger.contact_book.change(bob.user_id)
@@ -192,12 +192,12 @@ def test_after_the_change_is_accepted_the_kept_messages_are_read_and_old_session
         assert alice.receive(envelope).outcome is Outcome.WAITING_FOR_TRUST
     error = hear_of_change(alice, again)
     assert alice.messenger.reconsider(bob.user_id) == []
-    assert alice.messenger.waiting_for_trust() == (bob.user_id,)
+    assert alice.messenger.contact_book.waiting_for_trust() == (bob.user_id,)
 
     alice.messenger.contact_book.accept_change(bob.user_id, error.new_safety_number)
     assert [each.outcome for each in alice.messenger.reconsider(bob.user_id)] == [Outcome.STORED] * 2
     assert alice.read() == ["one", "two"]
-    assert alice.messenger.waiting_for_trust() == ()
+    assert alice.messenger.contact_book.waiting_for_trust() == ()
     assert alice.messenger.reconsider(bob.user_id) == []
     assert not known(alice, bob).verified
     assert known(alice, bob).changed is None

@@ -234,7 +234,7 @@ def test_a_fork_that_is_seen_later_stops_a_device_that_knows_the_contact(duo: Du
 
 
 def test_a_closed_key_stays_closed_on_a_new_device(duo: Duo) -> None:
-    reset = duo.bob.messenger.draft_account_reset()
+    reset = duo.bob.messenger.account_reset.draft()
     thief = duo.bob.messenger.account.sign_device_list(
         replace(reset.closing.content, devices=(duo.bob.messenger.account.listed,), seq=reset.closing.content.seq + 9)
     )
@@ -333,7 +333,7 @@ def test_the_word_of_a_device_that_missed_a_change_is_out_of_date(duo: Duo, clos
     laptop = link(duo)
     with duo.phone.store.read() as tx:
         stale = contact_sharing.one_contact(tx, duo.bob.user_id)
-    reset = duo.bob.messenger.draft_account_reset()
+    reset = duo.bob.messenger.account_reset.draft()
     lists = [reset.closing.signed, reset.first.signed] if closing else [reset.first.signed]
     with pytest.raises(AccountKeyChangedError):
         laptop.messenger.learn_device_lists(duo.bob.user_id, lists)
@@ -355,7 +355,7 @@ def test_the_word_of_a_device_that_missed_a_change_is_out_of_date(duo: Duo, clos
 def test_a_key_that_is_known_to_be_closed_does_not_come_back_by_the_word_of_a_device(duo: Duo) -> None:
     laptop = duo.world.further_device(duo.phone)
     before = contact_sharing.entry_of(contact(duo.phone, "bob"))
-    first = duo.bob.messenger.draft_account_reset().first
+    first = duo.bob.messenger.account_reset.draft().first
     after = ContactEntry(duo.bob.user_id, first.content.account_key, False, False, first.signed)
     closed = DecisionEntry(duo.bob.user_id, Decision.KEY_CLOSED, before.account_key, START)
     tell(duo.phone, laptop, LinkedContacts(0, (after,), (closed,)).encode())
@@ -429,7 +429,7 @@ def test_decisions_of_a_later_release_mean_nothing_and_hold_up_nothing(duo: Duo)
 
 
 def test_a_list_of_devices_that_is_the_last_of_its_key_closes_it(duo: Duo) -> None:
-    closing = duo.bob.messenger.draft_account_reset().closing
+    closing = duo.bob.messenger.account_reset.draft().closing
     duo.phone.messenger.learn_device_lists(duo.bob.user_id, [closing.signed])
     laptop = link(duo)
     with laptop.store.read() as tx:

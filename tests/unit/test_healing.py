@@ -320,7 +320,7 @@ def test_a_request_for_an_envelope_that_was_never_sent_is_ignored() -> None:
     bob.start_session(alice)
     ask(bob, alice, bob.wrap(alice, b"x"))
     assert alice.messenger.tend() == alice.messenger.tend()
-    assert alice.messenger.outbox() == []
+    assert alice.messenger.outbox.entries() == []
 
 
 def test_a_message_is_sent_again_to_one_device_three_times_at_most() -> None:
@@ -470,7 +470,7 @@ def test_without_a_sent_log_nothing_said_is_kept_and_what_was_kept_goes() -> Non
     alice.messenger = Messenger.open(
         alice.store, rng=alice.world.random.randbytes, clock=alice.world.clock, sent_log=False
     )
-    alice.messenger.expire_outbox()
+    alice.messenger.outbox.expire()
     after = alice.encrypt(bob, "not kept")
     assert [content_of(alice, each) for each in (before, after)] == ["forgotten", "forgotten"]
     bob.start_session(alice)
@@ -506,7 +506,7 @@ def test_what_the_relay_dropped_widens_the_gap_that_a_message_may_skip() -> None
         alice.encrypt(bob, "dropped")
         if number < 500:
             for _ in range(2):  # delivered twice, counted once
-                bob.messenger.note_dropped(DeliveryPosition(1, number + 1), alice.address)
+                bob.messenger.delivery.note_dropped(DeliveryPosition(1, number + 1), alice.address)
     assert bob.receive(alice.encrypt(bob, "after the gap")).outcome is Outcome.STORED
     for _ in range(MAX_SKIP + 1):
         alice.encrypt(bob, "lost")
@@ -516,8 +516,8 @@ def test_what_the_relay_dropped_widens_the_gap_that_a_message_may_skip() -> None
 def test_rows_dropped_from_strangers_are_not_counted() -> None:
     alice, bob = established()
     mallory = bob.world.device("mallory", one_time_prekeys=False)
-    bob.messenger.note_dropped(DeliveryPosition(1, 1), mallory.address)
-    bob.messenger.note_dropped(DeliveryPosition(1, 2))
+    bob.messenger.delivery.note_dropped(DeliveryPosition(1, 1), mallory.address)
+    bob.messenger.delivery.note_dropped(DeliveryPosition(1, 2))
     assert bob.snapshot()[Table.DROPPED] == ()
     assert alice.address != mallory.address
 

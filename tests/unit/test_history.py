@@ -257,7 +257,7 @@ def test_retention_deletes_what_is_older_and_keeps_the_counts_right(pair: tuple[
     for day in range(5):
         bob.receive(alice.encrypt(bob, f"day {day}"))
         alice.world.wait(DAY_MS)
-    bob.messenger.expire_outbox()
+    bob.messenger.outbox.expire()
     assert page(bob, alice) == ["day 2", "day 3", "day 4"]
     assert bob.messenger.history.conversations()[0].unread == 3
     alice.world.wait(10 * DAY_MS)

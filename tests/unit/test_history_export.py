@@ -97,7 +97,7 @@ def fill(device: Device, number: int, size: int = 0) -> None:
         for at in range(number)
     ]
     with device.store.write() as tx:
-        history_export.merge(tx, device.user_id, messages)
+        history_export.merge(tx, device.user_id, messages, device.clock())
 
 
 def test_the_history_comes_back_as_it_was_with_its_receipts_and_what_is_unread(pair: tuple[Device, Device]) -> None:
@@ -190,7 +190,7 @@ def test_two_messages_of_one_position_both_stay(pair: tuple[Device, Device]) -> 
     first, *_ = history_export.pages(alice.store)
     twins = [replace(first[0], message_id=MessageId(bytes((at,)) * 16)) for at in range(200)]
     with alice.store.write() as tx:
-        assert history_export.merge(tx, ALICE, twins) == 200
+        assert history_export.merge(tx, ALICE, twins, alice.clock()) == 200
     found = alice.messenger.history.messages(BOB, limit=1000)
     assert len({entry.position for entry in found}) == len(found) == 200 + len(first)
 
@@ -232,8 +232,8 @@ def test_an_export_of_somebody_else_or_of_before_a_reset_is_not_taken_in(pair: t
     with pytest.raises(AccountKeyChangedError):
         merge(bob, exported(alice))
     export = exported(alice)
-    alice.messenger.draft_account_reset()
-    alice.messenger.account_reset_accepted()
+    alice.messenger.account_reset.draft()
+    alice.messenger.account_reset.accepted()
     before = alice.snapshot()
     with pytest.raises(AccountKeyChangedError):
         merge(alice, export)
@@ -400,7 +400,7 @@ def test_a_recovery_that_breaks_off_in_the_history_goes_on_with_an_import(many: 
         Messenger.recover(store, export, CODE, clock=alice.clock)
     store.puts_left = None
     again = Device(alice.world, store, Messenger.open(store, clock=alice.clock), one_time_prekeys=False)
-    assert again.messenger.is_recovering()
+    assert again.messenger.registration.is_recovering()
     name = BOB, ConversationId("many")
     assert 0 < len(again.messenger.history.messages(*name, limit=1000)) < 110
     merge(again, export)
@@ -435,10 +435,20 @@ def test_messages_taken_in_in_any_order_and_any_number_of_times_are_the_same_his
         messenger.history.set_retention(FOREVER)
         for at in range(0, len(arrivals), 3):
             with store.write() as tx:
-                history_export.merge(tx, ALICE, arrivals[at : at + 3])
+                history_export.merge(tx, ALICE, arrivals[at : at + 3], 12)
         book = messenger.history
         names = [(BOB, ConversationId(each)) for each in ("", "team-7")]
         histories.append([(book.messages(*name), book.unread(*name)) for name in names])
         for each in book.conversations():
             assert each.unread == len(book.unread(each.peer, each.conversation))
     assert histories[0] == histories[1]
+
+
+def test_one_open_file_is_taken_in_twice_at_once(many: tuple[Device, list[bytes]]) -> None:
+    alice, pieces = many
+    everything = alice.messenger.history.messages(BOB, ConversationId("many"), limit=1000)
+    alice.messenger.history.delete_conversation(BOB, ConversationId("many"))
+    file = io.BytesIO(b"".join(pieces))
+    merges = [alice.messenger.backup.merge(file, CODE) for _ in range(2)]
+    assert sum(first.messages + second.messages for first, second in zip(*merges, strict=True)) == len(everything)
+    assert alice.messenger.history.messages(BOB, ConversationId("many"), limit=1000) == everything

@@ -56,7 +56,7 @@ class Inbox:
         for seq, (sent_at, envelope) in enumerate(self.rows, start=1):
             position, sender = DeliveryPosition(1, seq), Envelope.decode(envelope).sender
             if self.world.now - sent_at > TTL_MS:
-                device.messenger.note_dropped(position, sender)
+                device.messenger.delivery.note_dropped(position, sender)
                 dropped.append(sender)
             else:
                 outcomes.append(device.messenger.receive(envelope, position).outcome)
@@ -172,13 +172,13 @@ def test_a_crash_at_every_rotation_of_a_year_leaves_one_set_of_keys_and_nobody_u
     world = World()
     bob = world.device("bob", one_time_prekeys=False)
     for week in range(52):
-        first = bob.messenger.due_prekeys(ServerCounts(25, 25))
+        first = bob.messenger.registration.due_prekeys(ServerCounts(25, 25))
         bob.restart()
-        again = bob.messenger.due_prekeys(ServerCounts(25, 25))
+        again = bob.messenger.registration.due_prekeys(ServerCounts(25, 25))
         assert first == again
         assert not first.is_empty
         world.directory.publish(bob.address, again)
-        bob.messenger.prekeys_published(again.prekey_ids)
+        bob.messenger.registration.prekeys_published(again.prekey_ids)
         bob.messenger.prune()
         if week % 13 == 0:
             peer = world.device(f"peer-{week}", one_time_prekeys=False)
@@ -205,13 +205,13 @@ def test_a_server_that_offers_what_it_confirmed_is_given_nothing() -> None:
     world, bob, _ = lonely_bob()
     world.wait(DAY_MS)
     with unchanged(bob):
-        assert bob.messenger.due_prekeys(ENOUGH, offered(world, bob)).is_empty
+        assert bob.messenger.registration.due_prekeys(ENOUGH, offered(world, bob)).is_empty
 
 
 def test_what_the_server_has_lost_is_published_again_with_the_same_bytes() -> None:
     world, bob, before = lonely_bob()
     world.wait(DAY_MS)
-    publication = bob.messenger.due_prekeys(ENOUGH, ())
+    publication = bob.messenger.registration.due_prekeys(ENOUGH, ())
     assert (publication.signed_prekey, publication.last_resort) == (before.signed_prekey, before.last_resort)
 
 
@@ -223,11 +223,11 @@ def test_a_server_restored_to_older_keys_is_given_the_present_ones_and_the_old_o
     world.directory.prekeys[bob.address] = copy(old)
     late = world.device("late", one_time_prekeys=False)
     assert bob.receive(late.encrypt(bob, "under the old keys")).outcome is Outcome.STORED
-    publication = bob.messenger.due_prekeys(ENOUGH, offered(world, bob))
+    publication = bob.messenger.registration.due_prekeys(ENOUGH, offered(world, bob))
     world.directory.publish(bob.address, publication)
-    bob.messenger.prekeys_published(publication.prekey_ids)
+    bob.messenger.registration.prekeys_published(publication.prekey_ids)
     assert world.directory.prekeys[bob.address].signed_prekey != old.signed_prekey
-    assert bob.messenger.due_prekeys(ENOUGH, offered(world, bob)).is_empty, "and that is all"
+    assert bob.messenger.registration.due_prekeys(ENOUGH, offered(world, bob)).is_empty, "and that is all"
     early = world.device("early", one_time_prekeys=False)
     assert bob.receive(early.encrypt(bob, "under the present keys")).outcome is Outcome.STORED
 
@@ -239,9 +239,9 @@ def test_a_restored_store_replaces_the_keys_that_it_does_not_know() -> None:
     bob.publish()
     bob.restore(backup)
     bob.restart()
-    publication = bob.messenger.due_prekeys(ENOUGH, offered(world, bob))
+    publication = bob.messenger.registration.due_prekeys(ENOUGH, offered(world, bob))
     world.directory.publish(bob.address, publication)
-    bob.messenger.prekeys_published(publication.prekey_ids)
+    bob.messenger.registration.prekeys_published(publication.prekey_ids)
     peer = world.device("peer", one_time_prekeys=False)
     assert bob.receive(peer.encrypt(bob, "hello")).outcome is Outcome.STORED
 
@@ -250,6 +250,8 @@ def test_a_server_that_always_claims_to_offer_other_keys_gets_one_pair_an_hour()
     world, bob, _ = lonely_bob()
     for _ in range(100):
         world.wait(MINUTE_MS)
-        bob.messenger.prekeys_published(bob.messenger.due_prekeys(ENOUGH, (PreKeyId(1), PreKeyId(2))).prekey_ids)
+        bob.messenger.registration.prekeys_published(
+            bob.messenger.registration.due_prekeys(ENOUGH, (PreKeyId(1), PreKeyId(2))).prekey_ids
+        )
     with bob.store.read() as tx:
         assert len(list(records.prekeys(tx, PreKeyKind.SIGNED))) == 2

@@ -5,23 +5,27 @@ from collections.abc import Sequence
 
 import pytest
 
-from keyserver.grouping import ASIDE, MAX_GROUP, Aside, Grouped
-from keyserver.postgresql import DatabaseUnavailableError
+from keyserver.grouping import ASIDE, HASTY_AT_ONCE, MAX_GROUP, Aside, Grouped
+from keyserver.postgresql import DatabaseUnavailableError, RowLockedError
 
 
 class Answers:
     """Doubles numbers. A number may be put aside, spoil its group, or find the database away."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 12.0, *, is_hasty: bool = True) -> None:
         self.groups: list[list[int]] = []
         self.alone: list[int] = []
         self.patience: list[float] = []
         self.aside: set[int] = set()
         self.spoiling: set[int] = set()
         self.unavailable: set[int] = set()
+        self.locked: set[int] = set()
+        self.hasty: list[int] = []
+        self.hasty_at_once = 0
+        self._hasty_now = 0
         self.go_on = asyncio.Event()
         self.go_on.set()
-        self.grouped = Grouped(self._together, self._one, lambda: 12.0)
+        self.grouped = Grouped(self._together, self._one, lambda: patience, self._hastily if is_hasty else None)
 
     async def ask(self, *numbers: int) -> list[int | BaseException]:
         return await asyncio.gather(*map(self.grouped.ask, numbers), return_exceptions=True)
@@ -32,6 +36,8 @@ class Answers:
         await self.go_on.wait()
         if self.unavailable & {*group}:
             raise DatabaseUnavailableError
+        if self.locked & {*group}:
+            raise RowLockedError
         if self.spoiling & {*group}:
             raise ArithmeticError
         return [ASIDE if each in self.aside else 2 * each for each in group]
@@ -40,6 +46,16 @@ class Answers:
         self.alone.append(number)
         if number in self.spoiling:
             raise ArithmeticError(number)
+        return 2 * number
+
+    async def _hastily(self, number: int) -> int:
+        self.hasty.append(number)
+        self._hasty_now += 1
+        self.hasty_at_once = max(self.hasty_at_once, self._hasty_now)
+        await asyncio.sleep(0)
+        self._hasty_now -= 1
+        if number in self.locked:
+            raise RowLockedError
         return 2 * number
 
 
@@ -117,3 +133,52 @@ async def test_patience_counts_from_the_asking_and_not_from_the_group() -> None:
     answers.go_on.set()
     await asyncio.gather(first, late)
     assert answers.patience[1] <= 12.0 - waited
+
+
+async def test_of_a_group_that_meets_a_locked_row_only_those_who_need_it_are_refused() -> None:
+    answers = Answers()
+    answers.locked = {2, 5}
+    got = await answers.ask(*range(MAX_GROUP))
+    assert [number for number, each in enumerate(got) if isinstance(each, DatabaseUnavailableError)] == [2, 5]
+    assert [each for each in got if isinstance(each, int)] == [
+        2 * each for each in range(MAX_GROUP) if each not in (2, 5)
+    ]
+    assert answers.hasty_at_once == HASTY_AT_ONCE, "or they take all threads of the database"
+    assert answers.alone == []
+
+
+async def test_a_locked_group_is_refused_where_nobody_answers_hastily() -> None:
+    answers = Answers(is_hasty=False)
+    answers.locked = {2}
+    assert all(isinstance(each, DatabaseUnavailableError) for each in await answers.ask(1, 2, 3))
+
+
+async def test_a_newcomer_is_not_given_the_patience_that_the_oldest_of_the_group_has_left() -> None:
+    answers = Answers()
+    answers.go_on.clear()
+    first = asyncio.create_task(answers.grouped.ask(1))
+    while not answers.groups:  # noqa: ASYNC110 - a few steps of this loop
+        await asyncio.sleep(0)
+    oldest = asyncio.create_task(answers.grouped.ask(2))
+    await asyncio.sleep(0.02)
+    asked_at = asyncio.get_running_loop().time()
+    newcomer = asyncio.create_task(answers.grouped.ask(3))
+    await asyncio.sleep(0)
+    answers.go_on.set()
+    await asyncio.gather(first, oldest, newcomer)
+    assert answers.groups == [[1], [2, 3]]
+    assert answers.patience[1] >= 12.0 - (asyncio.get_running_loop().time() - asked_at)
+
+
+async def test_who_loses_patience_is_told_so_and_what_he_asked_is_not_begun_any_more() -> None:
+    answers = Answers(patience=0.02)
+    answers.go_on.clear()
+    first = asyncio.create_task(answers.ask(1))
+    while not answers.groups:  # noqa: ASYNC110 - a few steps of this loop
+        await asyncio.sleep(0)
+    (late,) = await answers.ask(2)
+    assert isinstance(late, DatabaseUnavailableError)
+    answers.go_on.set()
+    await first
+    assert await answers.ask(3) == [6]
+    assert answers.groups == [[1], [3]]

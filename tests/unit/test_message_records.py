@@ -35,14 +35,14 @@ def lone() -> Messenger:
 def test_the_outbox_keeps_order_counters_and_bytes_until_settled() -> None:
     alice, bob = established()
     queued = [alice.messenger.send(bob.user_id, str(number)).entries[0] for number in range(12)]
-    assert alice.messenger.outbox() == queued
-    assert alice.messenger.outbox(limit=2) == queued[:2]
+    assert alice.messenger.outbox.entries() == queued
+    assert alice.messenger.outbox.entries(limit=2) == queued[:2]
     alice.restart()
-    assert alice.messenger.outbox() == queued, "a retry sends the same bytes"
+    assert alice.messenger.outbox.entries() == queued, "a retry sends the same bytes"
     counters = [entry.counter for entry in queued]
     assert counters == list(range(counters[0], counters[0] + 12))
-    alice.messenger.outbox_settled([queued[0].envelope_id, queued[3].envelope_id, EnvelopeId(bytes(16))])
-    assert [entry.counter for entry in alice.messenger.outbox()] == [*counters[1:3], *counters[4:]]
+    alice.messenger.outbox.settle([queued[0].envelope_id, queued[3].envelope_id, EnvelopeId(bytes(16))])
+    assert [entry.counter for entry in alice.messenger.outbox.entries()] == [*counters[1:3], *counters[4:]]
     assert alice.messenger.send(bob.user_id, "next").entries[0].counter == counters[-1] + 1
 
 
@@ -59,48 +59,48 @@ def test_the_outbox_gives_up_after_14_days_and_says_which() -> None:
     old = alice.messenger.send(bob.user_id, "old").entries[0]
     alice.world.wait(OUTBOX_LIFETIME_MS)
     fresh = alice.messenger.send(bob.user_id, "fresh").entries[0]
-    assert alice.messenger.expire_outbox() == []
+    assert alice.messenger.outbox.expire() == []
     alice.world.wait(1)
-    assert alice.messenger.expire_outbox() == [old]
-    [failed] = alice.messenger.failed_sends()
+    assert alice.messenger.outbox.expire() == [old]
+    [failed] = alice.messenger.outbox.failed()
     assert failed == FailedSend(old.envelope_id, old.message_id, old.recipient, "expired")
-    assert alice.messenger.outbox() == [fresh]
+    assert alice.messenger.outbox.entries() == [fresh]
 
 
 def test_what_was_given_up_is_known_until_it_was_told_whatever_happens_to_the_process() -> None:
     alice, bob = established()
     accepted, refused, waiting = (alice.messenger.send(bob.user_id, str(number)).entries[0] for number in range(3))
     unknown = EnvelopeId(bytes(16))
-    alice.messenger.outbox_settled(
+    alice.messenger.outbox.settle(
         [accepted.envelope_id], [(refused.envelope_id, "contact_refused"), (unknown, "contact_refused")]
     )
     alice.restart()
-    assert alice.messenger.outbox() == [waiting]
+    assert alice.messenger.outbox.entries() == [waiting]
     known = FailedSend(refused.envelope_id, refused.message_id, bob.address, "contact_refused")
-    assert alice.messenger.failed_sends() == [known]
-    alice.messenger.failures_told([known.envelope_id, unknown])
-    assert alice.messenger.failed_sends() == []
+    assert alice.messenger.outbox.failed() == [known]
+    alice.messenger.outbox.failures_told([known.envelope_id, unknown])
+    assert alice.messenger.outbox.failed() == []
 
 
 def test_what_nobody_asks_for_is_forgotten_after_45_days() -> None:
     alice, bob = established()
     entry = alice.messenger.send(bob.user_id, "refused").entries[0]
-    alice.messenger.outbox_settled((), [(entry.envelope_id, "contact_refused")])
+    alice.messenger.outbox.settle((), [(entry.envelope_id, "contact_refused")])
     alice.world.wait(LATE_ENVELOPE_MS + 1)
     alice.messenger.prune()
-    assert alice.messenger.failed_sends() == []
+    assert alice.messenger.outbox.failed() == []
 
 
 def test_a_failed_send_that_does_not_decode_is_corrupt_state() -> None:
     alice, bob = established()
     entry = alice.messenger.send(bob.user_id, "refused").entries[0]
-    alice.messenger.outbox_settled((), [(entry.envelope_id, "contact_refused")])
+    alice.messenger.outbox.settle((), [(entry.envelope_id, "contact_refused")])
     [record] = alice.snapshot()[Table.FAILED_SENDS]
     for broken in (b"", b"\x02" + record.value[1:], record.value[:-1], record.value + b"\0"):
         with alice.store.write() as tx:
             tx.put(Table.FAILED_SENDS, record.key, broken)
         with pytest.raises(CorruptStateError):
-            alice.messenger.failed_sends()
+            alice.messenger.outbox.failed()
 
 
 def test_a_send_that_fails_changes_nothing() -> None:
@@ -150,7 +150,7 @@ def test_receipts_reach_the_application_of_the_other_end() -> None:
     alice, bob = established()
     ids = tuple(MessageId(bytes([number]) * 16) for number in range(256))
     bob.messenger.send_receipt(alice.user_id, ReceiptType.READ, ids)
-    assert alice.receive(bob.messenger.outbox()[0].envelope).outcome is Outcome.STORED
+    assert alice.receive(bob.messenger.outbox.entries()[0].envelope).outcome is Outcome.STORED
     (message,) = alice.messenger.inbound()
     assert message.content.kind == ContentKind.RECEIPT
     assert Receipt.decode(message.content.body) == Receipt(ReceiptType.READ, ids)
@@ -189,8 +189,8 @@ def test_message_ids_are_scoped_to_their_sender() -> None:
 def test_the_watermark_waits_for_holes() -> None:
     bob = lone()
     for seq, watermark in ((1, 1), (3, 1), (5, 1), (2, 3), (4, 5), (4, 5), (1, 5), (6, 6)):
-        bob.note_dropped(DeliveryPosition(7, seq))
-        assert bob.cursor() == (7, watermark)
+        bob.delivery.note_dropped(DeliveryPosition(7, seq))
+        assert bob.delivery.cursor() == (7, watermark)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -201,9 +201,9 @@ def test_any_order_of_arrival_ends_at_the_head_and_leaves_no_record(seed: int) -
     Random(seed).shuffle(seqs)
     reached = 0
     for seq in seqs:
-        bob.note_dropped(DeliveryPosition(1, seq))
-        assert bob.cursor()[1] >= reached, "it never goes back"
-        reached = bob.cursor()[1]
+        bob.delivery.note_dropped(DeliveryPosition(1, seq))
+        assert bob.delivery.cursor()[1] >= reached, "it never goes back"
+        reached = bob.delivery.cursor()[1]
     assert reached == 199
     with store.read() as tx:
         assert tx.count(Table.DELIVERIES) == 0
@@ -212,47 +212,47 @@ def test_any_order_of_arrival_ends_at_the_head_and_leaves_no_record(seed: int) -
 def test_a_new_epoch_starts_from_nothing() -> None:
     bob = lone()
     for seq in (1, 2, 4):
-        bob.note_dropped(DeliveryPosition(1, seq))
-    bob.note_dropped(DeliveryPosition(2, 3))
-    assert bob.cursor() == (2, 0)
-    bob.note_connected(RelayStatement(3, 0))
-    assert bob.cursor() == (3, 0)
-    bob.note_dropped(DeliveryPosition(3, 1))
-    assert bob.cursor() == (3, 1)
+        bob.delivery.note_dropped(DeliveryPosition(1, seq))
+    bob.delivery.note_dropped(DeliveryPosition(2, 3))
+    assert bob.delivery.cursor() == (2, 0)
+    bob.delivery.note_connected(RelayStatement(3, 0))
+    assert bob.delivery.cursor() == (3, 0)
+    bob.delivery.note_dropped(DeliveryPosition(3, 1))
+    assert bob.delivery.cursor() == (3, 1)
 
 
 def test_the_floor_of_the_inbox_closes_holes_below_it_and_leaves_no_record_behind() -> None:
     store = MemoryStore()
     bob = Messenger.create(store, parse_user_id("bob"))
     for seq in (2, 3, 6, 8):
-        bob.note_dropped(DeliveryPosition(1, seq))
-    bob.note_connected(RelayStatement(1, 5))
-    assert bob.cursor() == (1, 6)
+        bob.delivery.note_dropped(DeliveryPosition(1, seq))
+    bob.delivery.note_connected(RelayStatement(1, 5))
+    assert bob.delivery.cursor() == (1, 6)
     with store.read() as tx:
         assert list(message_records.committed_above_watermark(tx)) == [8]
-    bob.note_connected(RelayStatement(1, 0))
-    assert bob.cursor() == (1, 6), "a lower floor takes nothing back"
+    bob.delivery.note_connected(RelayStatement(1, 0))
+    assert bob.delivery.cursor() == (1, 6), "a lower floor takes nothing back"
 
 
 def test_the_highest_numbers_a_server_can_state_are_taken_without_complaint() -> None:
     bob = lone()
-    bob.note_dropped(DeliveryPosition(MAX_TIMESTAMP, MAX_TIMESTAMP))
-    bob.note_connected(RelayStatement(MAX_TIMESTAMP, MAX_TIMESTAMP))
-    assert bob.cursor() == (MAX_TIMESTAMP, MAX_TIMESTAMP)
-    bob.note_connected(RelayStatement(1, 0))
-    assert bob.cursor() == (1, 0)
+    bob.delivery.note_dropped(DeliveryPosition(MAX_TIMESTAMP, MAX_TIMESTAMP))
+    bob.delivery.note_connected(RelayStatement(MAX_TIMESTAMP, MAX_TIMESTAMP))
+    assert bob.delivery.cursor() == (MAX_TIMESTAMP, MAX_TIMESTAMP)
+    bob.delivery.note_connected(RelayStatement(1, 0))
+    assert bob.delivery.cursor() == (1, 0)
 
 
 def test_a_hole_that_never_closes_is_given_up_and_the_watermark_never_goes_back() -> None:
     store = MemoryStore()
     bob = Messenger.create(store, parse_user_id("bob"))
-    bob.note_dropped(DeliveryPosition(1, 3))
-    bob.note_connected(RelayStatement(1, 5))
+    bob.delivery.note_dropped(DeliveryPosition(1, 3))
+    bob.delivery.note_connected(RelayStatement(1, 5))
     reached = 0
     for seq in range(10, 10 + 2 * 1_100, 2):
-        bob.note_dropped(DeliveryPosition(1, seq))
-        assert bob.cursor()[1] >= max(reached, 5)
-        reached = bob.cursor()[1]
+        bob.delivery.note_dropped(DeliveryPosition(1, seq))
+        assert bob.delivery.cursor()[1] >= max(reached, 5)
+        reached = bob.delivery.cursor()[1]
     assert reached > 10
     with store.read() as tx:
         assert tx.count(Table.DELIVERIES) <= 1_000
@@ -263,7 +263,7 @@ def test_the_position_commits_together_with_what_the_envelope_caused() -> None:
     envelope = alice.encrypt(bob, "hello")
     for number, again in enumerate((envelope, envelope, changed(envelope, body=b"junk")), start=1):
         bob.messenger.receive(again, DeliveryPosition(1, number))
-        assert bob.messenger.cursor() == (1, number)
+        assert bob.messenger.delivery.cursor() == (1, number)
 
 
 # --- envelopes that wait for a decision ----------------------------------------------------------------------
@@ -304,4 +304,4 @@ def test_a_row_that_does_not_decode_is_corrupt_state(table: Table) -> None:
     with alice.store.write() as tx:
         tx.put(table, b"k", b"junk", order=1)
     with pytest.raises(CorruptStateError):
-        alice.messenger.outbox() if table is Table.OUTBOX else alice.messenger.inbound()
+        alice.messenger.outbox.entries() if table is Table.OUTBOX else alice.messenger.inbound()

@@ -42,7 +42,7 @@ def test_bytes_that_are_no_envelope_are_refused_and_change_nothing_but_the_posit
         reception = bob.messenger.receive(garbage, DeliveryPosition(1, 1))
     assert reception.outcome is Outcome.UNREADABLE
     assert (reception.sender, reception.envelope_id) == (None, None)
-    assert bob.messenger.cursor() == (1, 1)
+    assert bob.messenger.delivery.cursor() == (1, 1)
 
 
 def test_every_flipped_byte_of_an_envelope_changes_nothing_but_the_record_of_it() -> None:
@@ -219,7 +219,7 @@ def test_errors_of_our_own_store_propagate_so_that_nothing_is_acknowledged() -> 
             bob.messenger.receive(envelope, DeliveryPosition(1, 1))
         disk.puts_left = None
         assert bob.snapshot() == before
-        assert bob.messenger.cursor() == (0, 0)
+        assert bob.messenger.delivery.cursor() == (0, 0)
     assert bob.messenger.receive(envelope, DeliveryPosition(1, 1)).outcome is Outcome.STORED
 
 

@@ -86,7 +86,7 @@ def test_the_longest_message_has_room_for_its_copy_and_a_call_lane_is_not_used_f
     assert lanes == [Lane.CONTROL, Lane.CHAT]
     phone.messenger.history.delete_conversation(bob.user_id)
     laptop.messenger.history.delete_conversation(bob.user_id)
-    phone.messenger.outbox_settled(entry.envelope_id for entry in phone.messenger.outbox())
+    phone.messenger.outbox.settle(entry.envelope_id for entry in phone.messenger.outbox.entries())
     for lane in (Lane.CHAT, Lane.CONTROL):
         send(phone, bob, b"x" * (MAX_APPLICATION_DATA if lane is Lane.CHAT else 7000), lane)
     assert [len(data) for data in texts(laptop, bob) if data] == [MAX_APPLICATION_DATA, 7000]
@@ -154,7 +154,7 @@ def test_more_than_256_messages_are_marked_in_several_words(trio: Trio) -> None:
     send(phone, bob, "so that the devices know each other")
     ids = tuple(MessageId(number.to_bytes(16, "big")) for number in range(600))
     phone.messenger.mark_read(bob.user_id, ids)
-    assert len(phone.messenger.outbox()) == 3
+    assert len(phone.messenger.outbox.entries()) == 3
 
 
 def test_receipts_advance_the_copy_as_they_advance_the_message(trio: Trio) -> None:

@@ -41,20 +41,20 @@ def thiefs_lists(stolen: Device, count: int) -> list[SignedDeviceList]:
 
 def test_lists_that_a_thief_sends_before_the_reset_is_accepted_are_no_end_of_our_chain() -> None:
     phone, stolen = two_of_alice()
-    drafted = phone.messenger.draft_account_reset()
+    drafted = phone.messenger.account_reset.draft()
     for signed in thiefs_lists(stolen, 5):
         said = content_from(stolen, phone, kind=ContentKind.EMPTY, body=b"", device_list=signed)
         assert phone.receive(stolen.seal(phone, said.encode())).outcome is Outcome.CONSUMED
     assert phone.messenger.own_device_list().content.seq > drafted.first.content.seq
-    phone.messenger.account_reset_accepted()
+    phone.messenger.account_reset.accepted()
     assert phone.messenger.own_device_list() == drafted.first
     assert phone.messenger.own_devices.lists_after(0)[-2:] == (drafted.closing.signed, drafted.first.signed)
 
 
 def test_our_own_chain_is_known_again_across_a_reset() -> None:
     phone, _ = two_of_alice()
-    drafted = phone.messenger.draft_account_reset()
-    phone.messenger.account_reset_accepted()
+    drafted = phone.messenger.account_reset.draft()
+    phone.messenger.account_reset.accepted()
     chain = phone.messenger.own_devices.lists_after(0)
     assert chain[-1] == drafted.first.signed
     with unchanged(phone):

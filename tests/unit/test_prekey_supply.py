@@ -29,8 +29,8 @@ def device() -> Device:
 
 
 def publish(messenger: Messenger, counts: ServerCounts = ENOUGH) -> PreKeyPublication:
-    publication = messenger.due_prekeys(counts)
-    messenger.prekeys_published(publication.prekey_ids)
+    publication = messenger.registration.due_prekeys(counts)
+    messenger.registration.prekeys_published(publication.prekey_ids)
     return publication
 
 
@@ -45,20 +45,20 @@ def test_a_new_device_publishes_all_four_kinds_once() -> None:
     assert publication.signed_prekey is not None
     assert publication.last_resort is not None
     assert len(publication.one_time_prekeys) == len(publication.one_time_kem_prekeys) == ONE_TIME_PREKEY_BATCH
-    assert bob.messenger.due_prekeys(FULL).is_empty
+    assert bob.messenger.registration.due_prekeys(FULL).is_empty
 
 
 def test_a_repeated_publication_is_byte_identical_even_after_a_restart() -> None:
     bob = device()
-    first = bob.messenger.due_prekeys(ServerCounts(0, 0))
+    first = bob.messenger.registration.due_prekeys(ServerCounts(0, 0))
     bob.world.wait(1000)
     bob.restart()
-    assert bob.messenger.due_prekeys(ServerCounts(0, 0)) == first
+    assert bob.messenger.registration.due_prekeys(ServerCounts(0, 0)) == first
 
 
 def test_signatures_verify_under_the_device_signing_key() -> None:
     bob = device()
-    publication = bob.messenger.due_prekeys(ServerCounts(0, 0))
+    publication = bob.messenger.registration.due_prekeys(ServerCounts(0, 0))
     key = bob.messenger.account.device_signing_key_pair.public
     several = (publication.signed_prekey, publication.last_resort, *publication.one_time_kem_prekeys[:3])
     for prekey in several:
@@ -84,11 +84,11 @@ def test_signed_and_last_resort_prekeys_rotate_weekly() -> None:
 def test_a_prekey_that_was_replaced_before_the_server_saw_it_is_never_published() -> None:
     """Otherwise the server would go back to an older key that the device deletes before it expires."""
     bob = device()
-    bob.messenger.due_prekeys(ENOUGH)  # the upload fails, and the device is offline for a week
+    bob.messenger.registration.due_prekeys(ENOUGH)  # the upload fails, and the device is offline for a week
     bob.world.wait(PREKEY_ROTATION_MS)
     newest = publish(bob.messenger)
     assert newest.signed_prekey is not None
-    assert bob.messenger.due_prekeys(ENOUGH).is_empty
+    assert bob.messenger.registration.due_prekeys(ENOUGH).is_empty
 
 
 def test_replaced_private_halves_live_45_days_longer() -> None:
@@ -123,14 +123,16 @@ def test_one_time_prekeys_are_replenished_below_the_low_mark(left: int, made: in
 def test_unconfirmed_one_time_prekeys_count_so_that_a_failing_upload_makes_no_more() -> None:
     bob = device()
     for _ in range(3):
-        assert len(bob.messenger.due_prekeys(ServerCounts(0, 25)).one_time_prekeys) == ONE_TIME_PREKEY_BATCH
+        assert (
+            len(bob.messenger.registration.due_prekeys(ServerCounts(0, 25)).one_time_prekeys) == ONE_TIME_PREKEY_BATCH
+        )
     assert held(bob, PreKeyKind.ONE_TIME) == ONE_TIME_PREKEY_BATCH
 
 
 def test_a_batch_waits_until_the_unconfirmed_ones_run_low_too() -> None:
     bob = device()
-    assert len(bob.messenger.due_prekeys(ServerCounts(24, 25)).one_time_prekeys) == 76
-    assert len(bob.messenger.due_prekeys(ServerCounts(0, 25)).one_time_prekeys) == 76
+    assert len(bob.messenger.registration.due_prekeys(ServerCounts(24, 25)).one_time_prekeys) == 76
+    assert len(bob.messenger.registration.due_prekeys(ServerCounts(0, 25)).one_time_prekeys) == 76
 
 
 def test_at_most_2000_private_halves_of_one_time_prekeys_are_kept_and_the_oldest_go() -> None:
@@ -148,7 +150,7 @@ def test_at_most_2000_private_halves_of_one_time_prekeys_are_kept_and_the_oldest
 
 def test_ids_of_all_kinds_share_one_space_and_are_drawn_until_unused() -> None:
     bob = device()
-    publication = bob.messenger.due_prekeys(ServerCounts(0, 0))
+    publication = bob.messenger.registration.due_prekeys(ServerCounts(0, 0))
     assert len(set(publication.prekey_ids)) == len(publication.prekey_ids) == 202
     taken = publication.prekey_ids[0].to_bytes(4, "big")
     draws = iter((taken, taken, b"\0\0\0\0", b"\0\0\0\0", b"\0\0\0\1"))
@@ -185,11 +187,11 @@ def test_a_last_resort_key_with_a_full_memory_is_rotated(monkeypatch: pytest.Mon
 
 def test_confirming_a_prekey_that_was_used_up_meanwhile_is_harmless() -> None:
     bob = device()
-    publication = bob.messenger.due_prekeys(ServerCounts(0, 25))
+    publication = bob.messenger.registration.due_prekeys(ServerCounts(0, 25))
     used = publication.one_time_prekeys[0]
     with bob.store.write() as tx:
         records.delete_prekey(tx, used.prekey_id)
-    bob.messenger.prekeys_published(publication.prekey_ids)
+    bob.messenger.registration.prekeys_published(publication.prekey_ids)
     assert held(bob, PreKeyKind.ONE_TIME) == ONE_TIME_PREKEY_BATCH - 1
 
 
@@ -211,24 +213,24 @@ def test_rotating_prekeys_that_a_restored_server_has_forgotten_are_published_aga
     assert first.signed_prekey is not None
     assert first.last_resort is not None
     both = [first.signed_prekey.prekey_id, first.last_resort.prekey_id]
-    assert bob.messenger.due_prekeys(FULL, both).is_empty
-    again = bob.messenger.due_prekeys(FULL, [both[0], PreKeyId(1)])
+    assert bob.messenger.registration.due_prekeys(FULL, both).is_empty
+    again = bob.messenger.registration.due_prekeys(FULL, [both[0], PreKeyId(1)])
     assert (again.signed_prekey, again.last_resort) == (None, first.last_resort)
-    again = bob.messenger.due_prekeys(FULL, [])
+    again = bob.messenger.registration.due_prekeys(FULL, [])
     assert (again.signed_prekey, again.last_resort) == (first.signed_prekey, first.last_resort)
-    bob.messenger.prekeys_published(again.prekey_ids)
-    assert bob.messenger.due_prekeys(FULL).is_empty
+    bob.messenger.registration.prekeys_published(again.prekey_ids)
+    assert bob.messenger.registration.due_prekeys(FULL).is_empty
 
 
 def test_one_time_prekeys_that_were_never_confirmed_are_not_published_after_a_new_epoch() -> None:
     # The server may have had them, handed them out, and been restored to before that.
     bob = device()
-    bob.messenger.note_connected(RelayStatement(epoch=5, settled_through=0))
-    unconfirmed = bob.messenger.due_prekeys(ServerCounts(0, 0))
-    bob.messenger.note_connected(RelayStatement(epoch=5, settled_through=0))
-    assert bob.messenger.due_prekeys(ServerCounts(0, 0)) == unconfirmed, "the same epoch: a retry"
-    bob.messenger.note_connected(RelayStatement(epoch=6, settled_through=0))
-    fresh = bob.messenger.due_prekeys(ServerCounts(0, 0))
+    bob.messenger.delivery.note_connected(RelayStatement(epoch=5, settled_through=0))
+    unconfirmed = bob.messenger.registration.due_prekeys(ServerCounts(0, 0))
+    bob.messenger.delivery.note_connected(RelayStatement(epoch=5, settled_through=0))
+    assert bob.messenger.registration.due_prekeys(ServerCounts(0, 0)) == unconfirmed, "the same epoch: a retry"
+    bob.messenger.delivery.note_connected(RelayStatement(epoch=6, settled_through=0))
+    fresh = bob.messenger.registration.due_prekeys(ServerCounts(0, 0))
     assert len(fresh.one_time_prekeys) == len(fresh.one_time_kem_prekeys) == ONE_TIME_PREKEY_BATCH
     both = {*unconfirmed.one_time_prekeys, *unconfirmed.one_time_kem_prekeys}
     assert both.isdisjoint({*fresh.one_time_prekeys, *fresh.one_time_kem_prekeys})

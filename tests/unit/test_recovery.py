@@ -112,14 +112,18 @@ def test_what_was_exported_is_restored_on_a_new_device_and_nothing_else() -> Non
     assert restored == replace(before, queried_at=0, heard_seq=0)
     assert again.contact_book.policy() is TrustPolicy.VERIFIED_ONLY
     assert again.contact_book.decisions() == alice.messenger.contact_book.decisions()
-    assert (again.is_recovering(), again.is_registered(), again.own_devices.is_listed()) == (True, False, False)
+    assert (again.registration.is_recovering(), again.registration.is_registered(), again.own_devices.is_listed()) == (
+        True,
+        False,
+        False,
+    )
     with store.read() as tx:
         assert all(tx.count(table) == 0 for table in (Table.SESSIONS, Table.PREKEYS, Table.OUTBOX, Table.SKIPPED_KEYS))
 
 
 def test_a_closed_key_stays_closed_over_a_recovery() -> None:
     alice, bob = pair()
-    closing = bob.messenger.draft_account_reset().closing
+    closing = bob.messenger.account_reset.draft().closing
     alice.messenger.learn_device_lists(bob.user_id, [closing.signed])
     store = MemoryStore()
     Messenger.recover(store, alice.messenger.backup.without_history(CODE), CODE)

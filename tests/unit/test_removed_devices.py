@@ -117,7 +117,10 @@ def test_a_removed_device_starts_no_session(stage: Stage) -> None:
 
 def test_nothing_is_sent_to_a_removed_device(stage: Stage) -> None:
     stage.alice.messenger.send(stage.phone.user_id, "to both")
-    assert {entry.recipient for entry in stage.alice.messenger.outbox()} == {stage.phone.address, stage.laptop.address}
+    assert {entry.recipient for entry in stage.alice.messenger.outbox.entries()} == {
+        stage.phone.address,
+        stage.laptop.address,
+    }
     stage.alice.post()
     retire(stage)
     for _ in range(2):
@@ -127,7 +130,7 @@ def test_nothing_is_sent_to_a_removed_device(stage: Stage) -> None:
     assert stage.alice.messenger.missing_sessions(stage.phone.user_id) == ()
     stage.world.network.in_flight = []
     stage.alice.tend()
-    assert {entry.recipient for entry in stage.alice.messenger.outbox()} <= {stage.phone.address}
+    assert {entry.recipient for entry in stage.alice.messenger.outbox.entries()} <= {stage.phone.address}
 
 
 def test_the_45_days_begin_when_the_removal_was_learned_and_not_anew_with_each_message(stage: Stage) -> None:
@@ -165,8 +168,8 @@ def test_a_removed_device_of_our_own_is_refused_after_45_days_as_well(stage: Sta
 def test_a_device_that_is_back_under_a_new_account_key_is_not_taken_for_a_removed_one(stage: Stage) -> None:
     """The last list of the old key holds no device, the one that did the reset neither."""
     world, alice, phone, laptop = stage
-    reset = phone.messenger.draft_account_reset()
-    phone.messenger.account_reset_accepted()
+    reset = phone.messenger.account_reset.draft()
+    phone.messenger.account_reset.accepted()
     world.directory.lists[phone.user_id] += [reset.closing.signed, reset.first.signed]
     with pytest.raises(AccountKeyChangedError) as told:
         alice.meet(phone)

@@ -70,30 +70,30 @@ def test_no_counter_is_used_twice_after_a_rollback() -> None:
 def test_an_acknowledgement_above_the_stores_own_shows_a_rollback_too() -> None:
     _, bob = established()
     for seq in (1, 2, 4):
-        bob.messenger.note_dropped(DeliveryPosition(1, seq))
+        bob.messenger.delivery.note_dropped(DeliveryPosition(1, seq))
     for acked in ((0, 0), (0, 99), (1, 2), (1, 4)):
         with unchanged(bob):
-            assert bob.messenger.note_connected(RelayStatement(1, 2, 0, *acked)) == (), acked
-    assert bob.messenger.note_connected(RelayStatement(1, 2, 0, 1, 5)) == (StoreRolledBack(),)
+            assert bob.messenger.delivery.note_connected(RelayStatement(1, 2, 0, *acked)) == (), acked
+    assert bob.messenger.delivery.note_connected(RelayStatement(1, 2, 0, 1, 5)) == (StoreRolledBack(),)
 
 
 def test_an_acknowledgement_in_an_epoch_that_the_store_never_saw_shows_a_rollback() -> None:
     _, bob = established()
-    assert bob.messenger.note_connected(RelayStatement(2, 0, 0, 2, 1)) == (StoreRolledBack(),)
+    assert bob.messenger.delivery.note_connected(RelayStatement(2, 0, 0, 2, 1)) == (StoreRolledBack(),)
 
 
 def test_sessions_are_reset_at_most_once_an_hour_and_once_for_each_rollback() -> None:
     _, bob = established()
-    assert bob.messenger.note_connected(RelayStatement(1, 0, 1_000)) == (StoreRolledBack(),)
-    assert bob.messenger.note_connected(RelayStatement(1, 0, 1_000)) == ()
+    assert bob.messenger.delivery.note_connected(RelayStatement(1, 0, 1_000)) == (StoreRolledBack(),)
+    assert bob.messenger.delivery.note_connected(RelayStatement(1, 0, 1_000)) == ()
     bob.world.wait(FRESH_SESSION_MS - 1)
-    assert bob.messenger.note_connected(RelayStatement(1, 0, 2_000)) == ()
+    assert bob.messenger.delivery.note_connected(RelayStatement(1, 0, 2_000)) == ()
     assert bob.messenger.tend().again_in == 1
     bob.world.wait(1)
     assert bob.messenger.tend().notices == (StoreRolledBack(),), "that one was taken note of"
-    assert bob.messenger.note_connected(RelayStatement(1, 0, 3_000)) == ()
+    assert bob.messenger.delivery.note_connected(RelayStatement(1, 0, 3_000)) == ()
     bob.world.wait(FRESH_SESSION_MS)
-    assert bob.messenger.note_connected(RelayStatement(1, 0, 3_000)) == (StoreRolledBack(),)
+    assert bob.messenger.delivery.note_connected(RelayStatement(1, 0, 3_000)) == (StoreRolledBack(),)
     assert bob.messenger.tend().notices == ()
 
 
@@ -106,11 +106,11 @@ def test_a_crash_between_commit_and_network_never_looks_like_a_rollback() -> Non
         alice.world.network.accept(alice.address, entry)
         alice.restart()
         assert alice.connect() == ()
-        alice.messenger.outbox_settled([entry.envelope_id])
+        alice.messenger.outbox.settle([entry.envelope_id])
     for seq, envelope in enumerate(alice.world.network.in_flight, 1):
         bob.messenger.receive(envelope, DeliveryPosition(1, seq))
         bob.restart()
-        assert bob.messenger.note_connected(RelayStatement(1, 0, 0, 1, seq)) == ()
+        assert bob.messenger.delivery.note_connected(RelayStatement(1, 0, 0, 1, seq)) == ()
 
 
 def test_what_waited_in_the_outbox_is_encrypted_anew_and_read_once() -> None:
@@ -119,7 +119,7 @@ def test_what_waited_in_the_outbox_is_encrypted_anew_and_read_once() -> None:
     rolled_back(alice, bob)
     message_id = alice.messenger.send(bob.user_id, "written offline").message_id
     alice.connect()
-    assert alice.messenger.outbox() == []
+    assert alice.messenger.outbox.entries() == []
     alice.world.settle()
     assert [message.content.message_id for message in bob.messenger.inbound()] == [message_id]
     assert bob.read() == ["written offline"]
@@ -178,7 +178,7 @@ def test_a_relay_that_states_the_highest_numbers_makes_us_start_anew_and_exhaust
     alice, bob = established()
     highest = RelayStatement(MAX_TIMESTAMP, MAX_TIMESTAMP, MAX_TIMESTAMP, MAX_TIMESTAMP, MAX_TIMESTAMP)
     for _ in range(3):
-        alice.messenger.note_connected(highest)
+        alice.messenger.delivery.note_connected(highest)
         alice.world.wait(FRESH_SESSION_MS)
     alice.connect()
     assert bob.receive(alice.encrypt(bob, "still here")).outcome is Outcome.STORED

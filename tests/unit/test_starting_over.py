@@ -36,7 +36,7 @@ def start_over(world: World, before: Device) -> Device:
 def publish(device: Device) -> None:
     """The server accepts the new key."""
     device.world.directory.lists[device.user_id].append(device.messenger.own_device_list().signed)
-    device.messenger.mark_registered()
+    device.messenger.registration.mark_registered()
 
 
 def test_the_first_list_of_the_new_key_follows_the_newest_that_the_server_has() -> None:
@@ -48,9 +48,9 @@ def test_the_first_list_of_the_new_key_follows_the_newest_that_the_server_has() 
     assert first.content.devices == (after.messenger.account.listed,)
     assert first.content.account_key == after.messenger.account.party.account_key != newest.account_key
     first.signed.verify(before.user_id)
-    assert after.messenger.is_starting_over()
+    assert after.messenger.registration.is_starting_over()
     publish(after)
-    assert not after.messenger.is_starting_over()
+    assert not after.messenger.registration.is_starting_over()
 
 
 def test_a_contact_is_stopped_until_it_accepts_the_new_key_and_reads_what_waited_then() -> None:
@@ -79,7 +79,7 @@ def test_a_contact_that_stays_with_the_old_key_goes_on_with_it() -> None:
         bob.meet(before)
     bob.messenger.contact_book.decline_change(before.user_id)
     bob.messenger.send(before.user_id, "still you")
-    [envelope] = [each.envelope for each in bob.messenger.outbox() if each.recipient == before.address]
+    [envelope] = [each.envelope for each in bob.messenger.outbox.entries() if each.recipient == before.address]
     assert before.receive(envelope).outcome is Outcome.STORED
 
 
@@ -89,13 +89,13 @@ def test_who_was_overtaken_follows_the_longer_chain_with_the_same_key() -> None:
     key = after.messenger.account
     longer = world.directory.lists[before.user_id]
     longer.append(before.messenger.own_devices.draft_alone().signed)
-    after.messenger.restart_over(longer)
+    after.messenger.registration.restart_over(longer)
     first = after.messenger.own_device_list().content
     assert (first.seq, first.previous_hash) == (longer[-1].unverified.seq + 1, longer[-1].unverified.hash())
     assert Messenger.open(after.store).account == after.messenger.account == key
     publish(after)
     with unchanged(after), pytest.raises(ValueError, match="does not start over"):
-        after.messenger.restart_over(longer)
+        after.messenger.registration.restart_over(longer)
 
 
 def test_the_chain_of_before_is_known_as_the_servers_and_given_back_to_it() -> None:

@@ -208,9 +208,9 @@ def test_a_device_that_left_the_newest_list_is_not_sent_to_and_starts_no_session
 def test_positions_for_a_send_are_the_newest_known() -> None:
     alice, bob = pair()
     with pytest.raises(DeviceListStaleError):
-        alice.messenger.list_positions(bob.user_id)
+        alice.messenger.outbox.list_positions(bob.user_id)
     alice.meet(bob)
-    theirs, ours = alice.messenger.list_positions(bob.user_id)
+    theirs, ours = alice.messenger.outbox.list_positions(bob.user_id)
     assert theirs == bob.messenger.own_device_list().position
     assert ours == alice.messenger.own_device_list().position
 

@@ -14,7 +14,7 @@ before it is acknowledged, and shown to the application at least once, under a s
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self, final
@@ -28,7 +28,6 @@ from e2ee.wire.call_signal import CallSignal
 from e2ee.wire.content import ReceiptType
 from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import DeviceAddress, MessageId, UserId
-from transport_adapters.base import PresenceState
 from transport_adapters.secure_client.background import Background
 from transport_adapters.secure_client.calls import Call, Calls
 from transport_adapters.secure_client.contacts import Contacts
@@ -55,8 +54,8 @@ from transport_adapters.secure_client.opening import (
     make_parts,
     mqtt_transport,
     open_messenger,
-    open_store,
-    refuse_account,
+    opening,
+    opening_empty,
     socketio_transport,
     sse_transport,
     websocket_transport,
@@ -70,7 +69,7 @@ from transport_adapters.secure_client.parts import (
     Parts,
     TokenProvider,
 )
-from transport_adapters.secure_client.presence import PresenceView
+from transport_adapters.secure_client.presence import Presence
 from transport_adapters.secure_client.push import Push
 from transport_adapters.secure_client.receipts import Receipts
 from transport_adapters.secure_client.recovering import left_with_server, lists_at_server
@@ -105,13 +104,14 @@ class SecureClient:
         self._outbound = Outbound(parts, self._directory)
         self._tending = Tending(parts, self._directory, self._outbound)
         self._directory.on_lists = self._tending.wake
-        self._presence = PresenceView(parts)
+        self.presence = Presence(parts)
+        """Who is there, and who is writing. Off until told otherwise."""
         self._calls = Calls(self.address.device_id, self._say, parts.emit, parts.pace.ring)
         self.receipts = Receipts(parts, self._directory, self._outbound)
         """Telling others that their messages were delivered."""
         self.history = History(parts, self._mark_read, self._background.goes_on)
         """Past messages and conversations, if the application has them kept."""
-        live = Live(self._presence, self._calls, self.history)
+        live = Live(self.presence, self._calls, self.history)
         self._inbound = Inbound(parts, self._outbound, self._tending, live)
         self.devices = Devices(parts, self._directory)
         """The devices of our own account."""
@@ -151,13 +151,9 @@ class SecureClient:
             InsecureUrlError, InsecureServerUrlError: plaintext beyond this machine.
         """
         going = Going(server, token_provider, transport, on_event, pace)
-        opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
-        try:
+        async with opening(store, passphrase, key, user) as opened:
             messenger = await asyncio.to_thread(open_messenger, opened, user, sent_log)
             client = cls(opened, make_parts(messenger, going))
-        except BaseException:
-            opened.close()
-            raise
         await client._go_online()
         return client
 
@@ -193,16 +189,11 @@ class SecureClient:
                 finishes it later.
         """
         going = Going(server, token_provider, transport, on_event, pace)
-        opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
-        try:
-            await asyncio.to_thread(refuse_account, opened)
+        async with opening_empty(store, passphrase, key, user) as opened:
             user_id = application_user(user)
             linked, until = await join(user_id, server, token_provider, show_code, confirm, link_pace)
             messenger = await asyncio.to_thread(Messenger.join, opened, linked, sent_log=sent_log)
             client = cls(opened, make_parts(messenger, going))
-        except BaseException:
-            opened.close()
-            raise
         await client._go_online(lambda: until_listed(client._directory, until, link_pace))
         return client
 
@@ -227,7 +218,8 @@ class SecureClient:
         one from what was left with the server (`devices.set_recovery`). A file is given open, and read in pieces.
 
         The store is empty. The new device takes the place of all others: those that still live are out. The other
-        parameters are those of `open`, which finishes what could not be finished here.
+        parameters are those of `open`, which finishes what could not be finished here, but for the history: if that is
+        interrupted, `history.merge` goes on with it.
 
         Raises:
             ValueError: the store holds an account already, the export is another user's, or nothing was left with the
@@ -238,20 +230,17 @@ class SecureClient:
             StateError, KeyServerError, TokenProviderError: see `open`.
         """
         going = Going(server, token_provider, transport, on_event, pace)
-        opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
-        try:
-            await asyncio.to_thread(refuse_account, opened)
+        async with opening_empty(store, passphrase, key, user) as opened:
             purpose = Purpose.RECOVERY if export is None else Purpose.EXPORT
-            given = export or await left_with_server(application_user(user), server, token_provider)
+            given = export
+            if given is None:
+                given = await left_with_server(application_user(user), server, token_provider)
             if owner_of(given)[0] != user:
                 raise ValueError(f"the export is not one of {user}")
             messenger = await asyncio.to_thread(
                 Messenger.recover, opened, given, code, purpose=purpose, sent_log=sent_log
             )
             client = cls(opened, make_parts(messenger, going))
-        except BaseException:
-            opened.close()
-            raise
         await client._go_online()
         return client
 
@@ -286,14 +275,9 @@ class SecureClient:
         going = Going(server, token_provider, transport, on_event, pace)
         user_id = application_user(user)
         lists = await lists_at_server(user_id, server, token_provider)
-        opened = await asyncio.to_thread(open_store, store, passphrase, key, user)
-        try:
-            await asyncio.to_thread(refuse_account, opened)
+        async with opening_empty(store, passphrase, key, user) as opened:
             messenger = await asyncio.to_thread(Messenger.start_over, opened, user_id, lists, sent_log=sent_log)
             client = cls(opened, make_parts(messenger, going))
-        except BaseException:
-            opened.close()
-            raise
         await client._go_online()
         return client
 
@@ -369,44 +353,6 @@ class SecureClient:
             See `send`. ValueError: more than 3,840 bytes.
         """
         return await self._calls.ring(application_user(user), data)
-
-    async def set_presence(self, state: PresenceState | str, *, lease: int | None = None) -> None:
-        """Let those whom the server's rules allow see that this device is `online` or `away`. Off until called.
-
-        Said again on every connection, for as long as the client is open; `offline` ends it. Of several devices of a
-        user, the most present counts. `lease` is after how many seconds of silence the device counts as gone, 10 to 30;
-        a shorter one than 30 needs a transport that gives signs of life more often than every 15 seconds.
-
-        Raises:
-            ValueError: no such state, or lease out of range.
-        """
-        await self._presence.announce(PresenceState(state), lease)
-
-    async def watch(self, users: Iterable[str]) -> None:
-        """Be told, by `PresenceChanged`, how these users stand: at most 500, in place of those watched before.
-
-        Who does not want to be seen, or not by us, is `offline` as anybody who is not there.
-
-        Raises:
-            ValueError: not user ids, or more than 500.
-        """
-        await self._presence.watch(application_user(user) for user in users)
-
-    def presence(self, user: str) -> PresenceState:
-        """Return how a watched user stands, as far as we were told."""
-        return self._presence.state(application_user(user))
-
-    async def typing(self, user: str, *, conversation: str | None = None, active: bool = True) -> None:
-        """Tell a user who watches us that we are writing; call it with every keystroke, it is said every 3 s at most.
-
-        Works only after `set_presence`. The server sees it, and the conversation's id if it is named: leave that out
-        unless the id says nothing.
-
-        Raises:
-            ValueError: not a user id or conversation id.
-        """
-        named = None if conversation is None else application_conversation(conversation)
-        await self._presence.type(application_user(user), named, active)
 
     @property
     def push(self) -> Push:
@@ -503,9 +449,9 @@ class SecureClient:
 
     async def _go_online(self, register: Callable[[], Awaitable[None]] | None = None) -> None:
         try:
-            if not await self._parts.call(self._parts.messenger.is_registered):
+            if not await self._parts.call(self._parts.messenger.registration.is_registered):
                 await (register or self._directory.register)()
-            elif await self._parts.call(self._parts.messenger.pending_account_reset) is not None:
+            elif await self._parts.call(self._parts.messenger.account_reset.pending) is not None:
                 with contextlib.suppress(*SERVER_TROUBLE):  # tried again in the background
                     await self._directory.reset_account()
         except BaseException:
@@ -524,7 +470,7 @@ class SecureClient:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_ACKS_SECONDS):
                     await self._inbound.flush()
-            self._presence.close()
+            self.presence.close()
             await self._calls.close()
             await self._background.cancel()
 

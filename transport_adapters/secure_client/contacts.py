@@ -95,7 +95,7 @@ class Contacts:
     async def run(self) -> None:
         """Look at what comes under changed account keys, and at what waited for a decision before, for ever."""
         await self._parts.online.wait()
-        self._inbound.kept.update(await self._parts.call(self._parts.messenger.waiting_for_trust))
+        self._inbound.kept.update(await self._parts.call(self._parts.messenger.contact_book.waiting_for_trust))
         while True:
             while self._inbound.kept:
                 await self._look(self._inbound.kept.pop())

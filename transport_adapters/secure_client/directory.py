@@ -80,7 +80,7 @@ class Directory:
         messenger, key_server = self._parts.messenger, self._parts.key_server
         party = messenger.account.party
         await key_server.register_device(party.device_signing_key, party.identity_key)
-        if await self._parts.call(messenger.is_starting_over):
+        if await self._parts.call(messenger.registration.is_starting_over):
             await self._start_over()
         else:
             # Before anything is compared: it is what tells a second first device of a user.
@@ -88,12 +88,12 @@ class Directory:
             await key_server.publish_device_list(newest.signed)
         await self.sync_own_lists()
         await self._complete_own_chain()
-        if await self._parts.call(messenger.is_recovering):
+        if await self._parts.call(messenger.registration.is_recovering):
             await self.change_own_list(messenger.own_devices.draft_alone)
         await self._supply()
         if not await self._parts.call(messenger.own_devices.is_listed):
             raise DeviceNotListedError(messenger.address)
-        await self._parts.call(messenger.mark_registered)
+        await self._parts.call(messenger.registration.mark_registered)
 
     async def _start_over(self) -> None:
         """Publish the first list of a new account key, without a word of the old one, which is lost."""
@@ -108,7 +108,7 @@ class Directory:
                     raise
             else:
                 return
-            await self._parts.commit(messenger.restart_over, held)
+            await self._parts.commit(messenger.registration.restart_over, held)
 
     async def keep_supplied(self) -> None:
         """Keep one-time prekeys at the server, rotate the signed ones, renew our list before it expires, for ever."""
@@ -184,8 +184,11 @@ class Directory:
             else:
                 needed = events.TrustNeeded(user_id, error.old_safety_number, error.new_safety_number)
                 self._tell_once(user_id, needed)
-        except DeviceListForkError:
-            self._tell_once(user_id, DeviceListsForked(user_id))
+        except DeviceListForkError as error:
+            contact = await self._parts.call(messenger.contact, user_id)
+            # Under another account key than the pinned one, which has not signed it, a list stops nothing.
+            is_forked = contact is not None and contact.forked
+            self._tell_once(user_id, DeviceListsForked(user_id) if is_forked else events.Trouble(error.code))
         except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
             self._parts.emit(events.Trouble(error.code))
 
@@ -283,11 +286,11 @@ class Directory:
         """
         messenger = self._parts.messenger
         before = await self._parts.call(messenger.own_devices.newest_list)
-        reset = await self._parts.call(messenger.pending_account_reset)
+        reset = await self._parts.call(messenger.account_reset.pending)
         for attempts_left in reversed(range(_DRAFTS)):
             if reset is None:
                 await self.sync_own_lists()
-                reset = await self._parts.commit(messenger.draft_account_reset)
+                reset = await self._parts.commit(messenger.account_reset.draft)
             try:
                 await self._parts.key_server.reset_account(reset.closing.signed, reset.first.signed)
             except DeviceListConflictError:
@@ -296,7 +299,7 @@ class Directory:
                 reset = None
             else:
                 break
-        await self._parts.commit(messenger.account_reset_accepted)
+        await self._parts.commit(messenger.account_reset.accepted)
         await self._parts.tell_failures()
         after = await self._parts.call(messenger.own_devices.newest_list)
         self._tell(before, after)
@@ -307,7 +310,7 @@ class Directory:
             await self.change_own_list(own.draft_renewed)
 
     async def _bring_own_lists_up_to_date(self) -> None:
-        if await self._parts.call(self._parts.messenger.pending_account_reset) is None:
+        if await self._parts.call(self._parts.messenger.account_reset.pending) is None:
             await self.sync_own_lists()
         else:
             await self.reset_account()
@@ -399,13 +402,13 @@ class Directory:
         counts = await key_server.prekey_counts()
         offered = [each for each in (counts.signed_prekey_id, counts.last_resort_id) if each is not None]
         left = ServerCounts(counts.one_time, counts.one_time_kem)
-        due = await self._parts.commit(messenger.due_prekeys, left, list(map(PreKeyId, offered)))
+        due = await self._parts.commit(messenger.registration.due_prekeys, left, list(map(PreKeyId, offered)))
         if due.is_empty:
             return
         await key_server.publish_prekeys(
             PreKeyUpload(due.signed_prekey, due.one_time_prekeys, due.last_resort, due.one_time_kem_prekeys)
         )
-        await self._parts.commit(messenger.prekeys_published, due.prekey_ids)
+        await self._parts.commit(messenger.registration.prekeys_published, due.prekey_ids)
 
 
 def _nobody_waits() -> None:

@@ -19,14 +19,14 @@ from transport_adapters.secure_client.calls import Calls
 from transport_adapters.secure_client.history import History
 from transport_adapters.secure_client.outbound import Outbound
 from transport_adapters.secure_client.parts import Parts
-from transport_adapters.secure_client.presence import PresenceView
+from transport_adapters.secure_client.presence import Presence
 from transport_adapters.secure_client.tending import Tending
 
 
 class Live(NamedTuple):
     """Whoever is told of what comes in at once, beside the application that asks for messages."""
 
-    presence: PresenceView
+    presence: Presence
     calls: Calls
     history: History
 
@@ -90,9 +90,9 @@ class Inbound:
             connected.acked_epoch,
             connected.acked_seq,
         )
-        epoch, _ = await self._parts.commit(self._parts.messenger.cursor)
+        epoch, _ = await self._parts.commit(self._parts.messenger.delivery.cursor)
         # Before anything is sent on this connection: what a rollback made unfit must not go out.
-        for notice in await self._parts.commit(self._parts.messenger.note_connected, statement):
+        for notice in await self._parts.commit(self._parts.messenger.delivery.note_connected, statement):
             self._parts.emit(notice)
         if epoch not in (0, connected.epoch):
             self._parts.restarted.set()
@@ -109,7 +109,7 @@ class Inbound:
             # A peer's bytes never raise here, so only local faults are tried again.
             self.report(await self._parts.commit(self._parts.messenger.receive, delivery.envelope, position))
         else:
-            await self._parts.commit(self._parts.messenger.note_dropped, position, delivery.sender)
+            await self._parts.commit(self._parts.messenger.delivery.note_dropped, position, delivery.sender)
             if delivery.sender is not None and delivery.envelope_id is not None:
                 self._parts.emit(events.Expired(delivery.sender, delivery.envelope_id))
         self._acks.append(position)
@@ -142,7 +142,7 @@ class Inbound:
         now = asyncio.get_running_loop().time()
         if self._head_seq is None or (self._parts.caught_up.is_set() and now < self._prune_at):
             return
-        _, watermark = await self._parts.commit(self._parts.messenger.cursor)
+        _, watermark = await self._parts.commit(self._parts.messenger.delivery.cursor)
         if watermark < self._head_seq:
             return
         await self._parts.commit(self._parts.messenger.prune)

@@ -4,8 +4,10 @@ Owns: which store is opened or made, whose it must be, the default transport.
 Does not know about: what the client does then.
 """
 
+import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, final
@@ -136,16 +138,16 @@ def make_parts(messenger: Messenger, going: Going) -> Parts:
     thread = StoreThread()
 
     async def next_counter() -> int:
-        return await thread.call(messenger.next_assertion_counter)
+        return await thread.call(messenger.registration.next_assertion_counter)
 
     async def cursor() -> Cursor:
-        return Cursor(*await thread.call(messenger.cursor))
+        return Cursor(*await thread.call(messenger.delivery.cursor))
 
     key_server = KeyServerClient(
         going.server,
         messenger.address,
         host_token=checked(going.host_token),
-        sign=messenger.sign_assertion,
+        sign=messenger.registration.sign_assertion,
         next_counter=next_counter,
         keys=(messenger.account.party.device_signing_key, messenger.account.party.identity_key),
     )
@@ -168,7 +170,34 @@ class _DeviceToken:
         self._key_server.forget_token()
 
 
-def open_store(store: str | Path | Store, passphrase: str | None, key: bytes | None, user: str | None) -> Store:
+@asynccontextmanager
+async def opening(
+    store: str | Path | Store, passphrase: str | None, key: bytes | None, user: str | None
+) -> AsyncIterator[Store]:
+    """Open or make a store. It is closed again if the block does not come to its end."""
+    opened = await asyncio.to_thread(_open_store, store, passphrase, key, user)
+    try:
+        yield opened
+    except BaseException:
+        opened.close()
+        raise
+
+
+@asynccontextmanager
+async def opening_empty(
+    store: str | Path | Store, passphrase: str | None, key: bytes | None, user: str | None
+) -> AsyncIterator[Store]:
+    """Open or make a store that is to take a new device: see `opening`.
+
+    Raises:
+        ValueError: it holds an account already.
+    """
+    async with opening(store, passphrase, key, user) as opened:
+        await asyncio.to_thread(_refuse_account, opened)
+        yield opened
+
+
+def _open_store(store: str | Path | Store, passphrase: str | None, key: bytes | None, user: str | None) -> Store:
     if not isinstance(store, str | Path):
         return store
     path = Path(store)
@@ -191,7 +220,7 @@ def open_messenger(store: Store, user: str | None, sent_log: bool) -> Messenger:
     return messenger
 
 
-def refuse_account(store: Store) -> None:
+def _refuse_account(store: Store) -> None:
     """Refuse a store that cannot take a new device.
 
     Raises:

@@ -91,7 +91,7 @@ class Outbound:
         """Drop what no server has accepted for 14 days: before sending on a new connection, and now and then."""
         if _now() < self._expiry_check_at:
             return
-        if await self._parts.commit(self._parts.messenger.expire_outbox):
+        if await self._parts.commit(self._parts.messenger.outbox.expire):
             await self._parts.tell_failures()
         self._expiry_check_at = _now() + _EXPIRY_CHECK_SECONDS
 
@@ -99,7 +99,7 @@ class Outbound:
         """Read as much of the outbox as is useful; return it, and which of it is due."""
         limit = 1 if self._held_until else READ_AHEAD
         while True:
-            queued = await self._parts.commit(self._parts.messenger.outbox, limit)
+            queued = await self._parts.commit(self._parts.messenger.outbox.entries, limit)
             due = [entry for entry in queued if self._is_due(entry)]
             if due or len(queued) < limit or limit == 1:
                 return queued, due
@@ -129,7 +129,7 @@ class Outbound:
                 raise result
         given_up += await self._repair(stale)
         settled = [entry.envelope_id for entry in accepted]
-        await self._parts.commit(self._parts.messenger.outbox_settled, settled, given_up)
+        await self._parts.commit(self._parts.messenger.outbox.settle, settled, given_up)
         for entry in accepted:
             self._parts.emit(events.Sent(entry.message_id, entry.recipient))
         if given_up:
@@ -138,7 +138,7 @@ class Outbound:
 
     def _outgoing(self, entry: OutboxEntry) -> Outgoing:
         """Add what a send states beside the envelope: the newest lists known now, not those of the encryption."""
-        theirs, ours = self._parts.messenger.list_positions(entry.recipient.user_id)
+        theirs, ours = self._parts.messenger.outbox.list_positions(entry.recipient.user_id)
         return Outgoing(
             counter=entry.counter,
             envelope=entry.envelope,

@@ -134,11 +134,11 @@ class Parts:
     async def tell_failures(self) -> None:
         """Tell the application of every send that was given up; after a crash perhaps of one for the second time."""
         async with self._telling:
-            failed = await self.commit(self.messenger.failed_sends)
+            failed = await self.commit(self.messenger.outbox.failed)
             for each in failed:
                 self.emit(events.SendFailed(each.message_id, each.recipient, each.code))
             if failed:
-                await self.commit(self.messenger.failures_told, [each.envelope_id for each in failed])
+                await self.commit(self.messenger.outbox.failures_told, [each.envelope_id for each in failed])
 
     def emit(self, event: events.Event) -> None:
         """Tell the application, if it listens. What its callback raises goes to the loop's exception handler."""

@@ -15,6 +15,7 @@ from transport_adapters import events
 from transport_adapters.base import Announce, PresenceSeen, PresenceState, TypeTo, TypingSeen, Watch
 from transport_adapters.fields import MAX_WATCHED
 from transport_adapters.frames import MAX_LEASE, MIN_LEASE
+from transport_adapters.secure_client.opening import application_conversation, application_user
 from transport_adapters.secure_client.parts import Parts
 
 TYPING_SECONDS: Final = 6.0
@@ -26,8 +27,8 @@ _MAX_TYPING: Final = 1_000
 
 
 @final
-class PresenceView:
-    """What this client says about itself, and what it is told about others."""
+class Presence:
+    """Reached as `SecureClient.presence`: what this client says about itself, and what it is told about others."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -36,21 +37,48 @@ class PresenceView:
         self._typing: dict[tuple[UserId, ConversationId | None], asyncio.TimerHandle] = {}
         self._typed_at: dict[tuple[UserId, ConversationId | None], float] = {}
 
-    async def announce(self, state: PresenceState, lease: int | None) -> None:
+    async def announce(self, state: PresenceState | str, *, lease: int | None = None) -> None:
+        """Let those whom the server's rules allow see that this device is `online` or `away`. Off until called.
+
+        Said again on every connection, for as long as the client is open; `offline` ends it. Of several devices of a
+        user, the most present counts. `lease` is after how many seconds of silence the device counts as gone, 10 to 30;
+        a shorter one than 30 needs a transport that gives signs of life more often than every 15 seconds.
+
+        Raises:
+            ValueError: no such state, or lease out of range.
+        """
+        announced = PresenceState(state)
         if lease is not None and not MIN_LEASE <= lease <= MAX_LEASE:
             raise ValueError(f"a lease is {MIN_LEASE} to {MAX_LEASE} seconds")
-        await self._parts.transport.signal(Announce(state, None if state is PresenceState.OFFLINE else lease))
+        await self._parts.transport.signal(Announce(announced, None if announced is PresenceState.OFFLINE else lease))
 
-    async def watch(self, users: Iterable[UserId]) -> None:
-        wanted = tuple(dict.fromkeys(users))
+    async def watch(self, users: Iterable[str]) -> None:
+        """Be told, by `PresenceChanged`, how these users stand: at most 500, in place of those watched before.
+
+        Who does not want to be seen, or not by us, is `offline` as anybody who is not there.
+
+        Raises:
+            ValueError: not user ids, or more than 500.
+        """
+        wanted = tuple(dict.fromkeys(map(application_user, users)))
         if len(wanted) > MAX_WATCHED:
             raise ValueError(f"at most {MAX_WATCHED} users are watched, not {len(wanted)}")
         self._watched = wanted
         self._states = {user_id: state for user_id, state in self._states.items() if user_id in set(wanted)}
         await self._parts.transport.signal(Watch(wanted))
 
-    async def type(self, user_id: UserId, conversation: ConversationId | None, active: bool) -> None:
-        key, now = (user_id, conversation), asyncio.get_running_loop().time()
+    async def typing(self, user: str, *, conversation: str | None = None, active: bool = True) -> None:
+        """Tell a user who watches us that we are writing; call it with every keystroke, it is said every 3 s at most.
+
+        Works only after `announce`. The server sees it, and the conversation's id if it is named: leave that out
+        unless the id says nothing.
+
+        Raises:
+            ValueError: not a user id or conversation id.
+        """
+        named = None if conversation is None else application_conversation(conversation)
+        user_id = application_user(user)
+        key, now = (user_id, named), asyncio.get_running_loop().time()
         said_at = self._typed_at.pop(key, None)
         self._typed_at = {each: at for each, at in self._typed_at.items() if now - at < TYPING_SECONDS}
         if active and said_at is not None and now - said_at < REPEAT_SECONDS:
@@ -58,10 +86,11 @@ class PresenceView:
             return
         if active:
             self._typed_at[key] = now
-        await self._parts.transport.signal(TypeTo(user_id, active, conversation))
+        await self._parts.transport.signal(TypeTo(user_id, active, named))
 
-    def state(self, user_id: UserId) -> PresenceState:
-        return self._states.get(user_id, PresenceState.OFFLINE)
+    def state(self, user: str) -> PresenceState:
+        """Return how a watched user stands, as far as we were told."""
+        return self._states.get(application_user(user), PresenceState.OFFLINE)
 
     def take(self, seen: PresenceSeen | TypingSeen) -> None:
         """Tell the application what is new to it."""

@@ -87,7 +87,7 @@ class Receipts:
 
     async def _tell_delivered(self, user_id: UserId, message_ids: Sequence[MessageId]) -> None:
         try:
-            if not await self._parts.call(self._parts.messenger.is_stranger, user_id):
+            if not await self._parts.call(self._parts.messenger.contact_book.is_stranger, user_id):
                 await self.tell(user_id, ReceiptType.DELIVERED, message_ids)
         except _TROUBLE as error:
             self._parts.emit(events.Trouble(error.code))
