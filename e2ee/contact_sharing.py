@@ -237,16 +237,15 @@ def _remember(tx: Transaction, contact: Contact, said: list[TrustDecision], now:
     if contact.device_list.content.closes and contact.account_key not in shut:
         trust_records.record(tx, TrustDecision(contact.user_id, Decision.KEY_CLOSED, contact.account_key, now))
         shut.add(contact.account_key)
-    number, latest = len(present), _verification_at(present, contact)
+    number, latest = len(present), max(_verification_at(each, contact) for each in (present, said))
     for each in said:
         if each.decision is Decision.KEY_CLOSED:
             # A key that is pinned here is closed by its own last list, and not by anybody's word.
             new = each.key not in shut and each.key != contact.account_key and len(shut) < MAX_CLOSED_KEYS_TOLD
             shut |= {each.key} if new else set()
         else:
-            counts = _is_about_verification(each, contact) and each.at > latest
+            counts = _is_about_verification(each, contact) and each.at == latest
             new = each not in known and (number < MAX_TRUST_DECISIONS or counts)
-            latest = each.at if new and counts else latest
         if new:
             trust_records.record(tx, each)
             known.add(each)

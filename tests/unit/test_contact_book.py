@@ -18,7 +18,7 @@ from e2ee.ports import Table
 from e2ee.safety_number import QR_PREFIX
 from e2ee.stores import records
 from e2ee.stores.records import Contact
-from e2ee.stores.trust_records import Decision, TrustPolicy
+from e2ee.stores.trust_records import Decision, TrustDecision, TrustPolicy, record
 from e2ee.trust import mark_forked
 from tests.world import Device, World, talk, unchanged
 
@@ -257,6 +257,21 @@ def test_the_true_account_key_can_be_accepted_after_a_false_one_whose_lists_are_
     error = hear_of_change(alice, bob)
     alice.messenger.contact_book.accept_change(bob.user_id, error.new_safety_number)
     talk(alice, bob)
+
+
+def test_a_closed_key_between_a_false_one_and_the_true_one_hides_none_of_them() -> None:
+    """Alice believed a false key, and heard of a device of hers that the first true one was closed."""
+    world = World()
+    alice, bob, false = (world.device(each, one_time_prekeys=False, listed=False) for each in ("alice", "bob", "bob"))
+    alice.messenger.learn_device_lists(bob.user_id, [false.messenger.own_device_list().signed])
+    first = bob.messenger.own_device_list()
+    reset = bob.messenger.account_reset.draft()
+    with alice.store.write() as tx:
+        record(tx, TrustDecision(bob.user_id, Decision.KEY_CLOSED, first.content.account_key, world.now))
+    with pytest.raises(AccountKeyChangedError) as waits:
+        alice.messenger.learn_device_lists(bob.user_id, [each.signed for each in (first, reset.closing, reset.first)])
+    alice.messenger.contact_book.accept_change(bob.user_id, waits.value.new_safety_number)
+    assert known(alice, bob).device_list == reset.first
 
 
 def test_accepting_a_new_key_ends_a_fork() -> None:
