@@ -24,6 +24,7 @@ from e2ee.ratchet.state import RatchetState
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.wire.message import PQ_PAYLOAD_LENGTHS, PqPayloadType, RatchetHeader, RatchetMessage
 from e2ee.wire.public_keys import RatchetPublicKey
+from tests import ratchet_steps
 from tests.wire_objects import NOW, seeded_rng
 
 AD: Final = b"\x33" * 32
@@ -173,7 +174,7 @@ def test_an_unknown_epoch_is_refused() -> None:
 
 def _with_payload(state: RatchetState, kind: PqPayloadType, payload: bytes) -> RatchetMessage:
     """Encrypt as a hostile peer does, with any payload for the post-quantum ratchet."""
-    double, pq = double_ratchet.send(state.double, RNG), pq_ratchet.send(state.pq)
+    double, pq = ratchet_steps.send(state.double, RNG), ratchet_steps.pq_send(state.pq)
     output = kdf(pq.message_key, triple_ratchet.MESSAGE_LABEL, double.message_key)
     header = RatchetHeader(*double.header, 0, pq.state.sending.next_index - 1, kind, payload)
     prefix = header.encode() + output[32:] + bytes(12)
