@@ -110,6 +110,25 @@ def test_a_message_that_uses_up_a_skipped_key_of_one_ratchet_names_that_one(ratc
     assert used in found
 
 
+@pytest.mark.parametrize("ratchet", Ratchet)
+def test_what_a_message_overtakes_in_one_ratchet_alone_is_kept(ratchet: Ratchet) -> None:
+    alice, bob = established()
+    after_lost, _ = encrypted(alice)
+    # The last message of an epoch is lost, and the first of the next arrives: a gap in the Double Ratchet and none in
+    # the other. The opposite only a hostile peer makes.
+    double, pq = (after_lost, alice) if ratchet is Ratchet.DOUBLE else (alice, after_lost)
+    _, (message,) = encrypted(RatchetState(double.double, pq.pq))
+    (skipped,) = triple_ratchet.decrypt(bob, AD, message, ARRIVAL).skipped
+    assert skipped.position.ratchet is ratchet
+
+
+def test_a_message_in_order_overtakes_nothing_and_uses_up_no_skipped_key() -> None:
+    alice, bob = established()
+    _, (message,) = encrypted(alice)
+    received = triple_ratchet.decrypt(bob, AD, message, ARRIVAL)
+    assert (received.skipped, received.used) == ((), ())
+
+
 def test_every_message_that_authenticates_is_counted_once() -> None:
     alice, bob = established()
     before = bob.receives
@@ -200,6 +219,16 @@ def test_a_proposal_is_attached_and_answered() -> None:
     bob = triple_ratchet.decrypt(bob, AD, first_of_the_epoch, ARRIVAL).state
     assert (alice.pq.epoch, bob.pq.epoch) == (2, 2)
     assert alice.pq.root_key == bob.pq.root_key
+
+
+def test_a_chain_is_closed_at_the_count_of_messages_before_the_one_that_closes_it() -> None:
+    alice, bob = established()
+    alice = alice._replace(pq=pq_turns.ask_for_healing(alice.pq))
+    alice, (offer,) = encrypted(alice)
+    bob, (answer,) = encrypted(triple_ratchet.decrypt(bob, AD, offer, ARRIVAL).state)
+    _, (first_of_the_epoch,) = encrypted(triple_ratchet.decrypt(alice, AD, answer, ARRIVAL).state)
+    (closed,) = triple_ratchet.decrypt(bob, AD, first_of_the_epoch, ARRIVAL).state.pq.closed
+    assert closed.closed_receives == bob.receives == 2
 
 
 def test_a_header_whose_post_quantum_half_is_used_up_is_no_duplicate() -> None:

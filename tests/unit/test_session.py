@@ -102,6 +102,19 @@ def test_both_ends_know_who_initiated_and_when_they_did_so_themselves() -> None:
     assert (bob.origin.we_initiated, bob.origin.established_at) == (False, NOW + 1)
 
 
+def test_a_session_that_the_peer_started_is_wanted_from_our_first_message_on_it_and_stays_so() -> None:
+    alice, body = initiator().encrypt(b"first", NOW, RNG)
+    first = PreKeyMessage.decode(body)
+    bob = start_as_responder(BOB_PARTY, BOB_KEYS, ALICE.address, first.handshake, NOW)
+    assert not bob.is_wanted
+    bob = bob.decrypt(first.message, ARRIVAL).session
+    assert not bob.is_wanted
+    bob, reply = sent(bob)
+    assert bob.is_wanted
+    _, turning = sent(alice.decrypt(reply, ARRIVAL).session)
+    assert bob.decrypt(turning, ARRIVAL).session.is_wanted
+
+
 def test_any_message_of_ours_settles_the_answer_that_is_owed() -> None:
     alice, bob = established()
     alice, plain = sent(alice)
