@@ -124,7 +124,7 @@ class Session(NamedTuple):
         origin, before, _, owes_answer, dead = self
         ratchets, plaintext, skipped, used = triple_ratchet.decrypt(before, origin.associated_data, message, arrival)
         content = unpad(plaintext)
-        owes_answer = owes_answer or message.header.pq_type > 0 or pq_turns.is_to_heal(ratchets.pq)
+        owes_answer = owes_answer or message.carries_pq_payload or pq_turns.is_to_heal(ratchets.pq)
         # Any authentic message of the peer proves that it has the session, so the handshake need not be sent again.
         session = new_record(Session, (origin, ratchets, None, owes_answer, dead))
         stalled = ratchets.pq.turn.reported and not before.pq.turn.reported
@@ -132,7 +132,7 @@ class Session(NamedTuple):
 
     def knows(self, message: RatchetMessage, find: FindSkipped) -> bool:
         """Whether the message's chain belongs to this session, so that only this one can decrypt it."""
-        return double_ratchet.knows(self.ratchets.double, message.header, find)
+        return double_ratchet.knows(self.ratchets.double, message.fields[:3], find)
 
     def can_turn(self) -> bool:
         """Whether a message with an unknown ratchet key could belong to this session."""

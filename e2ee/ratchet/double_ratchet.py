@@ -9,7 +9,7 @@ Each function takes a state and returns the next; a call that raises has changed
 which the caller takes apart at once: a named one for each step of a message takes a tenth of the message's time.
 """
 
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from e2ee.errors import AuthenticationError
 from e2ee.limits import MAX_CLOSED_RATCHET_KEYS, MAX_SKIP
@@ -34,15 +34,8 @@ class DoubleRatchetHeader(NamedTuple):
     chain_index: int
 
 
-class Header(Protocol):
-    """What a receive step reads of a header: `DoubleRatchetHeader`, or the header of a whole message."""
-
-    @property
-    def ratchet_key(self) -> RatchetPublicKey: ...
-    @property
-    def previous_chain_length(self) -> int: ...
-    @property
-    def chain_index(self) -> int: ...
+Header = tuple[RatchetPublicKey, int, int]
+"""What a receive step reads of a header: a `DoubleRatchetHeader`, or its fields."""
 
 
 Sending = tuple[DoubleRatchetState, bytes, RatchetPublicKey, int, int]
@@ -88,27 +81,31 @@ def receive(state: DoubleRatchetState, header: Header, find: FindSkipped, max_sk
         AuthenticationError: an unknown ratchet key that no honest peer can have made yet.
         InvalidPublicKeyError: the ratchet key is of low order.
     """
-    chain, ratchet_key, index = state.receiving, header.ratchet_key.raw, header.chain_index
-    if chain is not None and ratchet_key == chain.ratchet_key.raw:
+    chain, (ratchet_key, _, index) = state.receiving, header
+    if chain is not None and ratchet_key.raw == chain.ratchet_key.raw:
         if index >= chain.next_index:
             return _receive_on(state, chain, index, (), max_skip)
         return _receive_skipped(state, header, find)
-    position = SkippedPosition(Ratchet.DOUBLE, ratchet_key, index)
-    if ratchet_key in state.closed_ratchet_keys or find(position) is not None:
+    if ratchet_key.raw in state.closed_ratchet_keys or find(_position(header)) is not None:
         return _receive_skipped(state, header, find)
     return _receive_after_turn(state, header, max_skip)
 
 
 def knows(state: DoubleRatchetState, header: Header, find: FindSkipped) -> bool:
     """Whether the header's chain belongs to this state, so that no other session can have sent it."""
-    if state.receiving is not None and header.ratchet_key.raw == state.receiving.ratchet_key.raw:
+    ratchet_key, _, _ = header
+    if state.receiving is not None and ratchet_key.raw == state.receiving.ratchet_key.raw:
         return True
-    position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
-    return header.ratchet_key.raw in state.closed_ratchet_keys or find(position) is not None
+    return ratchet_key.raw in state.closed_ratchet_keys or find(_position(header)) is not None
+
+
+def _position(header: Header) -> SkippedPosition:
+    ratchet_key, _, index = header
+    return SkippedPosition(Ratchet.DOUBLE, ratchet_key.raw, index)
 
 
 def _receive_skipped(state: DoubleRatchetState, header: Header, find: FindSkipped) -> Receiving:
-    position = SkippedPosition(Ratchet.DOUBLE, header.ratchet_key.raw, header.chain_index)
+    position = _position(header)
     return state, take(find, position), (), position
 
 
@@ -133,25 +130,26 @@ def _receive_after_turn(state: DoubleRatchetState, header: Header, max_skip: int
     if state.our_ratchet_key_pair is None:
         # The peer changes its key only after seeing our next one, which we have not sent yet: nobody honest made this.
         raise AuthenticationError
+    ratchet_key, previous, index = header
     gaps: tuple[chains.Gap, ...] = ()
     old = state.receiving
     closed = state.closed_ratchet_keys
     if old is not None:
         origin = (Ratchet.DOUBLE, old.ratchet_key.raw)
-        gaps = chains.gap(old.key, old.next_index, header.previous_chain_length, origin, max_skip)
+        gaps = chains.gap(old.key, old.next_index, previous, origin, max_skip)
         closed = (*closed, old.ratchet_key.raw)[-MAX_CLOSED_RATCHET_KEYS:]
-    shared_secret = diffie_hellman(state.our_ratchet_key_pair, header.ratchet_key)
+    shared_secret = diffie_hellman(state.our_ratchet_key_pair, ratchet_key)
     root_key, chain_key = _root_step(state.root_key, shared_secret)
     turned = DoubleRatchetState(
         root_key=root_key,
         our_ratchet_key_pair=None,
         sending=None,
-        their_ratchet_key=header.ratchet_key,
+        their_ratchet_key=ratchet_key,
         receiving=None,
         previous_chain_length=state.sending.next_index if state.sending else 0,
         closed_ratchet_keys=closed,
     )
-    return _receive_on(turned, ReceivingChain(header.ratchet_key, chain_key, 0), header.chain_index, gaps, max_skip)
+    return _receive_on(turned, ReceivingChain(ratchet_key, chain_key, 0), index, gaps, max_skip)
 
 
 def _turn_for_sending(state: DoubleRatchetState, rng: Rng) -> tuple[RootKey, RatchetKeyPair, SendingChain]:

@@ -12,7 +12,7 @@ those of the Double Ratchet.
 """
 
 from itertools import dropwhile
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from e2ee.errors import EpochUnknownError, KeyEvictedError
 from e2ee.limits import CLOSED_EPOCH_LIFETIME_MS, CLOSED_EPOCH_RECEIVES, MAX_CLOSED_EPOCHS, MAX_SKIP
@@ -49,17 +49,8 @@ class PqHeader(NamedTuple):
         return f"PqHeader({self.pq_epoch}/{self.pq_index}, payload type {self.pq_type})"
 
 
-class Header(Protocol):
-    """What both receive steps read of a header: `PqHeader`, or the header of a whole message."""
-
-    @property
-    def pq_epoch(self) -> int: ...
-    @property
-    def pq_index(self) -> int: ...
-    @property
-    def pq_type(self) -> int: ...
-    @property
-    def pq_payload(self) -> bytes: ...
+Header = tuple[int, int, int, bytes]
+"""What both receive steps read of a header: a `PqHeader`, or its fields."""
 
 
 PqSending = tuple[PqRatchetState, bytes, int, int]
@@ -134,7 +125,7 @@ def receive(state: PqRatchetState, header: Header, find: FindSkipped, max_skip: 
         DuplicateMessageError, KeyEvictedError: an earlier index whose key is used up or was dropped.
         TooManySkippedError: the header skips more than `max_skip`.
     """
-    epoch, index = header.pq_epoch, header.pq_index
+    epoch, index, _, _ = header
     open_chains = state.receiving
     newest, oldest = open_chains[-1], open_chains[0]
     chain = newest if newest.epoch == epoch else oldest if oldest.epoch == epoch else _closed_chain(state, epoch)

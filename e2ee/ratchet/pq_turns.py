@@ -69,7 +69,7 @@ def after_authentication(
     Raises:
         AuthenticationError: the payload has no place in this phase, its mac is wrong, or ek is no encapsulation key.
     """
-    epoch = header.pq_epoch
+    epoch, _, pq_type, _ = header
     if state.received >= PQ_STALLED_RECEIVED and state.sent >= PQ_STALLED_SENT:
         state = _report(state)
     if epoch > state.receiving[0].epoch:
@@ -77,7 +77,7 @@ def after_authentication(
     phase = state.turn.phase
     if type(phase) is Answering and epoch == state.epoch:
         state = _complete(state, phase.sending, ProposeIdle(), now)
-    if not header.pq_type or epoch + 1 < state.epoch:
+    if not pq_type or epoch + 1 < state.epoch:
         return state  # late repetitions of a payload are honest and frequent
     if epoch + 1 > state.epoch:
         raise AuthenticationError
@@ -136,8 +136,8 @@ def _propose(state: PqRatchetState, now: int, rng: Rng) -> PqRatchetState:
 
 def _judge(state: PqRatchetState, header: Header, now: int, encapsulate: RatchetEncapsulate) -> PqRatchetState:
     """Take the step that a payload of the current epoch causes. Whatever is not named here no honest peer sends."""
-    payload = header.pq_payload
-    match header.pq_type, state.turn.phase:
+    _, _, pq_type, payload = header
+    match pq_type, state.turn.phase:
         case PqPayloadType.ENCAPSULATION_KEY, Waiting():
             return _answer(state, payload, now, encapsulate)
         case PqPayloadType.ENCAPSULATION_KEY, Answering(accepted=accepted) if accepted == sha256(payload):

@@ -83,11 +83,12 @@ def decrypt(state: RatchetState, associated_data: bytes, message: RatchetMessage
             see `double_ratchet.receive` and `pq_ratchet.receive`.
     """
     find, now, max_skip, encapsulate = arrival
-    header, sent_commitment, nonce, ciphertext, prefix = message
+    fields, sent_commitment, nonce, ciphertext, prefix = message
+    header, pq_header = fields[:3], fields[3:]
     double, pq, receives = state
     double, key, gaps, used_of_double = double_ratchet.receive(double, header, find, max_skip)
     try:
-        pq, pq_key, pq_gaps, used_of_pq = pq_ratchet.receive(pq, header, find, max_skip)
+        pq, pq_key, pq_gaps, used_of_pq = pq_ratchet.receive(pq, pq_header, find, max_skip)
     except DuplicateMessageError:
         # The Double Ratchet had a key, so the message is no duplicate: the two halves of the header belong to different
         # messages, or to another session.
@@ -96,7 +97,7 @@ def decrypt(state: RatchetState, associated_data: bytes, message: RatchetMessage
     if not hmac.compare_digest(commitment, sent_commitment):
         raise AuthenticationError
     plaintext = aead.unseal(key, nonce, ciphertext, associated_data + prefix)
-    pq = pq_turns.after_authentication(pq, header, now, receives, encapsulate)
+    pq = pq_turns.after_authentication(pq, pq_header, now, receives, encapsulate)
     skipped: tuple[SkippedKey, ...] = ()
     if gaps or pq_gaps:
         skipped = chains.skipped_keys(gaps + pq_gaps)

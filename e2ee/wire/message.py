@@ -83,14 +83,13 @@ class RatchetHeader(NamedTuple):
         return f"RatchetHeader({self.ratchet_key!r}, index {chain}, post-quantum {pq}, payload type {self.pq_type})"
 
 
-def encode_prefix(
-    header: tuple[RatchetPublicKey, int, int, int, int, int, bytes], commitment: bytes, nonce: bytes
-) -> bytes:
-    """Encode what stands before the ciphertext; `header` are the fields of a `RatchetHeader`.
+HeaderFields = tuple[RatchetPublicKey, int, int, int, int, int, bytes]
+"""A `RatchetHeader`, or its fields: on the way of a message a named one would cost more than it tells."""
 
-    So none need be made for a message that is sent.
-    """
-    key, previous, index, pq_epoch, pq_index, pq_type, payload = header
+
+def encode_prefix(fields: HeaderFields, commitment: bytes, nonce: bytes) -> bytes:
+    """Encode what stands before the ciphertext."""
+    key, previous, index, pq_epoch, pq_index, pq_type, payload = fields
     return _PREFIXES[pq_type].pack(
         VERSION,
         RATCHET_MESSAGE,
@@ -110,12 +109,21 @@ def encode_prefix(
 class RatchetMessage(NamedTuple):
     """One encrypted message of an established session."""
 
-    header: RatchetHeader
+    fields: HeaderFields
     commitment: bytes
     nonce: bytes
     ciphertext: bytes
     prefix: bytes
     """The encoded bytes before the ciphertext: the message's part of the associated data."""
+
+    @property
+    def header(self) -> RatchetHeader:
+        return RatchetHeader(*self.fields)
+
+    @property
+    def carries_pq_payload(self) -> bool:
+        """Whether it brings something for the post-quantum ratchet."""
+        return self.fields[5] > 0
 
     def encode(self) -> bytes:
         """`header | commitment 32 | nonce 12 | ciphertext and tag`."""
@@ -155,8 +163,8 @@ class RatchetMessage(NamedTuple):
             raise MalformedMessageError("index of 2^32 - 1, which would leave none for the next message")
         # Almost no key has its top byte this high, so hardly any takes the check's way through three calls.
         key = RatchetPublicKey(ratchet_key) if ratchet_key[31] < 0x7F else RatchetPublicKey.from_bytes(ratchet_key)
-        header = _new(RatchetHeader, (key, previous, index, pq_epoch, pq_index, pq_type, payload))
-        return _new(cls, (header, commitment, nonce, data[end:], data[:end]))
+        fields = key, previous, index, pq_epoch, pq_index, pq_type, payload
+        return _new(cls, (fields, commitment, nonce, data[end:], data[:end]))
 
 
 @final

@@ -106,7 +106,7 @@ def overheard(eve: Eve, ends: tuple[End, End], first: int, rounds: int) -> list[
         sender, recipient = ends[speaker], ends[1 - speaker]
         message = sender.send(b"secret")
         find = recipient.skipped.get
-        double_key = ratchet_steps.receive(recipient.state.double, message.header, find).message_key
+        double_key = ratchet_steps.receive(recipient.state.double, message.fields[:3], find).message_key
         heard.append(eve.reads(message, double_key, from_initiator=speaker == 0))
         assert recipient.receive(message) == b"secret"
     return heard

@@ -188,7 +188,7 @@ def test_knowing_one_ratchet_is_not_enough(half: dict[str, bytes]) -> None:
 def test_an_unknown_epoch_is_refused() -> None:
     alice, bob = established()
     _, (message,) = encrypted(alice)
-    refuse(bob, message._replace(header=message.header._replace(pq_epoch=1)), EpochUnknownError)
+    refuse(bob, message._replace(fields=message.header._replace(pq_epoch=1)), EpochUnknownError)
 
 
 def _with_payload(state: RatchetState, kind: PqPayloadType, payload: bytes) -> RatchetMessage:
@@ -237,7 +237,7 @@ def test_a_header_whose_post_quantum_half_is_used_up_is_no_duplicate() -> None:
     alice, (first, second) = encrypted(alice, 2)
     bob = triple_ratchet.decrypt(bob, AD, first, ARRIVAL).state
     refuse(bob, first, DuplicateMessageError)
-    crossed = second._replace(header=second.header._replace(pq_index=first.header.pq_index))
+    crossed = second._replace(fields=second.header._replace(pq_index=first.header.pq_index))
     refuse(bob, crossed, AuthenticationError)
 
 
@@ -247,8 +247,8 @@ def test_the_skip_limit_holds_for_both_ratchets_apart() -> None:
     header = message.header
     for field in ("chain_index", "pq_index"):
         index = getattr(header, field)
-        refuse(bob, message._replace(header=header._replace(**{field: index + MAX_SKIP})), AuthenticationError)
-        refuse(bob, message._replace(header=header._replace(**{field: index + MAX_SKIP + 1})), TooManySkippedError)
+        refuse(bob, message._replace(fields=header._replace(**{field: index + MAX_SKIP})), AuthenticationError)
+        refuse(bob, message._replace(fields=header._replace(**{field: index + MAX_SKIP + 1})), TooManySkippedError)
 
 
 def test_an_unknown_ratchet_key_before_our_next_send_is_refused() -> None:
@@ -257,7 +257,7 @@ def test_an_unknown_ratchet_key_before_our_next_send_is_refused() -> None:
     alice_sent, (message,) = encrypted(alice)
     assert alice.double.our_ratchet_key_pair is None
     assert alice_sent.double.our_ratchet_key_pair is not None
-    refuse(alice, message._replace(header=message.header._replace(ratchet_key=stranger)), AuthenticationError)
+    refuse(alice, message._replace(fields=message.header._replace(ratchet_key=stranger)), AuthenticationError)
 
 
 def test_equal_plaintexts_give_different_ciphertexts() -> None:
