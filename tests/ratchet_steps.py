@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 from e2ee.limits import MAX_SKIP
 from e2ee.primitives.rng import Rng
-from e2ee.ratchet import chains, double_ratchet, pq_ratchet
+from e2ee.ratchet import chains, double_ratchet, pq_ratchet, triple_ratchet
 from e2ee.ratchet.double_ratchet import DoubleRatchetHeader
 from e2ee.ratchet.pq_ratchet import PqHeader
 from e2ee.ratchet.skipped_keys import FindSkipped, SkippedKey, SkippedPosition
-from e2ee.ratchet.state import DoubleRatchetState, PqRatchetState
+from e2ee.ratchet.state import DoubleRatchetState, PqRatchetState, RatchetState
+from e2ee.ratchet.triple_ratchet import Arrival
+from e2ee.wire.message import RatchetMessage
 
 
 class Sent(NamedTuple):
@@ -57,6 +59,15 @@ class PqReceived(NamedTuple):
         return chains.skipped_keys(self.gaps)
 
 
+class Decrypted(NamedTuple):
+    """A message that both ratchets together decrypted."""
+
+    state: RatchetState
+    plaintext: bytes
+    skipped: tuple[SkippedKey, ...]
+    used: tuple[SkippedPosition, ...]
+
+
 def send(state: DoubleRatchetState, rng: Rng) -> Sent:
     """Take the step of `double_ratchet.send`."""
     after, key, ratchet_key, previous, index = double_ratchet.send(state, rng)
@@ -81,3 +92,8 @@ def pq_receive(
 ) -> PqReceived:
     """Take the step of `pq_ratchet.receive`."""
     return PqReceived(*pq_ratchet.receive(state, header, find, max_skip))
+
+
+def decrypt(state: RatchetState, associated_data: bytes, message: RatchetMessage, arrival: Arrival) -> Decrypted:
+    """Take the step of `triple_ratchet.decrypt`."""
+    return Decrypted(*triple_ratchet.decrypt(state, associated_data, message, arrival))

@@ -40,16 +40,9 @@ class Arrival(NamedTuple):
     """Test vectors put a recorded one in its place; nothing else is safe."""
 
 
-class Decrypted(NamedTuple):
-    """The outcome of `decrypt`: commit all of it in one transaction, or nothing."""
-
-    state: RatchetState
-    plaintext: bytes
-    skipped: tuple[SkippedKey, ...]
-    used: tuple[SkippedPosition, ...]
-
-    def __repr__(self) -> str:
-        return f"Decrypted({len(self.plaintext)} bytes redacted, {len(self.skipped)} skipped, {len(self.used)} used)"
+Decrypted = tuple[RatchetState, bytes, tuple[SkippedKey, ...], tuple[SkippedPosition, ...]]
+"""The outcome of `decrypt`: the next state, the plaintext, the keys of what was overtaken, the keys that were used up.
+Commit all of it in one transaction, or nothing."""
 
 
 def encrypt(
@@ -104,4 +97,4 @@ def decrypt(state: RatchetState, associated_data: bytes, message: RatchetMessage
     used: tuple[SkippedPosition, ...] = ()
     if used_of_double is not None or used_of_pq is not None:
         used = tuple(position for position in (used_of_double, used_of_pq) if position is not None)
-    return new_record(Decrypted, (new_record(RatchetState, (double, pq, receives + 1)), plaintext, skipped, used))
+    return new_record(RatchetState, (double, pq, receives + 1)), plaintext, skipped, used

@@ -61,15 +61,15 @@ def established() -> tuple[RatchetState, RatchetState]:
     """Return both ends after a message each way, so that either may send and neither has a key to skip."""
     alice, bob = ends()
     alice, (first,) = encrypted(alice)
-    bob = triple_ratchet.decrypt(bob, AD, first, ARRIVAL).state
+    bob = ratchet_steps.decrypt(bob, AD, first, ARRIVAL).state
     bob, (reply,) = encrypted(bob)
-    return triple_ratchet.decrypt(alice, AD, reply, ARRIVAL).state, bob
+    return ratchet_steps.decrypt(alice, AD, reply, ARRIVAL).state, bob
 
 
 def refuse(state: RatchetState, message: RatchetMessage, error: type[Exception], ad: bytes = AD) -> None:
     before = state
     with pytest.raises(error):
-        triple_ratchet.decrypt(state, ad, message, ARRIVAL)
+        ratchet_steps.decrypt(state, ad, message, ARRIVAL)
     assert state == before
 
 
@@ -82,30 +82,30 @@ def flipped(message: RatchetMessage) -> Iterator[tuple[int, bytes]]:
 def test_a_conversation_with_loss_and_reordering_decrypts() -> None:
     alice, bob = established()
     alice, (m0, m1, m2) = encrypted(alice, 3)
-    late = triple_ratchet.decrypt(bob, AD, m2, ARRIVAL)
+    late = ratchet_steps.decrypt(bob, AD, m2, ARRIVAL)
     assert late.plaintext == PLAINTEXT
     assert len(late.skipped) == 4, "two keys in each of the two ratchets"
     found = {each.position: each.key for each in late.skipped}
     find: FindSkipped = found.get
-    first = triple_ratchet.decrypt(late.state, AD, m0, Arrival(find, NOW))
+    first = ratchet_steps.decrypt(late.state, AD, m0, Arrival(find, NOW))
     assert set(first.used) < set(found)
     assert len(first.used) == 2
-    assert triple_ratchet.decrypt(first.state, AD, m1, Arrival(find, NOW)).plaintext == PLAINTEXT
+    assert ratchet_steps.decrypt(first.state, AD, m1, Arrival(find, NOW)).plaintext == PLAINTEXT
 
 
 @pytest.mark.parametrize("ratchet", Ratchet)
 def test_a_message_that_uses_up_a_skipped_key_of_one_ratchet_names_that_one(ratchet: Ratchet) -> None:
     alice, bob = established()
     alice, (turning,) = encrypted(alice)
-    bob = triple_ratchet.decrypt(bob, AD, turning, ARRIVAL).state
+    bob = ratchet_steps.decrypt(bob, AD, turning, ARRIVAL).state
     after_first, _ = encrypted(alice)
     after_second, (second,) = encrypted(after_first)
-    received = triple_ratchet.decrypt(bob, AD, second, ARRIVAL)
+    received = ratchet_steps.decrypt(bob, AD, second, ARRIVAL)
     found = {each.position: each.key for each in received.skipped}
     # A late message in one ratchet and the next one in the other: nobody honest pairs them so.
     double, pq = (alice, after_second) if ratchet is Ratchet.DOUBLE else (after_second, alice)
     _, (mixed,) = encrypted(RatchetState(double.double, pq.pq))
-    (used,) = triple_ratchet.decrypt(received.state, AD, mixed, Arrival(found.get, NOW)).used
+    (used,) = ratchet_steps.decrypt(received.state, AD, mixed, Arrival(found.get, NOW)).used
     assert used.ratchet is ratchet
     assert used in found
 
@@ -118,14 +118,14 @@ def test_what_a_message_overtakes_in_one_ratchet_alone_is_kept(ratchet: Ratchet)
     # the other. The opposite only a hostile peer makes.
     double, pq = (after_lost, alice) if ratchet is Ratchet.DOUBLE else (alice, after_lost)
     _, (message,) = encrypted(RatchetState(double.double, pq.pq))
-    (skipped,) = triple_ratchet.decrypt(bob, AD, message, ARRIVAL).skipped
+    (skipped,) = ratchet_steps.decrypt(bob, AD, message, ARRIVAL).skipped
     assert skipped.position.ratchet is ratchet
 
 
 def test_a_message_in_order_overtakes_nothing_and_uses_up_no_skipped_key() -> None:
     alice, bob = established()
     _, (message,) = encrypted(alice)
-    received = triple_ratchet.decrypt(bob, AD, message, ARRIVAL)
+    received = ratchet_steps.decrypt(bob, AD, message, ARRIVAL)
     assert (received.skipped, received.used) == ((), ())
 
 
@@ -134,7 +134,7 @@ def test_every_message_that_authenticates_is_counted_once() -> None:
     before = bob.receives
     for count in (1, 2, 3):
         alice, (message,) = encrypted(alice)
-        bob = triple_ratchet.decrypt(bob, AD, message, ARRIVAL).state
+        bob = ratchet_steps.decrypt(bob, AD, message, ARRIVAL).state
         assert bob.receives == before + count
 
 
@@ -158,7 +158,7 @@ def test_a_wrong_commitment_and_a_wrong_tag_are_the_same_error() -> None:
         message._replace(ciphertext=message.ciphertext[:-1] + bytes([message.ciphertext[-1] ^ 1])),
     ):
         with pytest.raises(AuthenticationError) as caught:
-            triple_ratchet.decrypt(bob, AD, tampered, ARRIVAL)
+            ratchet_steps.decrypt(bob, AD, tampered, ARRIVAL)
         errors.append((type(caught.value), str(caught.value), caught.value.__cause__))
     assert errors[0] == errors[1]
 
@@ -212,11 +212,11 @@ def test_a_proposal_is_attached_and_answered() -> None:
     alice = alice._replace(pq=pq_turns.ask_for_healing(alice.pq))
     alice, (offer,) = encrypted(alice)
     assert offer.header.pq_type == PqPayloadType.ENCAPSULATION_KEY
-    bob, (answer,) = encrypted(triple_ratchet.decrypt(bob, AD, offer, ARRIVAL).state)
+    bob, (answer,) = encrypted(ratchet_steps.decrypt(bob, AD, offer, ARRIVAL).state)
     assert answer.header.pq_type == PqPayloadType.CIPHERTEXT
-    alice, (first_of_the_epoch,) = encrypted(triple_ratchet.decrypt(alice, AD, answer, ARRIVAL).state)
+    alice, (first_of_the_epoch,) = encrypted(ratchet_steps.decrypt(alice, AD, answer, ARRIVAL).state)
     assert first_of_the_epoch.header.pq_epoch == 1
-    bob = triple_ratchet.decrypt(bob, AD, first_of_the_epoch, ARRIVAL).state
+    bob = ratchet_steps.decrypt(bob, AD, first_of_the_epoch, ARRIVAL).state
     assert (alice.pq.epoch, bob.pq.epoch) == (2, 2)
     assert alice.pq.root_key == bob.pq.root_key
 
@@ -225,9 +225,9 @@ def test_a_chain_is_closed_at_the_count_of_messages_before_the_one_that_closes_i
     alice, bob = established()
     alice = alice._replace(pq=pq_turns.ask_for_healing(alice.pq))
     alice, (offer,) = encrypted(alice)
-    bob, (answer,) = encrypted(triple_ratchet.decrypt(bob, AD, offer, ARRIVAL).state)
-    _, (first_of_the_epoch,) = encrypted(triple_ratchet.decrypt(alice, AD, answer, ARRIVAL).state)
-    (closed,) = triple_ratchet.decrypt(bob, AD, first_of_the_epoch, ARRIVAL).state.pq.closed
+    bob, (answer,) = encrypted(ratchet_steps.decrypt(bob, AD, offer, ARRIVAL).state)
+    _, (first_of_the_epoch,) = encrypted(ratchet_steps.decrypt(alice, AD, answer, ARRIVAL).state)
+    (closed,) = ratchet_steps.decrypt(bob, AD, first_of_the_epoch, ARRIVAL).state.pq.closed
     assert closed.closed_receives == bob.receives == 2
 
 
@@ -235,7 +235,7 @@ def test_a_header_whose_post_quantum_half_is_used_up_is_no_duplicate() -> None:
     """Only the Double Ratchet names duplicates: a duplicate is acknowledged silently, and a forgery must not be."""
     alice, bob = established()
     alice, (first, second) = encrypted(alice, 2)
-    bob = triple_ratchet.decrypt(bob, AD, first, ARRIVAL).state
+    bob = ratchet_steps.decrypt(bob, AD, first, ARRIVAL).state
     refuse(bob, first, DuplicateMessageError)
     crossed = second._replace(fields=second.header._replace(pq_index=first.header.pq_index))
     refuse(bob, crossed, AuthenticationError)
