@@ -13,7 +13,7 @@ from e2ee.primitives.rng import Rng
 from e2ee.private_keys import Encapsulate, IdentityKeyPair, encapsulate
 from e2ee.ratchet import double_ratchet, pq_ratchet, pq_turns, triple_ratchet
 from e2ee.ratchet.skipped_keys import FindSkipped, SkippedKey, SkippedPosition
-from e2ee.ratchet.state import RatchetState, new_record
+from e2ee.ratchet.state import Ratchets, RatchetState, new_record
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.wire.identifiers import DeviceAddress
 from e2ee.wire.message import HandshakeHeader, PreKeyMessage, RatchetMessage
@@ -56,13 +56,17 @@ class Session(NamedTuple):
     """One session with one device of a peer. A failed call leaves it as it was, because it never changes."""
 
     origin: SessionOrigin
-    ratchets: RatchetState
+    state: Ratchets
     pending_handshake: HandshakeHeader | None
     """Sent in front of every message until the first reply authenticates."""
     owes_answer: bool = False
     """A post-quantum payload came, and nothing was sent since."""
     dead: bool = False
     """Not used for sending any more; still receives."""
+
+    @property
+    def ratchets(self) -> RatchetState:
+        return RatchetState(*self.state)
 
     @property
     def session_id(self) -> bytes:
@@ -106,9 +110,9 @@ class Session(NamedTuple):
 
     def encrypt(self, content: bytes, now: int, rng: Rng) -> "tuple[Session, bytes]":
         """Pad and encrypt an encoded Content at `now` (Unix milliseconds); return the next session and the body."""
-        origin, ratchets, handshake, _, dead = self
-        ratchets, message = triple_ratchet.encrypt(ratchets, origin.associated_data, pad(content), now, rng)
-        session = new_record(Session, (origin, ratchets, handshake, False, dead))
+        origin, state, handshake, _, dead = self
+        state, message = triple_ratchet.encrypt(state, origin.associated_data, pad(content), now, rng)
+        session = new_record(Session, (origin, state, handshake, False, dead))
         if handshake is None:
             return session, message
         return session, PreKeyMessage(handshake, RatchetMessage.decode(message)).encode()
@@ -122,12 +126,13 @@ class Session(NamedTuple):
             MalformedMessageError: it authenticated, and its padding is wrong.
         """
         origin, before, _, owes_answer, dead = self
-        ratchets, plaintext, skipped, used = triple_ratchet.decrypt(before, origin.associated_data, message, arrival)
+        after, plaintext, skipped, used = triple_ratchet.decrypt(before, origin.associated_data, message, arrival)
         content = unpad(plaintext)
-        owes_answer = owes_answer or message.carries_pq_payload or pq_turns.is_to_heal(ratchets.pq)
+        (_, old_pq, _), (_, pq, _) = before, after
+        owes_answer = owes_answer or message.carries_pq_payload or pq_turns.is_to_heal(pq)
         # Any authentic message of the peer proves that it has the session, so the handshake need not be sent again.
-        session = new_record(Session, (origin, ratchets, None, owes_answer, dead))
-        stalled = ratchets.pq.turn.reported and not before.pq.turn.reported
+        session = new_record(Session, (origin, after, None, owes_answer, dead))
+        stalled = pq.turn.reported and not old_pq.turn.reported
         return new_record(DecryptedContent, (session, content, skipped, used, stalled))
 
     def knows(self, message: RatchetMessage, find: FindSkipped) -> bool:
@@ -141,12 +146,12 @@ class Session(NamedTuple):
     def ask_for_healing(self) -> "Session":
         """Return the session, whose post-quantum ratchet heals as soon as it can (protocol.md section 7.3)."""
         pq = pq_turns.ask_for_healing(self.ratchets.pq)
-        return self._replace(ratchets=self.ratchets._replace(pq=pq))
+        return self._replace(state=self.ratchets._replace(pq=pq))
 
     def forget_closed_chains(self, now: int) -> "Session":
         """Return the session without the post-quantum chains that no late message can need any more."""
         pq = pq_ratchet.forget_closed(self.ratchets.pq, now)
-        return self if pq is self.ratchets.pq else self._replace(ratchets=self.ratchets._replace(pq=pq))
+        return self if pq is self.ratchets.pq else self._replace(state=self.ratchets._replace(pq=pq))
 
     def mark_dead(self) -> "Session":
         """Return the session, excluded from sending."""

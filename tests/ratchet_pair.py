@@ -32,7 +32,8 @@ class End:
 
     def send(self, text: bytes) -> RatchetMessage:
         plaintext = text.ljust(256, b".")
-        self.state, encoded = triple_ratchet.encrypt(self.state, ASSOCIATED_DATA, plaintext, self.now, self._rng)
+        after, encoded = triple_ratchet.encrypt(self.state, ASSOCIATED_DATA, plaintext, self.now, self._rng)
+        self.state = RatchetState(*after)
         return RatchetMessage.decode(encoded)
 
     def receive(self, message: RatchetMessage) -> bytes:
@@ -42,7 +43,8 @@ class End:
             See `triple_ratchet.decrypt`; nothing has changed then.
         """
         arrival = Arrival(self.skipped.get, self.now)
-        self.state, plaintext, skipped, used = triple_ratchet.decrypt(self.state, ASSOCIATED_DATA, message, arrival)
+        after, plaintext, skipped, used = triple_ratchet.decrypt(self.state, ASSOCIATED_DATA, message, arrival)
+        self.state = RatchetState(*after)
         self.skipped.update({each.position: each.key for each in skipped})
         for position in used:
             del self.skipped[position]

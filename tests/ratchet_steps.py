@@ -96,4 +96,5 @@ def pq_receive(
 
 def decrypt(state: RatchetState, associated_data: bytes, message: RatchetMessage, arrival: Arrival) -> Decrypted:
     """Take the step of `triple_ratchet.decrypt`."""
-    return Decrypted(*triple_ratchet.decrypt(state, associated_data, message, arrival))
+    after, plaintext, skipped, used = triple_ratchet.decrypt(state, associated_data, message, arrival)
+    return Decrypted(RatchetState(*after), plaintext, skipped, used)

@@ -199,3 +199,7 @@ class RatchetState(NamedTuple):
     pq: PqRatchetState
     receives: int = 0
     """Messages authenticated so far; ages skipped keys and closed chains."""
+
+
+Ratchets = tuple[DoubleRatchetState, PqRatchetState, int]
+"""A `RatchetState`, or its fields, as they come out of each message."""

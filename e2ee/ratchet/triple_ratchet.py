@@ -19,7 +19,7 @@ from e2ee.primitives.rng import Rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
 from e2ee.ratchet import chains, double_ratchet, pq_ratchet, pq_turns
 from e2ee.ratchet.skipped_keys import FindSkipped, SkippedKey, SkippedPosition
-from e2ee.ratchet.state import RatchetState, new_record
+from e2ee.ratchet.state import Ratchets
 from e2ee.wire.message import NONCE_LENGTH, RatchetMessage, encode_prefix
 
 MESSAGE_LABEL: Final = b"E2EE/1 message"
@@ -40,14 +40,12 @@ class Arrival(NamedTuple):
     """Test vectors put a recorded one in its place; nothing else is safe."""
 
 
-Decrypted = tuple[RatchetState, bytes, tuple[SkippedKey, ...], tuple[SkippedPosition, ...]]
+Decrypted = tuple[Ratchets, bytes, tuple[SkippedKey, ...], tuple[SkippedPosition, ...]]
 """The outcome of `decrypt`: the next state, the plaintext, the keys of what was overtaken, the keys that were used up.
 Commit all of it in one transaction, or nothing."""
 
 
-def encrypt(
-    state: RatchetState, associated_data: bytes, plaintext: bytes, now: int, rng: Rng
-) -> tuple[RatchetState, bytes]:
+def encrypt(state: Ratchets, associated_data: bytes, plaintext: bytes, now: int, rng: Rng) -> tuple[Ratchets, bytes]:
     """Encrypt one message at `now` (Unix milliseconds); return the next state and the encoded RatchetMessage.
 
     The associated data of the AEAD is T (`associated_data`, 32 bytes) and the message's bytes before the ciphertext.
@@ -63,10 +61,10 @@ def encrypt(
     header = ratchet_key, previous, index, pq_epoch, pq_index, pq_type, payload
     prefix = encode_prefix(header, commitment, nonce)
     ciphertext = aead.seal(key, nonce, plaintext, associated_data + prefix)
-    return new_record(RatchetState, (double, pq, receives)), prefix + ciphertext
+    return (double, pq, receives), prefix + ciphertext
 
 
-def decrypt(state: RatchetState, associated_data: bytes, message: RatchetMessage, arrival: Arrival) -> Decrypted:
+def decrypt(state: Ratchets, associated_data: bytes, message: RatchetMessage, arrival: Arrival) -> Decrypted:
     """Decrypt one message.
 
     Raises:
@@ -97,4 +95,4 @@ def decrypt(state: RatchetState, associated_data: bytes, message: RatchetMessage
     used: tuple[SkippedPosition, ...] = ()
     if used_of_double is not None or used_of_pq is not None:
         used = tuple(position for position in (used_of_double, used_of_pq) if position is not None)
-    return new_record(RatchetState, (double, pq, receives + 1)), plaintext, skipped, used
+    return (double, pq, receives + 1), plaintext, skipped, used

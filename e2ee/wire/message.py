@@ -44,11 +44,13 @@ PQ_PAYLOAD_LENGTHS: Final = (0, 1184 + 32, 1088 + 32, 0)
 """Length in bytes of the payload by type; the last 32 are its authenticator."""
 
 _HEADER = struct.Struct(">BB32sIIIIBH")
+_HEADER_LENGTH = _HEADER.size
+_PQ_TYPE_AT = _HEADER_LENGTH - 3
 _PREFIXES = tuple(
     struct.Struct(f"{_HEADER.format}{length}s{COMMITMENT_LENGTH}s{NONCE_LENGTH}s") for length in PQ_PAYLOAD_LENGTHS
 )
 """Everything before the ciphertext, by the type of the payload."""
-_PQ_TYPE_AT = _HEADER.size - 3
+_PREFIX_LENGTHS = tuple(each.size for each in _PREFIXES)
 _new = tuple.__new__  # less than half the time of a named tuple's own constructor
 
 
@@ -142,29 +144,30 @@ class RatchetMessage(NamedTuple):
             UnsupportedVersionError: unknown version or type.
             InvalidPublicKeyError: the ratchet key is not canonical.
         """
-        if len(data) < _HEADER.size:
+        length = len(data)
+        if length < _HEADER_LENGTH:
             raise MalformedMessageError("truncated")
         if data[0] != VERSION:
             raise UnsupportedVersionError("message version", data[0])
         if data[1] != RATCHET_MESSAGE:
             raise UnsupportedVersionError("message type", data[1])
-        if data[_PQ_TYPE_AT] >= len(_PREFIXES):
+        pq_type = data[_PQ_TYPE_AT]
+        if pq_type >= len(_PREFIXES):
             raise MalformedMessageError("post-quantum payload")
-        prefix = _PREFIXES[data[_PQ_TYPE_AT]]
-        end = prefix.size
-        if len(data) < end + MIN_CIPHERTEXT:
+        end = _PREFIX_LENGTHS[pq_type]
+        if length < end + MIN_CIPHERTEXT:
             raise MalformedMessageError("truncated")
-        (_, _, ratchet_key, previous, index, pq_epoch, pq_index, pq_type, length, payload, commitment, nonce) = (
-            prefix.unpack_from(data)
-        )
-        if length != len(payload):
+        prefix = data[:end]
+        parsed = _PREFIXES[pq_type].unpack(prefix)
+        _, _, ratchet_key, previous, index, pq_epoch, pq_index, _, announced, payload, commitment, nonce = parsed
+        if announced != len(payload):
             raise MalformedMessageError("post-quantum payload")
         if MAX_INDEX in (index, pq_index):
             raise MalformedMessageError("index of 2^32 - 1, which would leave none for the next message")
         # Almost no key has its top byte this high, so hardly any takes the check's way through three calls.
         key = RatchetPublicKey(ratchet_key) if ratchet_key[31] < 0x7F else RatchetPublicKey.from_bytes(ratchet_key)
         fields = key, previous, index, pq_epoch, pq_index, pq_type, payload
-        return _new(cls, (fields, commitment, nonce, data[end:], data[:end]))
+        return _new(cls, (fields, commitment, nonce, data[end:], prefix))
 
 
 @final

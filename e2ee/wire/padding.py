@@ -35,10 +35,10 @@ def unpad(padded: bytes) -> bytes:
     Raises:
         MalformedMessageError: another filler, or a length that `pad` does not produce.
     """
-    end = len(padded.rstrip(b"\0")) - 1
-    if padded[end : end + 1] != b"\x80":
+    content, marker, filler = padded.rpartition(b"\x80")
+    if not marker or filler.strip(b"\0"):
         raise MalformedMessageError("padding")
-    content = padded[:end]
-    if len(padded) != (MIN_PADDED if end < MIN_PADDED else padded_length(end)):
+    length = len(content)
+    if len(padded) != (MIN_PADDED if length < MIN_PADDED else padded_length(length)):
         raise MalformedMessageError("padded length")
     return content

@@ -109,7 +109,7 @@ def hostile_peer(data: bytes) -> None:
         session, now = world.alice.sending_session(world.bob), world.alice.world.now
         if script.number() % 2:
             double = session.ratchets.double._replace(previous_chain_length=script.number(4))
-            session = session._replace(ratchets=session.ratchets._replace(double=double))
+            session = session._replace(state=session.ratchets._replace(double=double))
         for _ in range(script.number() % 4):
             session, _ = session.encrypt(b"", now, world.alice.world.random.randbytes)
         assert_stored_or_unchanged(world.bob, world.alice.seal(world.bob, script.rest(), session))
@@ -131,7 +131,7 @@ def hostile_turn(data: bytes) -> None:
             pq = session.ratchets.pq
             pq = pq._replace(epoch=pq.epoch + script.number() % 3)
             turn = pq.turn._replace(phase=_any_phase(pq, script), asked=True, healing=script.number() % 2 == 1)
-            lie = session._replace(ratchets=session.ratchets._replace(pq=pq._replace(turn=turn)))
+            lie = session._replace(state=session.ratchets._replace(pq=pq._replace(turn=turn)))
             content = content_from(liar, honest).encode()
             _, body = lie.encrypt(content, liar.world.now, liar.world.random.randbytes)
             assert_stored_or_unchanged(honest, liar.wrap(honest, body))

@@ -76,7 +76,7 @@ def test_a_session_at_rest_is_under_8_kib_with_as_many_closed_chains_as_there_ca
         pq=pq._replace(closed=(closed,) * MAX_CLOSED_EPOCHS),
         double=double._replace(closed_ratchet_keys=(bytes(32),) * MAX_CLOSED_RATCHET_KEYS),
     )
-    assert len(persist.encode_session(session._replace(ratchets=ratchets))) < 8 * 1024
+    assert len(persist.encode_session(session._replace(state=ratchets))) < 8 * 1024
 
 
 def test_an_account_comes_back_equal_with_the_same_public_keys() -> None:

@@ -52,7 +52,8 @@ def ends(root: bytes = b"\x11" * 32, pq: bytes = b"\x22" * 32) -> tuple[RatchetS
 def encrypted(state: RatchetState, count: int = 1) -> tuple[RatchetState, list[RatchetMessage]]:
     messages = []
     for _ in range(count):
-        state, encoded = triple_ratchet.encrypt(state, AD, PLAINTEXT, NOW, RNG)
+        after, encoded = triple_ratchet.encrypt(state, AD, PLAINTEXT, NOW, RNG)
+        state = RatchetState(*after)
         messages.append(RatchetMessage.decode(encoded))
     return state, messages
 

@@ -126,7 +126,7 @@ def test_any_message_of_ours_settles_the_answer_that_is_owed() -> None:
     assert owing.owes_answer
     turn = alice.ratchets.pq.turn._replace(healing=False)
     without_payload = alice.ratchets._replace(pq=alice.ratchets.pq._replace(turn=turn))
-    _, plain = sent(alice._replace(ratchets=without_payload))
+    _, plain = sent(alice._replace(state=without_payload))
     assert owing.decrypt(plain, ARRIVAL).session.owes_answer
     assert not sent(owing)[0].owes_answer
 
@@ -277,7 +277,7 @@ def test_closed_epochs_are_forgotten_after_7_days_and_nothing_else_changes() -> 
     session, _ = established()
     pq = session.ratchets.pq
     with_closed = pq._replace(closed=(ClosedPqChain(pq.receiving[0], NOW, 0),))
-    closed = session._replace(ratchets=session.ratchets._replace(pq=with_closed))
+    closed = session._replace(state=session.ratchets._replace(pq=with_closed))
 
     assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS) is closed
     assert closed.forget_closed_chains(NOW + CLOSED_EPOCH_LIFETIME_MS + 1) == session
@@ -286,7 +286,7 @@ def test_closed_epochs_are_forgotten_after_7_days_and_nothing_else_changes() -> 
 def test_the_message_that_shows_that_an_epoch_has_stalled_is_the_only_one_to_say_so() -> None:
     alice, bob = established()
     counted = bob.ratchets.pq._replace(sent=PQ_STALLED_SENT, received=PQ_STALLED_RECEIVED - 2)
-    bob = bob._replace(ratchets=bob.ratchets._replace(pq=counted))
+    bob = bob._replace(state=bob.ratchets._replace(pq=counted))
     said = []
     for _ in range(3):
         alice, message = sent(alice)

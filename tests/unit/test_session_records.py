@@ -111,7 +111,7 @@ def test_the_two_maps_are_bounded_apart() -> None:
 
 def aged(session: Session, further: int) -> Session:
     """Return a session that has received so many more messages."""
-    return session._replace(ratchets=session.ratchets._replace(receives=session.receives + further))
+    return session._replace(state=session.ratchets._replace(receives=session.receives + further))
 
 
 def test_skipped_keys_die_after_2000_further_receives() -> None:

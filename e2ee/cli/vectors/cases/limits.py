@@ -151,13 +151,13 @@ def _far_ahead() -> tuple[Story, list[bytes]]:
     story.pass_on(ALICE, BOB)
     story.pass_on(BOB, ALICE)
     session = story.session(ALICE, BOB)
-    ratchets, envelopes = session.ratchets, []
+    (double, pq, receives), envelopes = session.state, []
     for index in range(2 * MAX_SKIP + 4):
         turn = _drawn("ratchet key", index, 32) if index == 0 else None
         # She forgets that she sent so many: what is shown here needs no post-quantum proposals in between.
-        ratchets = ratchets._replace(pq=ratchets.pq._replace(sent=0))
+        state = double, pq._replace(sent=0), receives
         script = Script(turn, _drawn("nonce", index, 12))
-        ratchets, message = triple_ratchet.encrypt(ratchets, session.session_id, _content(index), NOW, script)
+        (double, pq, _), message = triple_ratchet.encrypt(state, session.session_id, _content(index), NOW, script)
         envelope_id = EnvelopeId(_drawn("envelope id", index, 16))
         envelope = Envelope(envelope_id, ALICE.address, BOB.address, Lane.CHAT, WEEKS, message)
         envelopes.append(envelope.encode())
