@@ -152,8 +152,8 @@ def _tls(settings: Settings) -> ServerTls | None:
 def _spare_the_collector() -> None:
     """Let the garbage collector look at what connections and requests leave behind, and not at what the start made.
 
-    The start makes 150,000 objects that stay. To go through them again and again took a twelfth of the processor time of
-    a claim.
+    The start makes 150,000 objects that stay. To go through them again and again took a twelfth of the processor time
+    of a claim.
     """
     gc.collect()
     gc.freeze()
