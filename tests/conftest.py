@@ -18,6 +18,7 @@ settings.load_profile("deterministic")
 ON_UVLOOP = {
     "test_half_open",
     "test_http_hostile",
+    "test_http_protocol",
     "test_keyserver_bodies",
     "test_keyserver_smuggling",
     "test_small_frames",
