@@ -127,6 +127,8 @@ def accepted(tx: Transaction, now: int) -> tuple[Account, list[OutboxEntry]]:
     reset = pending(tx)
     if reset is None:
         raise ValueError("there is no draft of a new account key")
+    for device in records.own_device_list(tx).content.addresses():
+        session_records.settle_meeting(tx, device)
     records.save_account(tx, reset.account)
     # A device under the old key may have told us of further lists meanwhile; the server has accepted none of them.
     records.forget_own_device_lists(tx, reset.closing.content.seq)

@@ -14,7 +14,7 @@ from e2ee.errors import DeviceListStaleError, MalformedMessageError, SafetyNumbe
 from e2ee.ports import ReadTransaction, Store, Transaction
 from e2ee.safety_number import QR_PREFIX, Side, is_their_qr_text, qr_text
 from e2ee.sending import Sender
-from e2ee.stores import records, session_records, trust_records
+from e2ee.stores import records, trust_records
 from e2ee.stores.records import Contact
 from e2ee.stores.trust_records import TrustDecision, TrustPolicy
 from e2ee.wire.identifiers import UserId
@@ -48,7 +48,7 @@ class ContactBook:
         """Say whether a user has written to us, and we never to the user."""
         with self._store.read() as tx:
             contact = records.load_contact(tx, user_id)
-            return contact is not None and session_records.is_stranger(tx, contact.device_list.content.addresses())
+            return contact is not None and trust.is_stranger(tx, contact)
 
     def waiting_for_trust(self) -> tuple[UserId, ...]:
         """Return the users of whom messages under a changed account key are kept."""
@@ -144,6 +144,7 @@ class ContactBook:
 
         Raises:
             SafetyNumberMismatchError: no key waits, or another one than the person saw.
+            InvalidSignatureError: the key that waits was closed: it has signed its last list.
             MalformedMessageError: not 60 digits.
             DeviceListStaleError: nothing is known of the user.
         """

@@ -15,11 +15,11 @@ from typing import Final, NamedTuple
 
 from e2ee import healing
 from e2ee.errors import DeviceListForkError
-from e2ee.limits import MAX_LINK_BODY
-from e2ee.ports import ReadTransaction, Transaction
+from e2ee.limits import MAX_CLOSED_KEYS_TOLD, MAX_CONTACTS_TOLD, MAX_LINK_BODY, MAX_TRUST_DECISIONS
+from e2ee.ports import ReadTransaction, Table, Transaction
 from e2ee.stores import records, trust_records
 from e2ee.stores.records import Contact
-from e2ee.stores.trust_records import Decision, TrustDecision, TrustPolicy
+from e2ee.stores.trust_records import ABOUT_VERIFICATION, Decision, TrustDecision, TrustPolicy
 from e2ee.trust import end_with_key, with_list
 from e2ee.wire.codec import Writer
 from e2ee.wire.contacts import ContactEntry, DecisionEntry, LinkedContacts
@@ -29,8 +29,6 @@ from e2ee.wire.identifiers import UserId
 _HEAD: Final = 1 + 1 + 2 + 2
 _MAX_DECISIONS: Final = 32
 """Told of one contact: the closed keys and the newest of the others, so that a contact always fits."""
-
-_ABOUT_VERIFICATION: Final = (Decision.VERIFIED, Decision.VERIFICATION_WITHDRAWN)
 
 
 # --- what is told --------------------------------------------------------------------------------------------
@@ -75,7 +73,7 @@ def _told(tx: ReadTransaction, user_id: UserId) -> _Told:
     entry = entry_of(contact)
     decisions = tuple(
         DecisionEntry(each.user_id, each.decision, each.key, each.at)
-        for each in _worth_telling(trust_records.decisions(tx, user_id))
+        for each in _worth_telling(trust_records.decisions(tx, user_id), contact)
     )
     writer = Writer()
     entry.encode_into(writer)
@@ -84,12 +82,14 @@ def _told(tx: ReadTransaction, user_id: UserId) -> _Told:
     return _Told(entry, decisions, len(writer.finish()))
 
 
-def _worth_telling(decisions: list[TrustDecision]) -> list[TrustDecision]:
+def _worth_telling(decisions: list[TrustDecision], contact: Contact) -> list[TrustDecision]:
     """Choose what fits: closed keys first, because what they sign later must be refused; then the newest."""
     first = [each for each in decisions if each.decision is Decision.KEY_CLOSED]
     rest = [each for each in reversed(decisions) if each.decision is not Decision.KEY_CLOSED]
-    # The word about the verification that counts is the newest one, so it goes along however much follows it.
-    rest.sort(key=lambda each: each.decision not in _ABOUT_VERIFICATION)
+    # The word about the verification that counts is the latest, which is not always the newest line here: it goes along
+    # however much follows it.
+    counts = _verification_at(rest, contact)
+    rest.sort(key=lambda each: not (_is_about_verification(each, contact) and each.at == counts))
     chosen = [*first[-_MAX_DECISIONS // 2 :], *rest][:_MAX_DECISIONS]
     return [each for each in decisions if each in chosen]
 
@@ -123,12 +123,17 @@ def believe(tx: Transaction, owner: UserId, linked: LinkedContacts, now: int) ->
     if linked.policy == TrustPolicy.VERIFIED_ONLY and not trust_records.was_policy_chosen(tx):
         # The stricter one only: nobody but a person on this very device makes it accept changed keys unseen.
         trust_records.set_policy(tx, TrustPolicy.VERIFIED_ONLY)
+    room = MAX_CONTACTS_TOLD - tx.count(Table.CONTACTS)
     about = defaultdict[UserId, list[DecisionEntry]](list)
     for each in linked.decisions:
         about[each.user_id].append(each)
     for entry in linked.contacts:
         said = _understood(about[entry.user_id])
         known = records.load_contact(tx, entry.user_id)
+        if known is None:
+            room -= 1
+            if room < 0:
+                continue
         contact = _believe(tx, owner, known, entry, said)
         if contact != known:
             if known is not None and known.account_key != contact.account_key:
@@ -208,8 +213,11 @@ def _differs(waiting: VerifiedDeviceList | None, other: VerifiedDeviceList) -> b
 
 def _verification_at(decisions: Iterable[TrustDecision], contact: Contact) -> int:
     """Return when a person last decided about the verification of the pinned key, Unix milliseconds; 0 for never."""
-    about = (each for each in decisions if each.decision in _ABOUT_VERIFICATION and each.key == contact.account_key)
-    return max((each.at for each in about), default=0)
+    return max((each.at for each in decisions if _is_about_verification(each, contact)), default=0)
+
+
+def _is_about_verification(decision: TrustDecision, contact: Contact) -> bool:
+    return decision.decision in ABOUT_VERIFICATION and decision.key == contact.account_key
 
 
 def _understood(said: list[DecisionEntry]) -> list[TrustDecision]:
@@ -223,18 +231,22 @@ def _understood(said: list[DecisionEntry]) -> list[TrustDecision]:
 
 
 def _remember(tx: Transaction, contact: Contact, said: list[TrustDecision], now: int) -> None:
-    """Enter into the history of a contact what it lacks."""
-    present = set(trust_records.decisions(tx, contact.user_id))
-    closed_keys = {each.key for each in present if each.decision is Decision.KEY_CLOSED}
-    closed = contact.device_list.content.closes
-    if closed:
-        said = [*said, TrustDecision(contact.user_id, Decision.KEY_CLOSED, contact.account_key, now)]
+    """Enter into the history of a contact what it lacks. When there is no room, only what counts."""
+    present = trust_records.decisions(tx, contact.user_id)
+    known, shut = set(present), {each.key for each in present if each.decision is Decision.KEY_CLOSED}
+    if contact.device_list.content.closes and contact.account_key not in shut:
+        trust_records.record(tx, TrustDecision(contact.user_id, Decision.KEY_CLOSED, contact.account_key, now))
+        shut.add(contact.account_key)
+    number, latest = len(present), max(_verification_at(each, contact) for each in (present, said))
     for each in said:
         if each.decision is Decision.KEY_CLOSED:
             # A key that is pinned here is closed by its own last list, and not by anybody's word.
-            new = each.key not in closed_keys and (closed or each.key != contact.account_key)
-            closed_keys.add(each.key)
+            new = each.key not in shut and each.key != contact.account_key and len(shut) < MAX_CLOSED_KEYS_TOLD
+            shut |= {each.key} if new else set()
         else:
-            new = each not in present
+            counts = _is_about_verification(each, contact) and each.at == latest
+            new = each not in known and (number < MAX_TRUST_DECISIONS or counts)
         if new:
             trust_records.record(tx, each)
+            known.add(each)
+            number += 1

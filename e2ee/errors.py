@@ -246,7 +246,7 @@ class DeviceListForkError(ProtocolError):
     """Two device lists of one user contradict each other: the server or an account key misbehaves."""
 
     code = "device_list_fork"
-    remedy = "Sending to this user stops; compare safety numbers with them over another channel"
+    remedy = "Sending to this user stops if the pinned key signed both; compare safety numbers over another channel"
 
     def __init__(self, user_id: str) -> None:
         super().__init__(f"The device list of {user_id} has forked")

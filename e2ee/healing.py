@@ -189,7 +189,10 @@ def note_who_left(tx: Transaction, before: DeviceList, after: DeviceList, now: i
     """Note which devices left between two lists of a user, of those with which there are sessions; return new ones."""
     known, present = before.addresses(), after.addresses()
     for address in known:
-        if address not in present and session_records.sessions_with(tx, address):
+        if address in present:
+            continue
+        session_records.settle_meeting(tx, address)  # of a device of ours that left before it came to a session
+        if session_records.sessions_with(tx, address):
             trust_records.note_removed(tx, address, now)
     added = [address for address in present if address not in known]
     for address in added:

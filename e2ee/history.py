@@ -303,7 +303,7 @@ def _advance(
         entry = load_entry(tx, author, message_id)
         if entry is None:
             # Perhaps it is on its way: what is said about it may be faster.
-            note_early(tx, author, message_id, EarlyWord(peer, state), now)
+            note_early(tx, (author, message_id), EarlyWord(peer, state), now)
         elif entry.peer == peer and entry.state < state:
             save_entry(tx, replace(entry, state=state))
             changed.setdefault(entry.conversation, []).append(entry)

@@ -156,6 +156,16 @@ MAX_CLAIMED_ONE_TIME_PREKEYS: Final = 2_000
 MAX_REPLAY_ENTRIES: Final = 100_000
 """First messages remembered per last-resort KEM prekey; beyond it the key refuses new handshakes."""
 
+MAX_TRUST_DECISIONS: Final = 128
+"""Lines in the history of one contact. Beyond it those go that change nothing, and what other devices of ours tell is
+entered only if it counts; what a person decides on this device always is."""
+
+MAX_CLOSED_KEYS_TOLD: Final = 64
+"""Closed account keys of one contact, beyond which no more are believed by the word of another device of ours."""
+
+MAX_CONTACTS_TOLD: Final = 10_000
+"""Contacts here, beyond which none is added by the word of another device of ours."""
+
 MAX_PENDING_TRUST: Final = 100
 PENDING_TRUST_MS: Final = 30 * DAY_MS
 """First messages under a changed account key: how many are kept as ciphertext per contact, and how long."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from e2ee import healing
-from e2ee.errors import AccountKeyChangedError, E2EEError, ProtocolError, TrustError
+from e2ee.errors import E2EEError, ProtocolError, TrustError
 from e2ee.notices import DeviceListExpired, Notice
 from e2ee.ports import Transaction
 from e2ee.stores import records
@@ -19,7 +19,11 @@ from e2ee.wire.identifiers import UserId
 
 
 class Learnt(NamedTuple):
-    """What taking lists in has led to. To be committed even if there is a refusal, which is raised after that."""
+    """What taking lists in has led to. To be committed even if there is a refusal, which is raised after that.
+
+    A refusal is about a list under another account key than the pinned one. It may be a DeviceListForkError, and marks
+    nothing as forked even then: the pinned key has not signed that list.
+    """
 
     notices: tuple[Notice, ...]
     refused: E2EEError | None
@@ -29,17 +33,19 @@ def learn_lists(tx: Transaction, user_id: UserId, lists: Sequence[SignedDeviceLi
     """Take in lists of another user, oldest first.
 
     Raises:
-        InvalidSignatureError, DeviceListForkError: see `trust.learn_device_list`; nothing may be committed.
+        InvalidSignatureError, DeviceListForkError: see `trust.learn_device_list`; nothing may be committed. Such a fork
+            was signed by the pinned key, and the caller records it.
     """
     asked = records.load_contact(tx, user_id)
     before = note_asked(tx, user_id, now)
     for signed in lists:
-        try:
-            contact = learn_device_list(tx, user_id, signed, now)
-        except AccountKeyChangedError:
-            # What came before stays: it may be the list with which the old key said that it is the last.
+        if before is not None and signed.unverified.account_key != before.account_key:
+            # What came before stays: it may be the list with which the old key said that it is the last. What stands
+            # between may be under a key that was closed since, if we were lied to: the newest list is what counts.
+            signed.verify(user_id)
             refused = _note_changed_key(tx, user_id, lists[-1], now)
             return Learnt(_expired(asked, before, user_id, now) if refused is None else (), refused)
+        contact = learn_device_list(tx, user_id, signed, now)
         healing.note_list_change(tx, before, contact, now)
         before = contact
     return Learnt(_expired(asked, before, user_id, now), None)

@@ -261,7 +261,8 @@ class Messenger:
             InvalidSignatureError: not a list of this user, or a wrong signature.
             AccountKeyChangedError: signed by another account key than the pinned one. This is recorded: sending to this
                 user stops until a person has decided (`contact_book`), or the policy does at once.
-            DeviceListForkError: it contradicts the newest list known. This is recorded: sending to this user stops.
+            DeviceListForkError: it contradicts the newest list known. This is recorded if the pinned key has signed it:
+                sending to this user stops.
         """
         if user_id == self.address.user_id:
             self.own_devices.learn(tuple(lists))
@@ -269,12 +270,12 @@ class Messenger:
         try:
             with self._store.write() as tx:
                 notices, refused = learn_lists(tx, user_id, tuple(lists), self._clock())
-            if refused is not None:
-                raise refused
         except DeviceListForkError:
             with self._store.write() as tx:
                 mark_forked(tx, user_id)
             raise
+        if refused is not None:
+            raise refused
         return notices
 
     @property

@@ -16,7 +16,7 @@ from e2ee.ratchet.skipped_keys import FindSkipped, SkippedKey, SkippedPosition
 from e2ee.ratchet.state import RatchetState, new_record
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.wire.identifiers import DeviceAddress
-from e2ee.wire.message import HandshakeHeader, PqPayloadType, PreKeyMessage, RatchetMessage
+from e2ee.wire.message import HandshakeHeader, PreKeyMessage, RatchetMessage
 from e2ee.wire.padding import pad, unpad
 from e2ee.wire.prekey_bundle import VerifiedPreKeyBundle
 
@@ -106,12 +106,12 @@ class Session(NamedTuple):
 
     def encrypt(self, content: bytes, now: int, rng: Rng) -> "tuple[Session, bytes]":
         """Pad and encrypt an encoded Content at `now` (Unix milliseconds); return the next session and the body."""
-        associated_data = self.origin.associated_data
-        ratchets, message = triple_ratchet.encrypt(self.ratchets, associated_data, pad(content), now, rng)
-        session = new_record(Session, (self.origin, ratchets, self.pending_handshake, False, self.dead))
-        if self.pending_handshake is None:
+        origin, ratchets, handshake, _, dead = self
+        ratchets, message = triple_ratchet.encrypt(ratchets, origin.associated_data, pad(content), now, rng)
+        session = new_record(Session, (origin, ratchets, handshake, False, dead))
+        if handshake is None:
             return session, message
-        return session, PreKeyMessage(self.pending_handshake, RatchetMessage.decode(message)).encode()
+        return session, PreKeyMessage(handshake, RatchetMessage.decode(message)).encode()
 
     def decrypt(self, message: RatchetMessage, arrival: Arrival) -> DecryptedContent:
         """Decrypt and unpad one message.
@@ -121,20 +121,18 @@ class Session(NamedTuple):
             InvalidPublicKeyError: see `triple_ratchet.decrypt`.
             MalformedMessageError: it authenticated, and its padding is wrong.
         """
-        state, plaintext, skipped, used = triple_ratchet.decrypt(
-            self.ratchets, self.origin.associated_data, message, arrival
-        )
+        origin, before, _, owes_answer, dead = self
+        ratchets, plaintext, skipped, used = triple_ratchet.decrypt(before, origin.associated_data, message, arrival)
         content = unpad(plaintext)
-        owes_answer = self.owes_answer or message.header.pq_type != PqPayloadType.NONE or pq_turns.is_to_heal(state.pq)
+        owes_answer = owes_answer or message.carries_pq_payload or pq_turns.is_to_heal(ratchets.pq)
         # Any authentic message of the peer proves that it has the session, so the handshake need not be sent again.
-        session = new_record(Session, (self.origin, state, None, owes_answer, self.dead))
-        stalled = state.pq.turn.reported and not self.ratchets.pq.turn.reported
+        session = new_record(Session, (origin, ratchets, None, owes_answer, dead))
+        stalled = ratchets.pq.turn.reported and not before.pq.turn.reported
         return new_record(DecryptedContent, (session, content, skipped, used, stalled))
 
     def knows(self, message: RatchetMessage, find: FindSkipped) -> bool:
         """Whether the message's chain belongs to this session, so that only this one can decrypt it."""
-        header = message.header
-        return double_ratchet.knows(self.ratchets.double, header, find)
+        return double_ratchet.knows(self.ratchets.double, message.fields[:3], find)
 
     def can_turn(self) -> bool:
         """Whether a message with an unknown ratchet key could belong to this session."""

@@ -27,7 +27,7 @@ from e2ee.stores.healing_records import Healing
 from e2ee.stores.records import own_device_list
 from e2ee.stores.sent_records import Resend
 from e2ee.stores.session_records import Meeting
-from e2ee.trust import sendable_contact
+from e2ee.trust import is_stranger, sendable_contact
 from e2ee.wire.content import ContentKind, encode_retry_request
 from e2ee.wire.envelope import Lane
 from e2ee.wire.identifiers import ConversationId, DeviceAddress, UserId
@@ -241,4 +241,4 @@ def _reach(tx: Transaction, sender: Sender, device: DeviceAddress, agenda: _Agen
     if device.user_id == sender.account.address.user_id:
         return _Reach.NOW
     # Whoever writes to us must not learn from what we do by ourselves that we are there.
-    return _Reach.LATER if session_records.is_stranger(tx, devices) else _Reach.NOW
+    return _Reach.LATER if is_stranger(tx, contact) else _Reach.NOW

@@ -5,6 +5,7 @@ about an account key changes.
 Does not know about: messages, the network, how safety numbers are shown.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from e2ee.errors import (
@@ -20,6 +21,7 @@ from e2ee.limits import MAX_TIMESTAMP
 from e2ee.ports import ReadTransaction, Transaction
 from e2ee.pqxdh import Party
 from e2ee.safety_number import Side, safety_number
+from e2ee.session import Session
 from e2ee.stores import session_records, trust_records
 from e2ee.stores.records import Contact, load_contact, own_device_list, save_contact
 from e2ee.stores.trust_records import Decision, TrustDecision, TrustPolicy
@@ -151,6 +153,15 @@ def sendable_contact(tx: ReadTransaction, user_id: UserId, now: int) -> Contact:
     return contact
 
 
+def is_stranger(tx: ReadTransaction, contact: Contact) -> bool:
+    """Whether a user has written to us, and we never to the user."""
+    sessions = _sessions(tx, contact.device_list.content.addresses())
+    if not sessions:
+        # Perhaps the device that wrote has left the list since: that makes nobody known who was a stranger.
+        sessions = _sessions(tx, trust_records.removed_devices(tx, contact.user_id))
+    return bool(sessions) and not any(session.is_wanted for session in sessions)
+
+
 # --- a person's decisions ------------------------------------------------------------------------------------
 
 
@@ -159,7 +170,8 @@ def note_changed_key(tx: Transaction, user_id: UserId, signed: SignedDeviceList,
 
     Raises:
         InvalidSignatureError: not this user's list, or a wrong signature.
-        DeviceListForkError: its seq is not above the newest one known; seq never restarts for a user id.
+        DeviceListForkError: its seq is not above the newest one known of a verified contact; seq never restarts for a
+            user id. The pinned key has not signed it, so it is no reason to mark the contact as forked.
         AccountKeyChangedError: it is under the pinned key, so that some list before it cannot belong to the chain.
     """
     contact, verified = _known(tx, user_id), signed.verify(user_id)
@@ -167,7 +179,8 @@ def note_changed_key(tx: Transaction, user_id: UserId, signed: SignedDeviceList,
     if new_key == contact.account_key:
         raise AccountKeyChangedError(user_id)
     _refuse_closed_key(tx, user_id, new_key)
-    if verified.content.seq <= contact.device_list.content.seq:
+    # Of a key that nobody compared, the seq may be a liar's, so high that the true key would never come after it.
+    if contact.verified and verified.content.seq <= contact.device_list.content.seq:
         raise DeviceListForkError(user_id)
     if contact.changed is None or contact.changed.content.account_key != new_key:
         _record(tx, replace(contact, account_key=new_key), Decision.CHANGE_SEEN, now)
@@ -183,10 +196,12 @@ def accept_changed_key(tx: Transaction, user_id: UserId, account_key: AccountKey
 
     Raises:
         SafetyNumberMismatchError: another key waits than the one that was looked at, or none.
+        InvalidSignatureError: that key was closed, as has become known since.
     """
     contact = _known(tx, user_id)
     if contact.changed is None or contact.changed.content.account_key != account_key:
         raise SafetyNumberMismatchError(user_id)
+    _refuse_closed_key(tx, user_id, account_key)
     end_with_key(tx, contact.changed)
     contact = Contact(user_id, account_key, contact.changed, queried_at=now)
     save_contact(tx, contact)
@@ -267,6 +282,10 @@ def _known(tx: ReadTransaction, user_id: UserId) -> Contact:
     if contact is None:
         raise DeviceListStaleError(user_id)
     return contact
+
+
+def _sessions(tx: ReadTransaction, devices: Iterable[DeviceAddress]) -> list[Session]:
+    return [session for device in devices for session in session_records.sessions_with(tx, device)]
 
 
 def _record(tx: Transaction, contact: Contact, decision: Decision, now: int) -> None:

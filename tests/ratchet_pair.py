@@ -42,12 +42,11 @@ class End:
             See `triple_ratchet.decrypt`; nothing has changed then.
         """
         arrival = Arrival(self.skipped.get, self.now)
-        decrypted = triple_ratchet.decrypt(self.state, ASSOCIATED_DATA, message, arrival)
-        self.state = decrypted.state
-        self.skipped.update({each.position: each.key for each in decrypted.skipped})
-        for position in decrypted.used:
+        self.state, plaintext, skipped, used = triple_ratchet.decrypt(self.state, ASSOCIATED_DATA, message, arrival)
+        self.skipped.update({each.position: each.key for each in skipped})
+        for position in used:
             del self.skipped[position]
-        return decrypted.plaintext.rstrip(b".")
+        return plaintext.rstrip(b".")
 
     def heal(self) -> None:
         self.state = self.state._replace(pq=pq_turns.ask_for_healing(self.state.pq))

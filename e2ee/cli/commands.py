@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             traceback.print_exc(file=sys.stderr)
         failure = explain(error)
         if failure.text:
-            printer.remark(failure.text)
+            printer.failure(failure.text, failure.code)
         return failure.exit_code
 
 

@@ -46,6 +46,8 @@ class Failure(NamedTuple):
     text: str
     """Empty: there is nothing to say."""
     exit_code: int
+    code: str = ""
+    """What a program can tell it by: the error's code, or what kind of failure it is."""
 
 
 def explain(error: BaseException) -> Failure:
@@ -56,13 +58,18 @@ def explain(error: BaseException) -> Failure:
     if isinstance(cause, OutputClosedError):
         return Failure("", OUTPUT_CLOSED)
     if isinstance(cause, _WRONG_USE) and not isinstance(cause, DeviceListStaleError):
-        return Failure(str(cause), WRONG_USE)
+        return Failure(str(cause), WRONG_USE, _code(cause, "wrong_use"))
     if isinstance(cause, _UNAVAILABLE):
-        return Failure(str(cause), UNAVAILABLE)
+        return Failure(str(cause), UNAVAILABLE, _code(cause, "unavailable"))
     if isinstance(cause, _REFUSED):
-        advice = _ADVICE.get(cause.reason if isinstance(cause, TransportRefusedError) else cause.code)
-        return Failure(f"{cause} {advice}" if advice else str(cause), REFUSED)
-    return Failure(f"a bug in this program: {_place(cause)}. Please report it; --verbose shows more", BUG)
+        code = cause.reason if isinstance(cause, TransportRefusedError) else cause.code
+        advice = _ADVICE.get(code)
+        return Failure(f"{cause} {advice}" if advice else str(cause), REFUSED, code)
+    return Failure(f"a bug in this program: {_place(cause)}. Please report it; --verbose shows more", BUG, "bug")
+
+
+def _code(error: BaseException, otherwise: str) -> str:
+    return str(getattr(error, "code", otherwise))
 
 
 def _place(error: BaseException) -> str:

@@ -76,6 +76,13 @@ class Printer:
         if sys.stderr is not None:  # else print would take standard output
             print(f"e2ee: {readable(text)}", file=sys.stderr, flush=True)
 
+    def failure(self, text: str, code: str) -> None:
+        """Print why a command could not do what it was asked to: a remark, and in JSON an object with its code."""
+        if not self._json:
+            self.remark(text)
+        elif sys.stderr is not None:
+            print(json.dumps({"error": code, "text": readable(text)}), file=sys.stderr, flush=True)
+
     def step(self, text: str) -> None:
         """Print a step of something that takes a while, among the results; not into JSON."""
         if not self._json:

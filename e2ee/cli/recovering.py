@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +20,7 @@ from e2ee.cli.init import checked_settings, refuse_taken
 from e2ee.cli.online import LOCK_SECONDS, Call, Line, deadline_in, online
 from e2ee.cli.output import Printer
 from e2ee.cli.settings import Settings, UsageError, home_directory, store_path
-from e2ee.errors import AccountKeyChangedError, MalformedMessageError
+from e2ee.errors import AccountKeyChangedError, MalformedMessageError, UnsupportedVersionError
 from e2ee.export_file import ExportReader, owner_of
 from e2ee.messenger import Messenger
 from e2ee.primitives.rng import system_rng
@@ -153,19 +154,41 @@ def _code(file: str | None) -> RecoveryCode:
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a new file that nobody else may read. One that cannot be finished is deleted."""
+    """Write a new file that nobody else may read. Its name appears once all of it is on the disk, or never."""
+    exists = UsageError(f"{path} exists already: name another file")
+    if path.exists():
+        raise exists
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with contextlib.ExitStack() as unfinished, os.fdopen(descriptor, "wb") as file:
-            unfinished.callback(path.unlink, missing_ok=True)
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(descriptor)
-            unfinished.pop_all()
+        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        with contextlib.ExitStack() as stack:
+            stack.callback(Path(draft).unlink, missing_ok=True)
+            with os.fdopen(descriptor, "wb") as file:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(descriptor)
+            _name(draft, path)
+        _sync_directory(path.parent)
     except FileExistsError:
-        raise UsageError(f"{path} exists already: name another file") from None
+        raise exists from None
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _name(draft: str, path: Path) -> None:
+    try:
+        os.link(draft, path)
+    except FileExistsError:  # meanwhile; a renaming would replace it
+        raise
+    except OSError:  # a stick's file system, say, knows no second names
+        os.rename(draft, path)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -173,6 +196,13 @@ def _open(path: Path) -> BinaryIO:
         file = path.open("rb")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    if not file.seekable():
-        raise UsageError(f"{path} is no file that can be read twice")
+    with contextlib.ExitStack() as refused:
+        refused.callback(file.close)
+        if not file.seekable():
+            raise UsageError(f"{path} is no file that can be read twice")
+        try:
+            owner_of(file)
+        except (MalformedMessageError, UnsupportedVersionError):
+            raise UsageError(f"{path} is no export, or one of a newer release") from None
+        refused.pop_all()
     return file

@@ -4,9 +4,11 @@ The reasons are in docs/adr/0002. Bytes in, bytes out.
 """
 
 import hmac
+import struct
 from hashlib import blake2b, sha256 as _sha256
 
 _HASH_LENGTH = 64
+_HALVES = struct.Struct("32s32s").unpack
 
 
 def sha256(data: bytes) -> bytes:
@@ -41,8 +43,7 @@ def prefixed(label: bytes) -> bytes:
 
 def kdf_pair(key: bytes, prefixed_data: bytes) -> tuple[bytes, bytes]:
     """`kdf` of data that has its prefixed label in front already, cut into two keys of 32 bytes."""
-    output = blake2b(prefixed_data, key=key).digest()
-    return output[:32], output[32:]
+    return _HALVES(blake2b(prefixed_data, key=key).digest())
 
 
 def mac(key: bytes, label: bytes, data: bytes) -> bytes:

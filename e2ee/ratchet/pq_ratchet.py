@@ -7,18 +7,20 @@
 Owns: which key a message gets, which chains are kept.
 Does not know about: how epochs are agreed on (pq_turns.py), the Double Ratchet, AEAD, storage.
 
-Each function takes a state and returns the next; a call that raises has changed nothing.
+Each function takes a state and returns the next; a call that raises has changed nothing. Outcomes are plain tuples, as
+those of the Double Ratchet.
 """
 
 from itertools import dropwhile
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from e2ee.errors import EpochUnknownError, KeyEvictedError
 from e2ee.limits import CLOSED_EPOCH_LIFETIME_MS, CLOSED_EPOCH_RECEIVES, MAX_CLOSED_EPOCHS, MAX_SKIP
-from e2ee.primitives import kdf
+from e2ee.primitives.kdf import hkdf_sha512, kdf_pair
 from e2ee.private_keys import PqAuthenticationKey, PqRootKey, SharedSecret
 from e2ee.ratchet import chains
-from e2ee.ratchet.skipped_keys import FindSkipped, Ratchet, SkippedKey, SkippedPosition, take
+from e2ee.ratchet.chains import PQ_CHAIN
+from e2ee.ratchet.skipped_keys import FindSkipped, Ratchet, SkippedPosition, take
 from e2ee.ratchet.state import (
     ClosedPqChain,
     PqChain,
@@ -47,46 +49,16 @@ class PqHeader(NamedTuple):
         return f"PqHeader({self.pq_epoch}/{self.pq_index}, payload type {self.pq_type})"
 
 
-class Header(Protocol):
-    """What both receive steps read of a header: `PqHeader`, or the header of a whole message."""
-
-    @property
-    def pq_epoch(self) -> int: ...
-    @property
-    def pq_index(self) -> int: ...
-    @property
-    def pq_type(self) -> int: ...
-    @property
-    def pq_payload(self) -> bytes: ...
+Header = tuple[int, int, int, bytes]
+"""What both receive steps read of a header: a `PqHeader`, or its fields."""
 
 
-class PqSending(NamedTuple):
-    """The outcome of a send step: the message has epoch e - 1 and the index before the sending chain's next one."""
+PqSending = tuple[PqRatchetState, bytes, int, int]
+"""The outcome of a send step: the next state, the message's key (32 bytes, secret), its epoch (e - 1) and index."""
 
-    state: PqRatchetState
-    message_key: bytes
-    """32 bytes, secret; `repr` redacts."""
-
-    def __repr__(self) -> str:
-        return "PqSending(key redacted)"
-
-
-class PqReceiving(NamedTuple):
-    """The outcome of a receive step, to be committed only after the message authenticated."""
-
-    state: PqRatchetState
-    message_key: bytes
-    gaps: tuple[chains.Gap, ...]
-    used: SkippedPosition | None
-    """The entry of the map that this message used up."""
-
-    @property
-    def skipped(self) -> tuple[SkippedKey, ...]:
-        """Keys to add to the map; derived here, after the message authenticated."""
-        return chains.skipped_keys(self.gaps) if self.gaps else ()
-
-    def __repr__(self) -> str:
-        return f"PqReceiving(key redacted, {len(self.gaps)} gaps, used {self.used!r})"
+PqReceiving = tuple[PqRatchetState, bytes, tuple[chains.Gap, ...], SkippedPosition | None]
+"""The outcome of a receive step, to be committed only after the message authenticated: the next state, the message's
+key (32 bytes, secret), what it overtook, and the entry of the map that it used up."""
 
 
 class EpochKeys(NamedTuple):
@@ -120,7 +92,7 @@ def derive_epoch(epoch: int, secrets: tuple[PqRootKey, SharedSecret], bind: byte
     """ROOT: the keys of an epoch from (RK, ss); `bind` is 64 bytes, for epoch 0 empty."""
     root_key, shared_secret = secrets
     info = PQ_ROOT_INFO + epoch.to_bytes(4, "big") + bind
-    output = kdf.hkdf_sha512(root_key.expose(), shared_secret.expose(), info, 128)
+    output = hkdf_sha512(root_key.expose(), shared_secret.expose(), info, 128)
     sending, receiving = output[32:64], output[64:96]
     if not initiator:
         sending, receiving = receiving, sending
@@ -134,11 +106,15 @@ def derive_epoch(epoch: int, secrets: tuple[PqRootKey, SharedSecret], bind: byte
 
 def send(state: PqRatchetState) -> PqSending:
     """Count the next message and return its key."""
-    key, index = state.sending
-    chain_key, message_key = kdf.kdf_pair(key, chains.PQ_CHAIN + index.to_bytes(4, "big"))
-    sending = new_record(PqChain, (chain_key, index + 1))
-    counted = new_record(PqRatchetState, (state.sent + 1, state.received, sending, *state[3:]))
-    return new_record(PqSending, (counted, message_key))
+    sent, received, sending, receiving, closed, turn, epoch, root_key, authentication_key, initiator = state
+    key, index = sending
+    chain_key, message_key = kdf_pair(key, PQ_CHAIN + index.to_bytes(4, "big"))
+    advanced = new_record(PqChain, (chain_key, index + 1))
+    counted = new_record(
+        PqRatchetState,
+        (sent + 1, received, advanced, receiving, closed, turn, epoch, root_key, authentication_key, initiator),
+    )
+    return counted, message_key, epoch - 1, index
 
 
 def receive(state: PqRatchetState, header: Header, find: FindSkipped, max_skip: int = MAX_SKIP) -> PqReceiving:
@@ -149,29 +125,34 @@ def receive(state: PqRatchetState, header: Header, find: FindSkipped, max_skip: 
         DuplicateMessageError, KeyEvictedError: an earlier index whose key is used up or was dropped.
         TooManySkippedError: the header skips more than `max_skip`.
     """
-    epoch, index = header.pq_epoch, header.pq_index
+    epoch, index, _, _ = header
     open_chains = state.receiving
     newest, oldest = open_chains[-1], open_chains[0]
     chain = newest if newest.epoch == epoch else oldest if oldest.epoch == epoch else _closed_chain(state, epoch)
     if chain is None or index < chain.next_index:
         position = SkippedPosition(Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"), index)
         key = _skipped(find, position, gone=chain is None)
-        return PqReceiving(state._replace(received=state.received + 1), key, (), position)
+        return state._replace(received=state.received + 1), key, (), position
     gaps: tuple[chains.Gap, ...] = ()
-    at_index: bytes = chain.key
-    if index != chain.next_index:
+    at_index: bytes
+    _, at_index, next_index = chain
+    if index != next_index:
         origin = (Ratchet.POST_QUANTUM, epoch.to_bytes(4, "big"))
-        at_index, gaps = chains.skip(at_index, chain.next_index, index, origin, max_skip)
-    chain_key, message_key = kdf.kdf_pair(at_index, chains.PQ_CHAIN + index.to_bytes(4, "big"))
+        at_index, gaps = chains.skip(at_index, next_index, index, origin, max_skip)
+    chain_key, message_key = kdf_pair(at_index, PQ_CHAIN + index.to_bytes(4, "big"))
     advanced = new_record(PqReceivingChain, (epoch, chain_key, index + 1))
     if chain is oldest:
-        open_chains = (advanced, *open_chains[1:])
+        open_chains = (advanced,) if newest is oldest else (advanced, newest)
     elif chain is newest:
-        open_chains = (*open_chains[:-1], advanced)
+        open_chains = (oldest, advanced)
     else:
         state = _advance_closed(state, advanced)
-    counted = new_record(PqRatchetState, (state.sent, state.received + 1, state.sending, open_chains, *state[4:]))
-    return new_record(PqReceiving, (counted, message_key, gaps, None))
+    sent, received, sending, _, closed, turn, current, root_key, authentication_key, initiator = state
+    counted = new_record(
+        PqRatchetState,
+        (sent, received + 1, sending, open_chains, closed, turn, current, root_key, authentication_key, initiator),
+    )
+    return counted, message_key, gaps, None
 
 
 def close_chains(state: PqRatchetState, epoch: int, now: int, receives: int) -> PqRatchetState:

@@ -14,7 +14,7 @@ e - 1 whatever the phase, so a lost or late payload delays healing and never blo
 """
 
 import hmac
-from typing import Final, NamedTuple, assert_never
+from typing import Final, assert_never
 
 from e2ee.errors import AuthenticationError, InvalidPublicKeyError
 from e2ee.limits import PQ_ATTACH_AGE_MS, PQ_PROPOSAL_AGE_MS, PQ_PROPOSAL_MESSAGES, PQ_STALLED_RECEIVED, PQ_STALLED_SENT
@@ -44,20 +44,12 @@ _ATTACHED: Final = frozenset({1, 8, 16, 32, 64, 128})
 _ATTACHED_EVERY: Final = 256
 
 
-class Moment(NamedTuple):
-    """When a message came."""
-
-    now: int
-    """Unix milliseconds."""
-    receives: int
-    """Messages authenticated on the session before it."""
-
-
 def before_sending(state: PqRatchetState, now: int, rng: Rng) -> tuple[PqRatchetState, int, bytes]:
     """Prepare the state for sending a message, which `pq_ratchet.send` counts; return it with the payload to attach."""
-    phase = type(state.turn.phase)
+    turn = state.turn
+    phase = type(turn.phase)
     if phase is Waiting:
-        return state, PqPayloadType.REQUEST if state.turn.healing else 0, b""
+        return state, PqPayloadType.REQUEST if turn.healing else 0, b""
     if phase is ProposeIdle:
         if not _is_due(state, now):
             return state, 0, b""
@@ -68,26 +60,28 @@ def before_sending(state: PqRatchetState, now: int, rng: Rng) -> tuple[PqRatchet
 
 
 def after_authentication(
-    state: PqRatchetState, header: Header, moment: Moment, encapsulate: RatchetEncapsulate
+    state: PqRatchetState, header: Header, now: int, receives: int, encapsulate: RatchetEncapsulate
 ) -> PqRatchetState:
     """Take the steps that follow from a message which `pq_ratchet.receive` counted and which has authenticated.
+
+    `now` is Unix milliseconds; `receives` the messages authenticated on the session before it.
 
     Raises:
         AuthenticationError: the payload has no place in this phase, its mac is wrong, or ek is no encapsulation key.
     """
-    epoch = header.pq_epoch
+    epoch, _, pq_type, _ = header
     if state.received >= PQ_STALLED_RECEIVED and state.sent >= PQ_STALLED_SENT:
         state = _report(state)
     if epoch > state.receiving[0].epoch:
-        state = close_chains(state, epoch, *moment)
+        state = close_chains(state, epoch, now, receives)
     phase = state.turn.phase
     if type(phase) is Answering and epoch == state.epoch:
-        state = _complete(state, phase.sending, ProposeIdle(), moment.now)
-    if header.pq_type == PqPayloadType.NONE or epoch + 1 < state.epoch:
+        state = _complete(state, phase.sending, ProposeIdle(), now)
+    if not pq_type or epoch + 1 < state.epoch:
         return state  # late repetitions of a payload are honest and frequent
     if epoch + 1 > state.epoch:
         raise AuthenticationError
-    return _judge(state, header, moment.now, encapsulate)
+    return _judge(state, header, now, encapsulate)
 
 
 def ask_for_healing(state: PqRatchetState) -> PqRatchetState:
@@ -142,8 +136,8 @@ def _propose(state: PqRatchetState, now: int, rng: Rng) -> PqRatchetState:
 
 def _judge(state: PqRatchetState, header: Header, now: int, encapsulate: RatchetEncapsulate) -> PqRatchetState:
     """Take the step that a payload of the current epoch causes. Whatever is not named here no honest peer sends."""
-    payload = header.pq_payload
-    match header.pq_type, state.turn.phase:
+    _, _, pq_type, payload = header
+    match pq_type, state.turn.phase:
         case PqPayloadType.ENCAPSULATION_KEY, Waiting():
             return _answer(state, payload, now, encapsulate)
         case PqPayloadType.ENCAPSULATION_KEY, Answering(accepted=accepted) if accepted == sha256(payload):

@@ -17,10 +17,10 @@ from e2ee.primitives import aead
 from e2ee.primitives.kdf import kdf_pair, prefixed
 from e2ee.primitives.rng import Rng
 from e2ee.private_keys import RatchetEncapsulate, encapsulate_in_ratchet
-from e2ee.ratchet import double_ratchet, pq_ratchet, pq_turns
+from e2ee.ratchet import chains, double_ratchet, pq_ratchet, pq_turns
 from e2ee.ratchet.skipped_keys import FindSkipped, SkippedKey, SkippedPosition
 from e2ee.ratchet.state import RatchetState, new_record
-from e2ee.wire.message import NONCE_LENGTH, RatchetMessage, encode_header
+from e2ee.wire.message import NONCE_LENGTH, RatchetMessage, encode_prefix
 
 MESSAGE_LABEL: Final = b"E2EE/1 message"
 """Domain separation; changing it is a wire break."""
@@ -40,16 +40,9 @@ class Arrival(NamedTuple):
     """Test vectors put a recorded one in its place; nothing else is safe."""
 
 
-class Decrypted(NamedTuple):
-    """The outcome of `decrypt`: commit all of it in one transaction, or nothing."""
-
-    state: RatchetState
-    plaintext: bytes
-    skipped: tuple[SkippedKey, ...]
-    used: tuple[SkippedPosition, ...]
-
-    def __repr__(self) -> str:
-        return f"Decrypted({len(self.plaintext)} bytes redacted, {len(self.skipped)} skipped, {len(self.used)} used)"
+Decrypted = tuple[RatchetState, bytes, tuple[SkippedKey, ...], tuple[SkippedPosition, ...]]
+"""The outcome of `decrypt`: the next state, the plaintext, the keys of what was overtaken, the keys that were used up.
+Commit all of it in one transaction, or nothing."""
 
 
 def encrypt(
@@ -59,17 +52,18 @@ def encrypt(
 
     The associated data of the AEAD is T (`associated_data`, 32 bytes) and the message's bytes before the ciphertext.
     """
-    double = double_ratchet.send(state.double, rng)
-    before, payload_type, payload = pq_turns.before_sending(state.pq, now, rng)
-    pq = pq_ratchet.send(before)
-    key, commitment = kdf_pair(pq.message_key, _MESSAGE + double.message_key)
+    double, pq, receives = state
+    double, key, ratchet_key, previous, index = double_ratchet.send(double, rng)
+    pq, pq_type, payload = pq_turns.before_sending(pq, now, rng)
+    pq, pq_key, pq_epoch, pq_index = pq_ratchet.send(pq)
+    key, commitment = kdf_pair(pq_key, _MESSAGE + key)
     # Each key seals one message, and yet the nonce is random: if a store is ever rolled back or cloned, no (key,
     # nonce) repeats.
     nonce = rng(NONCE_LENGTH)
-    header = (*double.header, before.epoch - 1, before.sending.next_index, payload_type, payload)
-    prefix = encode_header(header) + commitment + nonce
+    header = ratchet_key, previous, index, pq_epoch, pq_index, pq_type, payload
+    prefix = encode_prefix(header, commitment, nonce)
     ciphertext = aead.seal(key, nonce, plaintext, associated_data + prefix)
-    return new_record(RatchetState, (double.state, pq.state, state.receives)), prefix + ciphertext
+    return new_record(RatchetState, (double, pq, receives)), prefix + ciphertext
 
 
 def decrypt(state: RatchetState, associated_data: bytes, message: RatchetMessage, arrival: Arrival) -> Decrypted:
@@ -82,22 +76,25 @@ def decrypt(state: RatchetState, associated_data: bytes, message: RatchetMessage
             see `double_ratchet.receive` and `pq_ratchet.receive`.
     """
     find, now, max_skip, encapsulate = arrival
-    header = message.header
-    double = double_ratchet.receive(state.double, header, find, max_skip)
+    fields, sent_commitment, nonce, ciphertext, prefix = message
+    header, pq_header = fields[:3], fields[3:]
+    double, pq, receives = state
+    double, key, gaps, used_of_double = double_ratchet.receive(double, header, find, max_skip)
     try:
-        pq = pq_ratchet.receive(state.pq, header, find, max_skip)
+        pq, pq_key, pq_gaps, used_of_pq = pq_ratchet.receive(pq, pq_header, find, max_skip)
     except DuplicateMessageError:
         # The Double Ratchet had a key, so the message is no duplicate: the two halves of the header belong to different
         # messages, or to another session.
         raise AuthenticationError from None
-    key, commitment = kdf_pair(pq.message_key, _MESSAGE + double.message_key)
-    if not hmac.compare_digest(commitment, message.commitment):
+    key, commitment = kdf_pair(pq_key, _MESSAGE + key)
+    if not hmac.compare_digest(commitment, sent_commitment):
         raise AuthenticationError
-    plaintext = aead.unseal(key, message.nonce, message.ciphertext, associated_data + message.prefix)
-    moment = new_record(pq_turns.Moment, (now, state.receives))
-    pq_state = pq_turns.after_authentication(pq.state, header, moment, encapsulate)
+    plaintext = aead.unseal(key, nonce, ciphertext, associated_data + prefix)
+    pq = pq_turns.after_authentication(pq, pq_header, now, receives, encapsulate)
+    skipped: tuple[SkippedKey, ...] = ()
+    if gaps or pq_gaps:
+        skipped = chains.skipped_keys(gaps + pq_gaps)
     used: tuple[SkippedPosition, ...] = ()
-    if double.used is not None or pq.used is not None:
-        used = tuple(position for position in (double.used, pq.used) if position is not None)
-    advanced = new_record(RatchetState, (double.state, pq_state, state.receives + 1))
-    return new_record(Decrypted, (advanced, plaintext, double.skipped + pq.skipped, used))
+    if used_of_double is not None or used_of_pq is not None:
+        used = tuple(position for position in (used_of_double, used_of_pq) if position is not None)
+    return new_record(RatchetState, (double, pq, receives + 1)), plaintext, skipped, used

@@ -35,6 +35,8 @@ _RETENTION: Final = b"history retention"
 _CONVERSATIONS: Final = b""
 _MAX_EARLY: Final = 4_096
 """Words about messages that are not here yet, for each peer: one of them cannot crowd out what others say."""
+_BY_US: Final = b"\0"
+"""Names no user: what our own devices say about messages of others."""
 
 FOREVER: Final = MAX_TIMESTAMP
 """A retention that never ends."""
@@ -160,9 +162,12 @@ def delete_entries(tx: Transaction, peer: UserId, conversation: ConversationId) 
 # --- what is said about messages that are not here yet -------------------------------------------------------
 
 
-def note_early(tx: Transaction, author: UserId, message_id: MessageId, word: "EarlyWord", now: int) -> None:
-    """Remember what was said about a message that has not come yet; beyond 4,096 of one peer the oldest words go."""
-    known, group = early(tx, author, message_id), word.peer.encode()
+def note_early(tx: Transaction, message: tuple[UserId, MessageId], word: "EarlyWord", now: int) -> None:
+    """Remember what was said about a message, (author, id), that has not come yet. Beyond 4,096 words the oldest go: of
+    one peer about what we sent; of our own devices about what others sent, whosever it is.
+    """
+    (author, message_id), group = message, _BY_US if message[0] == word.peer else word.peer.encode()
+    known = early(tx, author, message_id)
     if known is None or (known.peer == word.peer and known.state < word.state):
         value = Writer().u8(_VERSION).ascii8(word.peer).u8(word.state).finish()
         tx.put(Table.EARLY_WORDS, _key(author, message_id), value, group=group, order=min(now, MAX_TIMESTAMP))

@@ -202,7 +202,8 @@ def save_own_device_list(tx: Transaction, device_list: VerifiedDeviceList) -> No
     that never was. Those that stay say theirs again with every message.
     """
     seq, before = device_list.content.seq, _own_chain_end(tx)
-    if before is not None and not {*before.content.devices} <= {*device_list.content.devices}:
+    is_newer = before is not None and seq > before.content.seq
+    if before is not None and is_newer and not {*before.content.devices} <= {*device_list.content.devices}:
         set_counter(tx, _OWN_HEARD_SEQ, seq)
     tx.put(Table.OWN_DEVICE_LISTS, seq.to_bytes(8, "big"), device_list.signed.encode(), order=seq)
 

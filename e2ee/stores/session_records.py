@@ -58,12 +58,6 @@ def sending_session(tx: ReadTransaction, peer: DeviceAddress, now: int) -> Sessi
     return None
 
 
-def is_stranger(tx: ReadTransaction, devices: Sequence[DeviceAddress]) -> bool:
-    """Whether a user with these devices has written to us, and we never to the user."""
-    sessions = [session for device in devices for session in sessions_with(tx, device)]
-    return bool(sessions) and not any(session.is_wanted for session in sessions)
-
-
 def add_session(tx: Transaction, session: Session) -> None:
     """Save a new session; beyond 20 with one device, the lowest in order goes."""
     save_session(tx, session)

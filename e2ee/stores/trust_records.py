@@ -8,12 +8,12 @@ Does not know about: what a decision changes (trust.py).
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import final
+from typing import Final, final
 
 from e2ee.errors import CorruptStateError, ProtocolError
-from e2ee.limits import MAX_PENDING_TRUST, MAX_TIMESTAMP
+from e2ee.limits import MAX_PENDING_TRUST, MAX_TIMESTAMP, MAX_TRUST_DECISIONS
 from e2ee.ports import ReadTransaction, Record, Table, Transaction
-from e2ee.stores.records import counter, next_counter, set_counter
+from e2ee.stores.records import counter, load_contact, next_counter, set_counter
 from e2ee.wire.codec import Reader, Writer
 from e2ee.wire.envelope import Envelope
 from e2ee.wire.identifiers import DeviceAddress, UserId
@@ -51,6 +51,9 @@ class Decision(IntEnum):
     VERIFICATION_WITHDRAWN = 6
     KEY_CLOSED = 7
     """The key itself signed a list without devices: it is used no more."""
+
+
+ABOUT_VERIFICATION: Final = frozenset({Decision.VERIFIED, Decision.VERIFICATION_WITHDRAWN})
 
 
 @final
@@ -98,11 +101,34 @@ def settle_contacts(tx: Transaction, device: DeviceAddress) -> None:
 
 
 def record(tx: Transaction, decision: TrustDecision) -> None:
-    """Add a line to the history."""
+    """Add a line to the history of a contact. A full one loses one for it that changes nothing, if there is such."""
+    _make_room(tx, decision)
     value = Writer().u8(_VERSION).u8(decision.decision).raw(decision.key.raw).u64(decision.at).finish()
     number = next_counter(tx, _NUMBER)
     key, group = number.to_bytes(8, "big"), decision.user_id.encode()
     tx.put(Table.TRUST_DECISIONS, key, value, group=group, order=number)
+
+
+def _make_room(tx: Transaction, new: TrustDecision) -> None:
+    """Delete a line if there are 128 of a contact: what the new one supersedes; else a change that was merely seen,
+    which is what a server can cause; else what is about another key than the pinned one.
+
+    Of the words about a verification the latest counts, which is not always the newest line: that one stays. So does
+    what was decided for the pinned key, and which keys are closed.
+    """
+    group = new.user_id.encode()
+    if tx.count(Table.TRUST_DECISIONS, group) < MAX_TRUST_DECISIONS:
+        return
+    contact = load_contact(tx, new.user_id)
+    lines = [(record.key, _decode(record)) for record in tx.scan(Table.TRUST_DECISIONS, group)]
+    open_lines = [(key, each) for key, each in lines if each.decision is not Decision.KEY_CLOSED]
+    about = ABOUT_VERIFICATION if new.decision in ABOUT_VERIFICATION else {new.decision}
+    same = [(key, each) for key, each in open_lines if each.key == new.key and each.decision in about]
+    superseded = sorted((line for line in same if line[1].at <= new.at), key=lambda line: line[1].at)
+    seen = [(key, each) for key, each in open_lines if each.decision is Decision.CHANGE_SEEN]
+    others = [(key, each) for key, each in open_lines if contact is None or each.key != contact.account_key]
+    for key, _ in (*superseded, *seen, *others)[:1]:
+        tx.delete(Table.TRUST_DECISIONS, key)
 
 
 def decisions(tx: ReadTransaction, user_id: UserId | None = None) -> list[TrustDecision]:
@@ -152,6 +178,12 @@ def removed_at(tx: ReadTransaction, device: DeviceAddress) -> int | None:
     """Return when it was noted that a device left its user's list, Unix milliseconds; None if it was not."""
     noted = tx.get(Table.REMOVED_DEVICES, device.encode())
     return None if noted is None else int.from_bytes(noted, "big")
+
+
+def removed_devices(tx: ReadTransaction, user_id: UserId) -> list[DeviceAddress]:
+    """Return the devices of a user of which it is noted that they left the user's list."""
+    noted = (DeviceAddress.decode(Reader(each.key)) for each in tx.scan(Table.REMOVED_DEVICES, _REMOVED))
+    return [each for each in noted if each.user_id == user_id]
 
 
 def removed_before(tx: ReadTransaction, deadline: int) -> list[DeviceAddress]:

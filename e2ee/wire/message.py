@@ -44,8 +44,12 @@ PQ_PAYLOAD_LENGTHS: Final = (0, 1184 + 32, 1088 + 32, 0)
 """Length in bytes of the payload by type; the last 32 are its authenticator."""
 
 _HEADER = struct.Struct(">BB32sIIIIBH")
+_PREFIXES = tuple(
+    struct.Struct(f"{_HEADER.format}{length}s{COMMITMENT_LENGTH}s{NONCE_LENGTH}s") for length in PQ_PAYLOAD_LENGTHS
+)
+"""Everything before the ciphertext, by the type of the payload."""
+_PQ_TYPE_AT = _HEADER.size - 3
 _new = tuple.__new__  # less than half the time of a named tuple's own constructor
-_COMMITMENT_AND_NONCE = COMMITMENT_LENGTH + NONCE_LENGTH
 
 
 class RatchetHeader(NamedTuple):
@@ -70,31 +74,56 @@ class RatchetHeader(NamedTuple):
         | post-quantum epoch, index | u32, u32 |
         | payload type, payload | u8, u16 length and bytes |
         """
-        return encode_header(self)
+        key, previous, index, pq_epoch, pq_index, pq_type, payload = self
+        fields = previous, index, pq_epoch, pq_index, pq_type, len(payload)
+        return _HEADER.pack(VERSION, RATCHET_MESSAGE, key.raw, *fields) + payload
 
     def __repr__(self) -> str:
         chain, pq = f"{self.chain_index} after {self.previous_chain_length}", f"{self.pq_epoch}/{self.pq_index}"
         return f"RatchetHeader({self.ratchet_key!r}, index {chain}, post-quantum {pq}, payload type {self.pq_type})"
 
 
-def encode_header(header: tuple[RatchetPublicKey, int, int, int, int, int, bytes]) -> bytes:
-    """Encode the fields of a `RatchetHeader`, without making one for each message that is sent."""
-    ratchet_key, previous, index, pq_epoch, pq_index, pq_type, payload = header
-    packed = _HEADER.pack(
-        VERSION, RATCHET_MESSAGE, ratchet_key.raw, previous, index, pq_epoch, pq_index, pq_type, len(payload)
+HeaderFields = tuple[RatchetPublicKey, int, int, int, int, int, bytes]
+"""A `RatchetHeader`, or its fields: on the way of a message a named one would cost more than it tells."""
+
+
+def encode_prefix(fields: HeaderFields, commitment: bytes, nonce: bytes) -> bytes:
+    """Encode what stands before the ciphertext."""
+    key, previous, index, pq_epoch, pq_index, pq_type, payload = fields
+    return _PREFIXES[pq_type].pack(
+        VERSION,
+        RATCHET_MESSAGE,
+        key.raw,
+        previous,
+        index,
+        pq_epoch,
+        pq_index,
+        pq_type,
+        len(payload),
+        payload,
+        commitment,
+        nonce,
     )
-    return packed + payload if payload else packed
 
 
 class RatchetMessage(NamedTuple):
     """One encrypted message of an established session."""
 
-    header: RatchetHeader
+    fields: HeaderFields
     commitment: bytes
     nonce: bytes
     ciphertext: bytes
     prefix: bytes
     """The encoded bytes before the ciphertext: the message's part of the associated data."""
+
+    @property
+    def header(self) -> RatchetHeader:
+        return RatchetHeader(*self.fields)
+
+    @property
+    def carries_pq_payload(self) -> bool:
+        """Whether it brings something for the post-quantum ratchet."""
+        return self.fields[5] > 0
 
     def encode(self) -> bytes:
         """`header | commitment 32 | nonce 12 | ciphertext and tag`."""
@@ -115,26 +144,27 @@ class RatchetMessage(NamedTuple):
         """
         if len(data) < _HEADER.size:
             raise MalformedMessageError("truncated")
-        version, kind, ratchet_key, previous, index, pq_epoch, pq_index, pq_type, length = _HEADER.unpack_from(data)
-        if version != VERSION:
-            raise UnsupportedVersionError("message version", version)
-        if kind != RATCHET_MESSAGE:
-            raise UnsupportedVersionError("message type", kind)
-        if pq_type >= len(PQ_PAYLOAD_LENGTHS) or length != PQ_PAYLOAD_LENGTHS[pq_type]:
+        if data[0] != VERSION:
+            raise UnsupportedVersionError("message version", data[0])
+        if data[1] != RATCHET_MESSAGE:
+            raise UnsupportedVersionError("message type", data[1])
+        if data[_PQ_TYPE_AT] >= len(_PREFIXES):
             raise MalformedMessageError("post-quantum payload")
-        payload_end = _HEADER.size + length
-        prefix_end = payload_end + _COMMITMENT_AND_NONCE
-        if len(data) < prefix_end + MIN_CIPHERTEXT:
+        prefix = _PREFIXES[data[_PQ_TYPE_AT]]
+        end = prefix.size
+        if len(data) < end + MIN_CIPHERTEXT:
             raise MalformedMessageError("truncated")
+        (_, _, ratchet_key, previous, index, pq_epoch, pq_index, pq_type, length, payload, commitment, nonce) = (
+            prefix.unpack_from(data)
+        )
+        if length != len(payload):
+            raise MalformedMessageError("post-quantum payload")
         if MAX_INDEX in (index, pq_index):
             raise MalformedMessageError("index of 2^32 - 1, which would leave none for the next message")
         # Almost no key has its top byte this high, so hardly any takes the check's way through three calls.
         key = RatchetPublicKey(ratchet_key) if ratchet_key[31] < 0x7F else RatchetPublicKey.from_bytes(ratchet_key)
-        payload = data[_HEADER.size : payload_end]
-        nonce_start = payload_end + COMMITMENT_LENGTH
-        header = _new(RatchetHeader, (key, previous, index, pq_epoch, pq_index, pq_type, payload))
-        commitment, nonce = data[payload_end:nonce_start], data[nonce_start:prefix_end]
-        return _new(cls, (header, commitment, nonce, data[prefix_end:], data[:prefix_end]))
+        fields = key, previous, index, pq_epoch, pq_index, pq_type, payload
+        return _new(cls, (fields, commitment, nonce, data[end:], data[:end]))
 
 
 @final

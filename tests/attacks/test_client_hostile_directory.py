@@ -10,6 +10,8 @@ import pytest
 
 from e2ee.account import Account, PreKeyKind, generate_prekey
 from e2ee.errors import AccountKeyChangedError, DeviceListForkError, InvalidSignatureError
+from e2ee.limits import MAX_TIMESTAMP
+from e2ee.notices import DeviceListsForked
 from e2ee.ports import Table
 from e2ee.primitives.rng import system_rng
 from e2ee.wire.codec import from_base64url, to_base64url
@@ -191,3 +193,35 @@ async def test_lies_about_the_number_of_prekeys_end_no_work_in_the_background(wo
     await alice.client.send("bob", "still here")
     assert await bob.read() == ["still here"]
     assert alice.events(events.Ended) == []
+
+
+async def test_a_false_first_list_of_the_highest_number_does_not_hide_the_true_key_for_ever(world: ClientWorld) -> None:
+    """The lists of the true key are all lower, so nobody would ask for them."""
+    alice, bob = await world.open("alice"), await world.open("bob")
+    mallory = Account.generate(BOB, system_rng)
+    content = mallory.first_device_list(world.now()).content
+    high = replace(content, seq=MAX_TIMESTAMP, previous_hash=DeviceListHash(bytes(range(32))))
+    alice.client.messenger.learn_device_lists(BOB, [mallory.sign_device_list(high).signed])
+    await alice.client._directory.repair_lists(BOB)
+    [needed] = alice.events(events.TrustNeeded)
+    await alice.client.contacts.accept_change("bob", needed.new_safety_number or "")
+    await alice.client.send("bob", "to the true one")
+    assert await bob.read() == ["to the true one"]
+
+
+async def test_a_list_under_another_key_than_the_compared_one_and_no_newer_is_no_fork(world: ClientWorld) -> None:
+    alice, _ = await world.open("alice"), await world.open("bob")
+    compared = Account.generate(BOB, system_rng)
+    content = compared.first_device_list(world.now()).content
+    later = replace(content, seq=5, previous_hash=DeviceListHash(bytes(range(32))))
+    alice.client.messenger.learn_device_lists(BOB, [compared.sign_device_list(later).signed])
+    book = alice.client.messenger.contact_book
+    book.compare(BOB, book.safety_number(BOB))
+    before = alice.client.messenger.contact(BOB)
+    assert before is not None
+    await alice.client._directory.repair_lists(BOB)
+    assert [each.code for each in alice.events(events.Trouble)] == [DeviceListForkError.code]
+    assert alice.events(DeviceListsForked) == []
+    after = alice.client.messenger.contact(BOB)
+    assert after is not None
+    assert replace(after, queried_at=0) == replace(before, queried_at=0)

@@ -12,9 +12,10 @@ import pytest
 from e2ee.limits import DAY_MS
 from e2ee.primitives.kdf import kdf, sha256
 from e2ee.private_keys import RatchetKemSeed
-from e2ee.ratchet import double_ratchet, pq_ratchet
+from e2ee.ratchet import pq_ratchet
 from e2ee.ratchet.state import Answering, Offering, PqPhase, PqRatchetState, ProposeIdle, Waiting
 from e2ee.wire.message import PqPayloadType, RatchetMessage
+from tests import ratchet_steps
 from tests.ratchet_pair import End, pair
 
 PHASES: Final = (ProposeIdle, Offering, Waiting, Answering)
@@ -105,7 +106,7 @@ def overheard(eve: Eve, ends: tuple[End, End], first: int, rounds: int) -> list[
         sender, recipient = ends[speaker], ends[1 - speaker]
         message = sender.send(b"secret")
         find = recipient.skipped.get
-        double_key = double_ratchet.receive(recipient.state.double, message.header, find).message_key
+        double_key = ratchet_steps.receive(recipient.state.double, message.fields[:3], find).message_key
         heard.append(eve.reads(message, double_key, from_initiator=speaker == 0))
         assert recipient.receive(message) == b"secret"
     return heard

@@ -14,10 +14,10 @@ from e2ee.limits import DAY_MS, HOUR_MS, MAX_CLOSED_EPOCHS, PQ_STALLED_RECEIVED
 from e2ee.primitives import aead
 from e2ee.primitives.kdf import kdf, mac
 from e2ee.private_keys import RatchetKemSeed
-from e2ee.ratchet import double_ratchet, pq_ratchet
 from e2ee.ratchet.skipped_keys import Ratchet
 from e2ee.ratchet.state import Answering, PqPhase, ProposeIdle, Waiting
-from e2ee.wire.message import PqPayloadType, RatchetMessage, encode_header
+from e2ee.wire.message import PqPayloadType, RatchetMessage, encode_prefix
+from tests import ratchet_steps
 from tests.ratchet_pair import ASSOCIATED_DATA, End, pair
 from tests.wire_objects import seeded_rng
 
@@ -29,13 +29,13 @@ RNG: Final = seeded_rng("attacks on turns")
 def seal(header: tuple[object, ...], pq_key: bytes, double_key: bytes) -> RatchetMessage:
     """Seal 256 bytes under a header, as whoever knows both keys of a message can."""
     keys = kdf(pq_key, b"E2EE/1 message", double_key)
-    prefix = encode_header(header) + keys[32:] + bytes(12)  # type: ignore[arg-type]  # a header's fields
+    prefix = encode_prefix(header, keys[32:], bytes(12))  # type: ignore[arg-type]  # a header's fields
     return RatchetMessage.decode(prefix + aead.seal(keys[:32], bytes(12), bytes(256), ASSOCIATED_DATA + prefix))
 
 
 def crafted(end: End, epoch: int, kind: int, payload: bytes) -> RatchetMessage:
     """As a hostile peer: the next message, with any payload and any epoch."""
-    double, pq = double_ratchet.send(end.state.double, RNG), pq_ratchet.send(end.state.pq)
+    double, pq = ratchet_steps.send(end.state.double, RNG), ratchet_steps.pq_send(end.state.pq)
     index = end.state.pq.sending.next_index
     end.state = end.state._replace(double=double.state, pq=pq.state)
     return seal((*double.header, epoch, index, kind, payload), pq.message_key, double.message_key)

@@ -65,6 +65,22 @@ def test_a_stranger_gets_no_answer_to_post_quantum_payloads_until_we_write() -> 
     assert bob.messenger.tend().queued == 1, "whom we have written to may know"
 
 
+def test_a_stranger_whose_device_left_the_list_is_a_stranger_still() -> None:
+    """Else a user who writes, and then replaces the device that wrote, would be told of it, and asked for garbage."""
+    mallory, bob = prober_and_victim()
+    bob.receive(mallory.encrypt(bob, "hello"))
+    second = mallory.world.further_device(mallory)
+    [entry] = [
+        each for each in mallory.messenger.own_device_list().content.devices if each != mallory.messenger.account.listed
+    ]
+    mallory.change_list(entry)
+    bob.meet(mallory)
+    assert bob.messenger.contact_book.is_stranger(mallory.user_id)
+    garbage = changed(mallory.encrypt(bob, "x"), sender=second.address)
+    assert bob.receive(garbage).outcome is Outcome.UNREADABLE
+    assert_silent(bob)
+
+
 def test_a_stranger_is_asked_for_nothing_and_gets_no_session_until_we_write() -> None:
     mallory, bob = prober_and_victim()
     first = mallory.encrypt(bob, "hello")

@@ -241,6 +241,16 @@ def test_unknown_recipient(desk: Desk) -> None:
     assert "No device of nobody can be reached. Check the name" in ended.remark
 
 
+def test_a_failure_has_a_code_for_programs(desk: Desk) -> None:
+    refused = desk.call("send", "nobody", "hi", "--json", "--home", "alice")
+    wrong = desk.call("send", "bob", "hi", "--json", "--home", "nowhere")
+
+    for ended, exit_code, error in ((refused, 1, "user_unreachable"), (wrong, 2, "wrong_use")):
+        told = json.loads(ended.err.splitlines()[-1])
+        assert (ended.code, ended.out, told["error"]) == (exit_code, "", error)
+        assert told["text"]
+
+
 @pytest.mark.parametrize(
     ("server", "code", "remark"),
     [

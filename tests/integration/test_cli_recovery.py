@@ -1,6 +1,8 @@
 """`e2ee export` and `e2ee recover`: a home is lost, and its account comes back in another."""
 
+import errno
 import json
+import os
 import shutil
 import stat
 from collections.abc import Iterator
@@ -8,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from e2ee.cli import recovering
+from e2ee.cli.settings import UsageError
 from e2ee.messenger import Messenger
 from e2ee.recovery import RecoveryCode
 from e2ee.stores.memory import MemoryStore
@@ -95,7 +99,7 @@ def test_a_wrong_code_or_file_writes_nothing(desk: Desk) -> None:
         ((*bob, "--file", "bob.export", "--code-file", "other"), 2, "The recovery code does not open the export"),
         ((*bob, "--file", "bob.export"), 2, "there is no terminal to ask at: use --code-file"),
         ((*bob, "--file", "nowhere", "--code-file", "right"), 2, "nowhere cannot be read"),
-        ((*bob, "--file", "junk", "--code-file", "right"), 1, "Unsupported export: 106"),
+        ((*bob, "--file", "junk", "--code-file", "right"), 2, "junk is no export, or one of a newer release"),
     ):
         ended = desk.run(*arguments)
         assert (ended.code, ended.out) == (exit_code, ""), ended.err
@@ -131,7 +135,7 @@ def test_what_is_no_export_of_the_account_is_not_taken_in(desk: Desk) -> None:
     (desk.directory / "noise").write_bytes(b"noise")
     for file, home, exit_code, remark in (
         ("bobs", "erin", 2, "that is an export of another user, or of before the account got a new key"),
-        ("noise", "bob", 1, "Unsupported export: 110"),
+        ("noise", "bob", 2, "noise is no export, or one of a newer release"),
         ("nowhere", "bob", 2, "nowhere cannot be read: No such file or directory"),
     ):
         ended = desk.call("import", file, "--code-file", "bobs code", "--home", home)
@@ -156,6 +160,30 @@ def test_no_file_is_written_over(desk: Desk) -> None:
     ended = desk.call("export", "kept", "--home", "bob")
     assert (ended.code, ended.remark) == (2, "kept exists already: name another file")
     assert (desk.directory / "kept").read_text() == "mine"
+
+
+def test_a_name_appears_only_when_all_of_the_export_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "exported"
+
+    def pieces() -> Iterator[bytes]:
+        yield b"first"
+        assert not path.exists()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UsageError, match="cannot be written: No space left"):
+        recovering._write(path, pieces())
+    assert list(tmp_path.iterdir()) == []
+    recovering._write(path, [b"first", b"second"])
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"firstsecond", 0o600)
+
+    def knows_no_second_names(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", knows_no_second_names)
+    recovering._write(tmp_path / "on a stick", [b"whole"])
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["exported", "on a stick"]
 
 
 def test_who_has_lost_the_code_as_well_comes_back_under_a_new_key_that_contacts_must_accept(desk: Desk) -> None:

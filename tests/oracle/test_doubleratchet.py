@@ -36,6 +36,7 @@ from e2ee.ratchet.double_ratchet import DoubleRatchetHeader
 from e2ee.ratchet.skipped_keys import SkippedPosition
 from e2ee.ratchet.state import DoubleRatchetState
 from e2ee.wire.public_keys import RatchetPublicKey
+from tests import ratchet_steps
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ class Ours:
     def send(self) -> Message:
         theirs = self._state.their_ratchet_key
         assert theirs is not None
-        sending = double_ratchet.send(self._state, lambda length: self._answer(theirs.raw)[:length])
+        sending = ratchet_steps.send(self._state, lambda length: self._answer(theirs.raw)[:length])
         self._state = sending.state
         key, previous_chain_length, chain_index = sending.header
         return Message(key.raw, previous_chain_length, chain_index, sending.message_key)
@@ -112,7 +113,7 @@ class Ours:
             RatchetPublicKey(message.ratchet_key), message.previous_chain_length, message.chain_index
         )
         try:
-            received = double_ratchet.receive(self._state, header, self._skipped.get, self._max_skip)
+            received = ratchet_steps.receive(self._state, header, self._skipped.get, self._max_skip)
         except ProtocolError:
             return Outcome(accepted=False, derived=None)
         derived = received.message_key

@@ -12,11 +12,14 @@ from e2ee.errors import (
     MalformedMessageError,
     SafetyNumberMismatchError,
 )
+from e2ee.limits import MAX_TIMESTAMP
 from e2ee.messenger import Outcome
+from e2ee.ports import Table
 from e2ee.safety_number import QR_PREFIX
 from e2ee.stores import records
 from e2ee.stores.records import Contact
-from e2ee.stores.trust_records import Decision, TrustPolicy
+from e2ee.stores.trust_records import Decision, TrustDecision, TrustPolicy, record
+from e2ee.trust import mark_forked
 from tests.world import Device, World, talk, unchanged
 
 
@@ -230,22 +233,52 @@ def test_a_declined_change_leaves_the_pinned_key_in_force_until_it_is_seen_again
         alice.messenger.send(bob.user_id, "no")
 
 
-def test_an_account_key_whose_list_does_not_go_on_from_the_old_one_is_a_fork() -> None:
+def test_another_account_key_whose_list_does_not_go_on_from_a_compared_one_is_refused_and_stops_nothing() -> None:
+    """Anybody can sign it, so it says nothing about the key that was compared."""
     alice, bob = pair()
     talk(alice, bob)
+    alice.messenger.contact_book.compare(bob.user_id, bob.messenger.contact_book.safety_number(alice.user_id))
     restarted = bob.world.device(bob.user_id, one_time_prekeys=False, listed=False)
-    with pytest.raises(DeviceListForkError):
+    with unchanged(alice, Table.CONTACTS), pytest.raises(DeviceListForkError):
         alice.messenger.learn_device_lists(bob.user_id, [restarted.messenger.own_device_list().signed])
-    assert known(alice, bob).forked
+    assert not known(alice, bob).forked
     assert known(alice, bob).changed is None
+    talk(alice, bob)
+
+
+def test_the_true_account_key_can_be_accepted_after_a_false_one_whose_lists_are_numbered_high() -> None:
+    """A server lies at first contact, or somebody is hasty once; that must not last."""
+    world = World()
+    alice, bob, false = (world.device(each, one_time_prekeys=False, listed=False) for each in ("alice", "bob", "bob"))
+    first = false.messenger.own_device_list().content
+    high = replace(first, seq=MAX_TIMESTAMP, previous_hash=first.hash())
+    alice.messenger.learn_device_lists(bob.user_id, [false.messenger.account.sign_device_list(high).signed])
+    world.directory.lists[bob.user_id] = [bob.messenger.own_device_list().signed]
+    error = hear_of_change(alice, bob)
+    alice.messenger.contact_book.accept_change(bob.user_id, error.new_safety_number)
+    talk(alice, bob)
+
+
+def test_a_closed_key_between_a_false_one_and_the_true_one_hides_none_of_them() -> None:
+    """Alice believed a false key, and heard of a device of hers that the first true one was closed."""
+    world = World()
+    alice, bob, false = (world.device(each, one_time_prekeys=False, listed=False) for each in ("alice", "bob", "bob"))
+    alice.messenger.learn_device_lists(bob.user_id, [false.messenger.own_device_list().signed])
+    first = bob.messenger.own_device_list()
+    reset = bob.messenger.account_reset.draft()
+    with alice.store.write() as tx:
+        record(tx, TrustDecision(bob.user_id, Decision.KEY_CLOSED, first.content.account_key, world.now))
+    with pytest.raises(AccountKeyChangedError) as waits:
+        alice.messenger.learn_device_lists(bob.user_id, [each.signed for each in (first, reset.closing, reset.first)])
+    alice.messenger.contact_book.accept_change(bob.user_id, waits.value.new_safety_number)
+    assert known(alice, bob).device_list == reset.first
 
 
 def test_accepting_a_new_key_ends_a_fork() -> None:
     alice, bob = pair()
     talk(alice, bob)
-    restarted = bob.world.device(bob.user_id, one_time_prekeys=False, listed=False)
-    with pytest.raises(DeviceListForkError):
-        alice.messenger.learn_device_lists(bob.user_id, [restarted.messenger.own_device_list().signed])
+    with alice.store.write() as tx:
+        mark_forked(tx, bob.user_id)
     error = hear_of_change(alice, again := reinstalled(bob))
     alice.messenger.contact_book.accept_change(bob.user_id, error.new_safety_number)
     talk(alice, again)

@@ -8,7 +8,7 @@ import pytest
 from e2ee import contact_sharing
 from e2ee.account import Account
 from e2ee.errors import AccountKeyChangedError, DeviceListForkError, InvalidSignatureError
-from e2ee.limits import MAX_APPLICATION_DATA, MAX_LINK_BODY
+from e2ee.limits import MAX_APPLICATION_DATA, MAX_LINK_BODY, MAX_TRUST_DECISIONS
 from e2ee.messenger import Reception
 from e2ee.notices import AccountKeysDiffer, ContactsShared, ContactsTold, DeviceListsForked
 from e2ee.ports import Table
@@ -131,7 +131,7 @@ def people(duo: Duo, number: int) -> None:
             newest = account.first_device_list(START).content
             signed = account.sign_device_list(replace(newest, devices=tuple(devices)))
             records.save_contact(tx, Contact(user_id, newest.account_key, signed))
-            for when in range(300):
+            for when in range(MAX_TRUST_DECISIONS):
                 decision = Decision.VERIFIED if when % 2 else Decision.VERIFICATION_WITHDRAWN
                 trust_records.record(tx, TrustDecision(user_id, decision, newest.account_key, START + when))
 
@@ -246,8 +246,10 @@ def test_a_closed_key_stays_closed_on_a_new_device(duo: Duo) -> None:
     book.accept_change(duo.bob.user_id, change.new_safety_number)
     laptop = link(duo)
     assert contact(laptop, "bob").account_key == reset.first.content.account_key
-    with unchanged(laptop), pytest.raises(InvalidSignatureError, match="closed"):
+    known = contact(laptop, "bob")
+    with unchanged(laptop, Table.CONTACTS), pytest.raises(InvalidSignatureError, match="closed"):
         laptop.messenger.learn_device_lists(duo.bob.user_id, [thief.signed])
+    assert contact(laptop, "bob") == replace(known, queried_at=laptop.clock())
 
 
 # --- what is known first-hand --------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ from e2ee.primitives import dh
 from e2ee.private_keys import PqRootKey, PreKeyPair, RootKey, SharedSecret, encapsulate_in_ratchet
 from e2ee.ratchet import double_ratchet, pq_ratchet, pq_turns
 from e2ee.ratchet.pq_ratchet import PqHeader
-from e2ee.ratchet.pq_turns import Moment
 from e2ee.session import Clock, start_as_initiator
 from e2ee.wire.message import PqPayloadType
 from e2ee.wire.prekey_bundle import PreKeyBundle
+from tests import ratchet_steps
 from tests.wire_objects import NOW, make_device, seeded_rng, verified_list
 
 ALICE, BOB = make_device("alice"), make_device("bob")
@@ -89,7 +89,7 @@ def test_the_handshake_is_that_of_section_6(one_time: bool) -> None:
 
 def test_a_root_step_and_a_chain_step_are_those_of_section_7() -> None:
     prekey = PreKeyPair.generate(seeded_rng("prekey"))
-    sending = double_ratchet.send(
+    sending = ratchet_steps.send(
         double_ratchet.start_as_initiator(RootKey(b"\x11" * 32), prekey.public), seeded_rng("ratchet key")
     )
     secret = dh.exchange(prekey.private.expose(), sending.header.ratchet_key.raw)
@@ -111,7 +111,7 @@ def test_the_first_epoch_is_that_of_section_7(initiator: bool) -> None:
     assert (state.sending, state.receiving) == ((ours, 0), ((0, theirs, 0),))
     assert (state.sent, state.received) == (0, 0)
     assert state.turn[1:] == (NOW, 0, False, False, False, False, False)
-    sent = pq_ratchet.send(state)
+    sent = ratchet_steps.pq_send(state)
     assert (sent.state.sending.key, sent.message_key) == chain_step(ours, b"E2EE/1 PQ chain", u32(0))
 
 
@@ -130,7 +130,7 @@ def test_payloads_are_authenticated_as_in_section_7() -> None:
     old = alice.authentication_key.expose()
     _, kind, offer = pq_turns.before_sending(pq_turns.ask_for_healing(alice), NOW, seeded_rng("offer"))
     arrived = PqHeader(0, 0, kind, offer)
-    bob = pq_turns.after_authentication(bob, arrived, Moment(NOW, 0), encapsulate_in_ratchet)
+    bob = pq_turns.after_authentication(bob, arrived, NOW, 0, encapsulate_in_ratchet)
     _, answer_kind, answer = pq_turns.before_sending(bob, NOW, seeded_rng("answer"))
 
     def tag(key: bytes, label: bytes, public: bytes) -> bytes:

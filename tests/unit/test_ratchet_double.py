@@ -15,10 +15,11 @@ from e2ee.limits import MAX_CLOSED_RATCHET_KEYS, MAX_SKIP
 from e2ee.primitives.rng import Rng
 from e2ee.private_keys import PreKeyPair, RootKey
 from e2ee.ratchet import chains, double_ratchet
-from e2ee.ratchet.double_ratchet import DoubleRatchetHeader, Receiving
+from e2ee.ratchet.double_ratchet import DoubleRatchetHeader
 from e2ee.ratchet.skipped_keys import Evicted, SkippedPosition, nothing_skipped
 from e2ee.ratchet.state import DoubleRatchetState
 from e2ee.wire.public_keys import RatchetPublicKey
+from tests import ratchet_steps
 from tests.wire_objects import seeded_rng
 
 ROOT: Final = RootKey(b"\x11" * 32)
@@ -32,12 +33,12 @@ class End:
         self.skipped: dict[SkippedPosition, bytes | Evicted] = {}
 
     def send(self) -> tuple[DoubleRatchetHeader, bytes]:
-        sending = double_ratchet.send(self.state, self.rng)
+        sending = ratchet_steps.send(self.state, self.rng)
         self.state = sending.state
         return sending.header, sending.message_key
 
-    def peek(self, header: DoubleRatchetHeader, max_skip: int = MAX_SKIP) -> Receiving:
-        return double_ratchet.receive(self.state, header, self.skipped.get, max_skip)
+    def peek(self, header: DoubleRatchetHeader, max_skip: int = MAX_SKIP) -> ratchet_steps.Received:
+        return ratchet_steps.receive(self.state, header, self.skipped.get, max_skip)
 
     def receive(self, header: DoubleRatchetHeader, max_skip: int = MAX_SKIP) -> bytes:
         received = self.peek(header, max_skip)
@@ -164,7 +165,7 @@ def test_the_previous_chain_length_counts_the_last_chain_alone() -> None:
         for _ in range(length):
             pass_on(alice, bob)
         pass_on(bob, alice)
-        assert double_ratchet.send(alice.state, alice.rng).header.previous_chain_length == length
+        assert ratchet_steps.send(alice.state, alice.rng).header.previous_chain_length == length
 
 
 @pytest.mark.parametrize("limit", [0, 5, MAX_SKIP])
@@ -337,4 +338,4 @@ def test_ends_with_different_root_keys_agree_on_no_message_key() -> None:
 def test_nothing_skipped_finds_nothing() -> None:
     alice, bob = ends()
     header, key = alice.send()
-    assert double_ratchet.receive(bob.state, header, nothing_skipped).message_key == key
+    assert ratchet_steps.receive(bob.state, header, nothing_skipped).message_key == key

@@ -16,9 +16,9 @@ from e2ee.primitives.kdf import mac
 from e2ee.private_keys import RatchetKemSeed, SharedSecret, encapsulate_in_ratchet
 from e2ee.ratchet import pq_ratchet, pq_turns
 from e2ee.ratchet.pq_ratchet import PqHeader
-from e2ee.ratchet.pq_turns import Moment
 from e2ee.ratchet.state import Answering, Offering, PqPhase, PqRatchetState, ProposeIdle, Waiting
 from e2ee.wire.message import PqPayloadType
+from tests import ratchet_steps
 from tests.wire_objects import NOW, seeded_rng
 
 NONE, EK, CT, REQUEST = PqPayloadType
@@ -41,14 +41,14 @@ class End:
 
     def send(self) -> Sent:
         before, kind, payload = pq_turns.before_sending(self.state, self.now, RNG)
-        self.state = pq_ratchet.send(before).state
+        self.state = ratchet_steps.pq_send(before).state
         return before.epoch - 1, kind, payload
 
     def receive(self, sent: Sent) -> None:
         epoch, kind, payload = sent
         counted = self.state._replace(received=self.state.received + 1)
-        header, moment = PqHeader(epoch, 0, kind, payload), Moment(self.now, 0)
-        self.state = pq_turns.after_authentication(counted, header, moment, encapsulate_in_ratchet)
+        header = PqHeader(epoch, 0, kind, payload)
+        self.state = pq_turns.after_authentication(counted, header, self.now, 0, encapsulate_in_ratchet)
 
     def refuse(self, sent: Sent) -> None:
         before = self.state

@@ -22,13 +22,14 @@ from e2ee.limits import (
 from e2ee.pqxdh import Party, ResponderKeys
 from e2ee.primitives import aead, kdf
 from e2ee.private_keys import encapsulate
-from e2ee.ratchet import double_ratchet, pq_ratchet, triple_ratchet
+from e2ee.ratchet import triple_ratchet
 from e2ee.ratchet.skipped_keys import nothing_skipped
 from e2ee.ratchet.state import ClosedPqChain
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.session import Clock, DecryptedContent, Session, start_as_initiator, start_as_responder
 from e2ee.wire.message import PreKeyMessage, RatchetHeader, RatchetMessage, decode_body
 from e2ee.wire.padding import pad
+from tests import ratchet_steps
 from tests.wire_objects import NOW, make_device, seeded_rng, verified_list
 
 ALICE: Final = make_device("alice")
@@ -99,6 +100,19 @@ def test_both_ends_know_who_initiated_and_when_they_did_so_themselves() -> None:
     alice, bob = established()
     assert (alice.origin.we_initiated, alice.origin.established_at) == (True, NOW)
     assert (bob.origin.we_initiated, bob.origin.established_at) == (False, NOW + 1)
+
+
+def test_a_session_that_the_peer_started_is_wanted_from_our_first_message_on_it_and_stays_so() -> None:
+    alice, body = initiator().encrypt(b"first", NOW, RNG)
+    first = PreKeyMessage.decode(body)
+    bob = start_as_responder(BOB_PARTY, BOB_KEYS, ALICE.address, first.handshake, NOW)
+    assert not bob.is_wanted
+    bob = bob.decrypt(first.message, ARRIVAL).session
+    assert not bob.is_wanted
+    bob, reply = sent(bob)
+    assert bob.is_wanted
+    _, turning = sent(alice.decrypt(reply, ARRIVAL).session)
+    assert bob.decrypt(turning, ARRIVAL).session.is_wanted
 
 
 def test_any_message_of_ours_settles_the_answer_that_is_owed() -> None:
@@ -188,8 +202,8 @@ def test_our_own_message_reflected_at_us_is_refused() -> None:
 def test_wrong_padding_inside_an_authentic_message_is_refused_and_changes_nothing(padded: bytes) -> None:
     alice, bob = established()
     double, pq = (
-        double_ratchet.send(alice.ratchets.double, RNG),
-        pq_ratchet.send(alice.ratchets.pq),
+        ratchet_steps.send(alice.ratchets.double, RNG),
+        ratchet_steps.pq_send(alice.ratchets.pq),
     )
     output = kdf.kdf(pq.message_key, triple_ratchet.MESSAGE_LABEL, double.message_key)
     prefix = RatchetHeader(*double.header, 0, pq.state.sending.next_index - 1).encode() + output[32:] + bytes(12)
@@ -236,7 +250,7 @@ def test_the_ratchet_private_key_is_gone_from_the_state_right_after_a_receive() 
 
 def test_a_sent_message_key_is_gone_from_the_state_that_released_it() -> None:
     alice, _ = established()
-    sending = double_ratchet.send(alice.ratchets.double, seeded_rng("key"))
+    sending = ratchet_steps.send(alice.ratchets.double, seeded_rng("key"))
     assert sending.message_key not in persist.encode_session(alice.encrypt(b"content", NOW, seeded_rng("key"))[0])
 
 

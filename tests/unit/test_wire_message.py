@@ -115,6 +115,22 @@ def test_an_unknown_version_is_refused_in_both_kinds_and_named(version: int) -> 
         assert refused.value.version == version
 
 
+def test_an_unknown_version_is_named_from_the_length_of_a_header_on() -> None:
+    encoded = b"\x02" + message().encode()[1:53]
+
+    with pytest.raises(UnsupportedVersionError):
+        RatchetMessage.decode(encoded)
+    with pytest.raises(MalformedMessageError):
+        RatchetMessage.decode(encoded[:-1])
+
+
+def test_an_unknown_version_of_a_first_message_is_named_by_two_bytes() -> None:
+    with pytest.raises(UnsupportedVersionError):
+        decode_body(b"\x02\x01")
+    with pytest.raises(MalformedMessageError):
+        decode_body(b"\x02")
+
+
 @pytest.mark.parametrize("kind", [0, 3, 255])
 def test_an_unknown_type_of_message_is_refused(kind: int) -> None:
     with pytest.raises(UnsupportedVersionError):

@@ -18,11 +18,12 @@ from e2ee.errors import (
     SessionNotFoundError,
     TrustError,
 )
+from e2ee.limits import MAX_TIMESTAMP
 from e2ee.notices import DeviceListsForked
 from e2ee.prekey_supply import ServerCounts
 from e2ee.wire.device_list import SignedDeviceList, VerifiedDeviceList
 from e2ee.wire.identifiers import DeviceAddress, PreKeyId, UserId
-from keyserver.client import DeviceListConflictError, PreKeyUpload
+from keyserver.client import DeviceListConflictError, KeyServerRefusedError, PreKeyUpload
 from transport_adapters import events
 from transport_adapters.base import TransportError
 from transport_adapters.secure_client.parts import LOCAL_FAULTS, SERVER_TROUBLE, Parts
@@ -183,8 +184,11 @@ class Directory:
             else:
                 needed = events.TrustNeeded(user_id, error.old_safety_number, error.new_safety_number)
                 self._tell_once(user_id, needed)
-        except DeviceListForkError:
-            self._tell_once(user_id, DeviceListsForked(user_id))
+        except DeviceListForkError as error:
+            contact = await self._parts.call(messenger.contact, user_id)
+            # Under another account key than the pinned one, which has not signed it, a list stops nothing.
+            is_forked = contact is not None and contact.forked
+            self._tell_once(user_id, DeviceListsForked(user_id) if is_forked else events.Trouble(error.code))
         except (*SERVER_TROUBLE, *LOCAL_FAULTS, ProtocolError, TrustError) as error:
             self._parts.emit(events.Trouble(error.code))
 
@@ -199,8 +203,16 @@ class Directory:
         contact = await self._parts.call(self._parts.messenger.contact, user_id)
         # The last list of a key is for its owner to bring, together with the first one of the next key.
         if contact is not None and not contact.device_list.content.closes:
-            with contextlib.suppress(DeviceListConflictError):  # more is missing: its owner has the whole chain
+            try:
                 await self._parts.key_server.publish_device_list(contact.device_list.signed)
+            except DeviceListConflictError:
+                pass  # more is missing: its owner has the whole chain
+            except KeyServerRefusedError as error:
+                if error.code != "account_key_changed":
+                    raise
+                # It knows another key, in lists that are not newer than ours, so they were not asked for: who lied to
+                # us at first contact may have chosen a high number.
+                await self._learn(user_id, await self._parts.key_server.device_lists(user_id))
 
     async def sync_own_lists(self) -> None:
         """Bring our own chain of lists, and the server's copy of it, up to date.
@@ -329,7 +341,7 @@ class Directory:
         messenger = self._parts.messenger
         contact = await self._parts.call(messenger.contact, user_id)
         known = 0 if contact is None else (contact.gap or contact.device_list.position).seq
-        lists = await self._parts.key_server.device_lists(user_id, from_seq=known + 1)
+        lists = await self._parts.key_server.device_lists(user_id, from_seq=min(known + 1, MAX_TIMESTAMP))
         await self._learn(user_id, lists)
         if lists:
             self.on_lists()

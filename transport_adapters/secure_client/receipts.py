@@ -36,7 +36,7 @@ class Receipts:
 
     def __init__(self, parts: Parts, directory: Directory, outbound: Outbound) -> None:
         self._parts, self._directory, self._outbound = parts, directory, outbound
-        self._shown: list[Message] = []
+        self._shown: dict[UserId, list[MessageId]] = {}
         self._changed = asyncio.Event()
         self.automatic = False
         """Whether the senders of messages are told, by itself, that the application was handed them. Off by default: it
@@ -71,7 +71,8 @@ class Receipts:
     def note_shown(self, message: Message) -> None:
         """Note that the application was handed a message."""
         if self.automatic and not message.is_copy:
-            self._shown.append(message)
+            # Not the message: a server that does not answer must not make us keep them all.
+            self._shown.setdefault(message.sender, []).append(message.message_id)
             self._changed.set()
 
     async def run(self) -> None:
@@ -80,13 +81,13 @@ class Receipts:
             await self._changed.wait()
             await asyncio.sleep(self._parts.pace.first_retry)
             self._changed.clear()
-            shown, self._shown = self._shown, []
-            for user_id in sorted({each.sender for each in shown}):
-                await self._tell_delivered(user_id, [each for each in shown if each.sender == user_id])
+            shown, self._shown = self._shown, {}
+            for user_id in sorted(shown):
+                await self._tell_delivered(user_id, shown[user_id])
 
-    async def _tell_delivered(self, user_id: UserId, messages: Sequence[Message]) -> None:
+    async def _tell_delivered(self, user_id: UserId, message_ids: Sequence[MessageId]) -> None:
         try:
             if not await self._parts.call(self._parts.messenger.contact_book.is_stranger, user_id):
-                await self.delivered(messages)
+                await self.tell(user_id, ReceiptType.DELIVERED, message_ids)
         except _TROUBLE as error:
             self._parts.emit(events.Trouble(error.code))

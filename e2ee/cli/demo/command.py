@@ -39,9 +39,10 @@ def run_demo(arguments: argparse.Namespace) -> int:
     except (asyncio.CancelledError, KeyboardInterrupt):
         pass
     except Exception as error:  # noqa: BLE001 - told in one line, as everywhere
-        text, code = explain(error)
-        if text:
-            printer.remark(text)
+        told = explain(error)
+        code = told.exit_code
+        if told.text:
+            printer.remark(told.text)
     finally:
         if code == REFUSED:
             printer.remark(f"everything is left in {directory}")

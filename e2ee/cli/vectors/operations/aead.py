@@ -121,8 +121,9 @@ def _open(fields: Fields) -> JsonObject:
             header.pq_epoch,
         ),
     )
-    decrypted = triple_ratchet.decrypt(state, fields.hex("associated_data"), message, Arrival(nothing_skipped, 0))
-    return {**_keys_json(chain_key, pq_chain_key, header.pq_index), "plaintext": decrypted.plaintext.hex()}
+    arrival = Arrival(nothing_skipped, 0)
+    _, plaintext, _, _ = triple_ratchet.decrypt(state, fields.hex("associated_data"), message, arrival)
+    return {**_keys_json(chain_key, pq_chain_key, header.pq_index), "plaintext": plaintext.hex()}
 
 
 SEAL = Operation(

@@ -194,19 +194,19 @@ def _layer(reception: Reception, encoded: bytes) -> Layer:
 
 def _sending_json(before: Session, after: Session, turn: bytes | None, encoded: bytes) -> JsonObject:
     """Return the keys that a send went through: the step is taken once more, apart, on the state before it."""
-    double = double_ratchet.send(before.ratchets.double, Script(turn))
-    pq_message_key = pq_ratchet.send(before.ratchets.pq).message_key
-    if double.state != after.ratchets.double or double.state.sending is None:
+    double, message_key, *_ = double_ratchet.send(before.ratchets.double, Script(turn))
+    _, pq_message_key, *_ = pq_ratchet.send(before.ratchets.pq)
+    if double != after.ratchets.double or double.sending is None:
         raise AssertionError("the step taken apart is not the one that was sent")
-    aes_key, commitment = joint_keys(double.message_key, pq_message_key)
+    aes_key, commitment = joint_keys(message_key, pq_message_key)
     body = decode_body(Envelope.decode(encoded).body)
     message = body.message if isinstance(body, PreKeyMessage) else body
     plaintext = aead.unseal(aes_key, message.nonce, message.ciphertext, after.session_id + message.prefix)
     return {
         "associated_data": after.session_id.hex(),
         "root_key": after.ratchets.double.root_key.expose().hex(),
-        "chain_key": double.state.sending.key.hex(),
-        "message_key": double.message_key.hex(),
+        "chain_key": double.sending.key.hex(),
+        "message_key": message_key.hex(),
         "pq_message_key": pq_message_key.hex(),
         "aes_key": aes_key.hex(),
         "commitment": commitment.hex(),

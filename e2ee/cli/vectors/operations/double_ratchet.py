@@ -11,7 +11,7 @@ from e2ee.cli.vectors.refusals import decoding
 from e2ee.cli.vectors.schema import array, constant, either, hex_bytes, integer, one_of, record
 from e2ee.cli.vectors.script import Script
 from e2ee.private_keys import PreKeyPair, RootKey, SeedBytes32, diffie_hellman
-from e2ee.ratchet import double_ratchet
+from e2ee.ratchet import chains, double_ratchet
 from e2ee.ratchet.double_ratchet import DoubleRatchetHeader
 from e2ee.ratchet.skipped_keys import SkippedPosition
 from e2ee.ratchet.state import DoubleRatchetState
@@ -32,9 +32,9 @@ class End:
 
     def _send(self, fields: Fields) -> JsonObject:
         before, script = self._state, Script(fields.optional_hex("ratchet_private_key"))
-        sent = double_ratchet.send(before, script)
+        after, message_key, ratchet_key, previous, index = double_ratchet.send(before, script)
         script.finish()
-        self._state = after = sent.state
+        self._state = after
         if after.our_ratchet_key_pair is None or after.sending is None or after.their_ratchet_key is None:
             raise AssertionError("a send leaves a ratchet key pair, a sending chain and the peer's key")
         turn = {}
@@ -43,12 +43,12 @@ class End:
         return {
             "step": "send",
             **turn,
-            "ratchet_key": str(sent.header.ratchet_key),
-            "previous_chain_length": sent.header.previous_chain_length,
-            "index": sent.header.chain_index,
+            "ratchet_key": str(ratchet_key),
+            "previous_chain_length": previous,
+            "index": index,
             "root_key": after.root_key.expose().hex(),
             "chain_key": after.sending.key.hex(),
-            "message_key": sent.message_key.hex(),
+            "message_key": message_key.hex(),
         }
 
     def _receive(self, fields: Fields) -> JsonObject:
@@ -56,11 +56,11 @@ class End:
         with decoding():
             key = RatchetPublicKey.from_bytes(fields.hex("ratchet_key"))
         header = DoubleRatchetHeader(key, fields.number("previous_chain_length"), fields.number("index"))
-        received = double_ratchet.receive(before, header, self._skipped.get)
-        self._state = after = received.state
-        self._skipped.update({each.position: each.key for each in received.skipped})
-        if received.used is not None:
-            del self._skipped[received.used]
+        after, message_key, gaps, used = double_ratchet.receive(before, header, self._skipped.get)
+        self._state = after
+        self._skipped.update({each.position: each.key for each in chains.skipped_keys(gaps)})
+        if used is not None:
+            del self._skipped[used]
         turn = {}
         if after.root_key != before.root_key and before.our_ratchet_key_pair is not None:
             turn["dh"] = diffie_hellman(before.our_ratchet_key_pair, key).expose().hex()
@@ -71,7 +71,7 @@ class End:
             **turn,
             "root_key": after.root_key.expose().hex(),
             "chain_key": after.receiving.key.hex(),
-            "message_key": received.message_key.hex(),
+            "message_key": message_key.hex(),
             "skipped_keys": len(self._skipped),
         }
 

@@ -12,9 +12,8 @@ from e2ee.cli.vectors.script import Encapsulation, Script
 from e2ee.errors import E2EEError
 from e2ee.primitives import kem
 from e2ee.private_keys import SharedSecret
-from e2ee.ratchet import pq_ratchet, pq_turns
+from e2ee.ratchet import chains, pq_ratchet, pq_turns
 from e2ee.ratchet.pq_ratchet import PqHeader
-from e2ee.ratchet.pq_turns import Moment
 from e2ee.ratchet.skipped_keys import SkippedPosition
 from e2ee.ratchet.state import Answering, Offering, PqPhase, PqRatchetState, ProposeIdle, Waiting
 
@@ -39,16 +38,15 @@ class PqEnd:
         script = Script(fields.optional_hex("seed"))
         before, payload_type, payload = pq_turns.before_sending(self.state, fields.number("time"), script)
         script.finish()
-        sent = pq_ratchet.send(before)
-        self.state = sent.state
+        self.state, message_key, epoch, index = pq_ratchet.send(before)
         return {
             "step": "send",
-            "epoch": before.epoch - 1,
-            "index": before.sending.next_index,
+            "epoch": epoch,
+            "index": index,
             "payload_type": int(payload_type),
             "payload": payload.hex(),
-            "chain_key": sent.state.sending.key.hex(),
-            "message_key": sent.message_key.hex(),
+            "chain_key": self.state.sending.key.hex(),
+            "message_key": message_key.hex(),
             "phase": _PHASES[type(self.state.turn.phase)],
             **({"rejected_secret": rejected_ratchet_secret(fields.hex("seed"))} if "seed" in fields else {}),
         }
@@ -57,18 +55,17 @@ class PqEnd:
         """Take a message, given as a send step gave it; `fields` hold the time and a recorded encapsulation."""
         payload = bytes.fromhex(message["payload"])
         header = PqHeader(message["epoch"], message["index"], message["payload_type"], payload)
-        received = pq_ratchet.receive(self.state, header, self._skipped.get)
-        moment = Moment(fields.number("time"), self._receives)
+        state, message_key, gaps, used = pq_ratchet.receive(self.state, header, self._skipped.get)
         encapsulation = Encapsulation(fields.optional_hex("shared_secret"), fields.optional_hex("ciphertext"))
-        self.state = pq_turns.after_authentication(received.state, header, moment, encapsulation)
+        self.state = pq_turns.after_authentication(state, header, fields.number("time"), self._receives, encapsulation)
         encapsulation.finish()
         self._receives += 1
-        self._skipped.update({each.position: each.key for each in received.skipped})
-        if received.used is not None:
-            del self._skipped[received.used]
+        self._skipped.update({each.position: each.key for each in chains.skipped_keys(gaps)})
+        if used is not None:
+            del self._skipped[used]
         return {
             "step": "receive",
-            "message_key": received.message_key.hex(),
+            "message_key": message_key.hex(),
             "skipped_keys": len(self._skipped),
             **self._state_json(),
         }
