@@ -56,7 +56,11 @@ class Allowances:
         Raises:
             RateLimitedProblem: too many.
         """
-        await self._count(f"requests by {user_id}", self._limits.per_user)
+        await self._count(_by_user(user_id), self._limits.per_user)
+
+    def has_request_of_user(self, user_id: UserId) -> bool:
+        """Count a request if this node holds some for its user. False, and nothing done, if not."""
+        return self._spend(_by_user(user_id))
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -89,6 +93,10 @@ class Allowances:
         self._held[name] = _Held(before.left + number, self._now() + HELD_MS)
         if len(self._held) > MAX_NAMES:
             self._held.popitem(last=False)
+
+
+def _by_user(user_id: UserId) -> str:
+    return f"requests by {user_id}"
 
 
 Admit = Callable[[Peer], Awaitable[None]]

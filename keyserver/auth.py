@@ -24,7 +24,7 @@ from keyserver.database import Database
 from keyserver.grouping import Grouped
 from keyserver.problems import DeviceRevokedProblem, TokenExpiredProblem, TokenInvalidProblem
 from keyserver.repository import logins
-from keyserver.repository.logins import Bearer, Standing
+from keyserver.repository.logins import Bearer, Presumed, Standing
 from keyserver.tables import DeviceStatus
 
 Clock = Callable[[], int]
@@ -43,6 +43,18 @@ class DevicePrincipal(NamedTuple):
     address: DeviceAddress
     token_version: int
     expires_at: int
+
+
+class Unproven(NamedTuple):
+    """A token whose signature and times are good; whether its device and its login stand is another question."""
+
+    principal: DevicePrincipal
+    login_id: LoginId
+
+    @property
+    def presumed(self) -> Presumed:
+        """What has to be looked up."""
+        return Presumed(self.login_id, self.principal.token_version)
 
 
 @final
@@ -141,6 +153,7 @@ class DeviceAuthenticator:
         self._tokens = tokens
         self._now = now
         self._standings = Grouped(self._together, self._alone, database.patience)
+        self._stood: OrderedDict[Unproven, None] = OrderedDict()
 
     async def verify(self, token: str) -> DevicePrincipal:
         """Verify a token, and that its device and its login still stand.
@@ -148,7 +161,30 @@ class DeviceAuthenticator:
         Raises:
             TokenInvalidProblem, TokenExpiredProblem, DeviceRevokedProblem: it does not count (any more).
         """
-        principal, login_id = self._tokens.read(token)
+        unproven = Unproven(*self._tokens.read(token))
+        await self.prove(unproven)
+        return unproven.principal
+
+    def presume(self, token: str) -> "Unproven | None":
+        """Verify a token without looking whether it stands: for those who look by themselves before they do anything.
+
+        None for one that did not stand when it was last looked up, or was not yet: so whoever has a token that ended
+        does not get this far again and again.
+
+        Raises:
+            TokenInvalidProblem, TokenExpiredProblem: not ours, or not any more.
+        """
+        unproven = Unproven(*self._tokens.read(token))
+        return unproven if unproven in self._stood else None
+
+    async def prove(self, unproven: "Unproven") -> None:
+        """Look whether a token stands.
+
+        Raises:
+            TokenInvalidProblem, TokenExpiredProblem, DeviceRevokedProblem: it does not.
+        """
+        principal, login_id = unproven
+        self._stood.pop(unproven, None)
         standing = await self._standings.ask(Bearer(principal.address, login_id))
         if standing is None:
             raise TokenInvalidProblem
@@ -158,7 +194,9 @@ class DeviceAuthenticator:
             raise TokenInvalidProblem
         if standing.login_expires_at <= self._now():
             raise TokenExpiredProblem
-        return principal
+        self._stood[unproven] = None
+        if len(self._stood) > _REMEMBERED:
+            self._stood.popitem(last=False)
 
     async def _together(self, bearers: Sequence[Bearer], patience: float) -> Sequence[Standing | None]:
         return await self._database.read(lambda on: logins.standings(on, bearers), patience=patience)

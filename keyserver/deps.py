@@ -81,8 +81,8 @@ def token_of(request: Request) -> str:
     Raises:
         TokenMissingProblem: none, another scheme, or several headers: whoever stands before us may have read another.
     """
-    given = request.headers.getlist("authorization")
-    scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
+    given = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    scheme, _, token = (given[0].decode("latin-1") if len(given) == 1 else "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise TokenMissingProblem
     return token

@@ -24,7 +24,7 @@ from keyserver.problems import (
     Problem,
     RateLimitedProblem,
 )
-from keyserver.routes.guarded import problem_response, secured
+from keyserver.routes.guarded import are_secured, problem_response, secured
 from keyserver.settings import Settings
 
 FOR_PROBES: Final = ("/healthz", "/readyz")
@@ -154,7 +154,9 @@ def _opens_connection(scope: Scope) -> bool:
 def _with_headers(send: Send, peer: Peer) -> Callable[[Any], Awaitable[None]]:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = secured((name.lower(), value) for name, value in message.get("headers", ()))
+            headers = list(message.get("headers", ()))
+            if not are_secured(headers):
+                headers = secured((name.lower(), value) for name, value in headers)
             if peer.is_encrypted and all(name != _STRICT_TRANSPORT[0] for name, _ in headers):
                 headers.append(_STRICT_TRANSPORT)
             message["headers"] = headers

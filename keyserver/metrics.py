@@ -55,6 +55,7 @@ class Metrics:
             ["one_time", "kem"],
             registry=registry,
         )
+        self._counting: dict[tuple[str, str], Callable[[], None]] = {}
         self._delivery = Histogram(
             "e2ee_delivery_seconds",
             "From storing an envelope to handing it to a connection of its recipient",
@@ -86,7 +87,10 @@ class Metrics:
         for bundle in bundles:
             one_time = "no" if bundle.one_time_prekey is None else "yes"
             kem = "one_time" if bundle.kem_prekey[0] == KemPreKeyKind.ONE_TIME else "last_resort"
-            self._bundles.labels(one_time, kem).inc()
+            count = self._counting.get((one_time, kem))
+            if count is None:
+                count = self._counting[one_time, kem] = self._bundles.labels(one_time, kem).inc
+            count()
 
     def turned_away(self, code: str) -> None:
         """A request was refused before any endpoint saw it."""

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
-from typing import Final, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL
@@ -83,6 +83,7 @@ def postgresql_engine(url: URL, *, threads: int = POOL_THREADS) -> Engine:
         hide_parameters=True,
         # No ping before each use: it costs a round trip, and what it would find `Transactions` runs again.
         connect_args={
+            "cursor_factory": _binary_cursor(),
             "options": " ".join(f"-c {name}={value}" for name, value in timeouts.items()),
             "connect_timeout": _CONNECT_TIMEOUT_S,
             "keepalives_idle": 10,
@@ -91,6 +92,19 @@ def postgresql_engine(url: URL, *, threads: int = POOL_THREADS) -> Engine:
             "tcp_user_timeout": _UNANSWERED_MS,
         },
     )
+
+
+def _binary_cursor() -> type:
+    """Return a cursor whose results come in PostgreSQL's binary format: no bytes are written as hex digits and read."""
+    from psycopg import Cursor
+    from psycopg.pq import Format
+
+    class BinaryCursor(Cursor[Any]):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self.format = Format.BINARY
+
+    return BinaryCursor
 
 
 def take_your_time(connection: Connection) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from e2ee.wire.identifiers import DeviceAddress, DeviceId, UserId
 from keyserver.repository.claims import BundleBodies, ClaimRequest
+from keyserver.repository.logins import Presumed
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.tables import DeviceStatus, PreKeyKind
 
@@ -43,25 +44,29 @@ class Given(NamedTuple):
 
 def begin(
     connection: Connection,
-    group: Sequence[tuple[ClaimRequest, Buckets]],
+    group: Sequence[tuple[ClaimRequest, Buckets, Presumed | None]],
     limits: Sequence[RateLimit],
     now: int,
     lock_ms: int,
 ) -> list[bool | None]:
     """Record requests, which are all different, and take a token for each from its three buckets.
 
-    Return for each: True; False if a bucket has none left for all that ask; None if the request is not new. If any is
-    not True the transaction is to be rolled back, for the tokens of the refused ones are taken in part.
+    Return for each: True; False if a bucket has none left for all that ask; None, and nothing done, if the request is
+    not new, or the claimer's presumed login does not stand. If any is False the transaction is to be rolled back, for
+    the tokens of the refused ones are taken in part.
 
     For a row that another transaction holds it waits for `lock_ms` at most, and so does the rest of the transaction.
     """
-    requests, buckets = [request for request, _ in group], [each for _, each in group]
+    requests, buckets = [request for request, _, _ in group], [each for _, each, _ in group]
+    presumed = [each for _, _, each in group]
     parameters: dict[str, Any] = {
         **_keys(requests),
         "questions": [each.question for each in requests],
         "pairs": [each.pair for each in buckets],
         "claimers": [each.claimer for each in buckets],
         "targets": [each.target for each in buckets],
+        "logins": [None if each is None else each.login_id.raw for each in presumed],
+        "versions": [0 if each is None else each.token_version for each in presumed],
         "now": now,
         "lock_ms": str(lock_ms),
     }
@@ -148,6 +153,7 @@ def _offered(name: str, kind: PreKeyKind) -> str:
             AND ({name}.expires_at IS NULL OR {name}.expires_at > :now)"""
 
 
+# Whether a token stands is judged as in auth.py, which says what is wrong with one that does not.
 # The limit of time is set by the statement itself, which saves a round trip: before any row is locked `asked` is read,
 # which waits for `hurry`.
 _BEGIN = text(f"""
@@ -156,8 +162,17 @@ WITH
     asked AS MATERIALIZED (
         SELECT its.* FROM hurry CROSS JOIN unnest(
             CAST(:users AS text[]), CAST(:devices AS bytea[]), CAST(:requests AS bytea[]), CAST(:questions AS bytea[]),
-            CAST(:pairs AS text[]), CAST(:claimers AS text[]), CAST(:targets AS text[])
-        ) WITH ORDINALITY AS its (user_id, device_id, request_id, question, pair, claimer, target, item)
+            CAST(:pairs AS text[]), CAST(:claimers AS text[]), CAST(:targets AS text[]),
+            CAST(:logins AS bytea[]), CAST(:versions AS bigint[])
+        ) WITH ORDINALITY
+            AS its (user_id, device_id, request_id, question, pair, claimer, target, login_id, token_version, item)
+        WHERE its.login_id IS NULL OR EXISTS (
+            SELECT FROM e2ee_devices device JOIN e2ee_logins login ON login.user_id = device.user_id
+                AND login.device_id = device.device_id AND login.login_id = its.login_id
+            WHERE device.user_id = its.user_id AND device.device_id = its.device_id
+                AND device.status <> {DeviceStatus.RETIRED:d} AND device.token_version = its.token_version
+                AND login.expires_at > :now
+        )
     ),
     recorded AS (
         INSERT INTO e2ee_claims (user_id, device_id, request_id, question, created_at)

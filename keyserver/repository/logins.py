@@ -43,6 +43,13 @@ class Bearer(NamedTuple):
     login_id: LoginId
 
 
+class Presumed(NamedTuple):
+    """What a token of this version says of its login, until a statement looks whether both still stand."""
+
+    login_id: LoginId
+    token_version: int
+
+
 class Standing(NamedTuple):
     """A registered device, and when the login expires; None if it has ended, never was, or is another device's."""
 

@@ -53,6 +53,7 @@ SECURITY_HEADERS: Final = {
 }
 
 _RAW_HEADERS: Final = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
+_RAW_LIST: Final = list(_RAW_HEADERS)
 
 BODY_SECONDS: Final = 10.0
 """From the first look at a body to its end."""
@@ -141,8 +142,15 @@ def guarded_route(context: object, limit: int, watch: Watch = UNWATCHED) -> type
 def secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Add the security headers to those of a response that has them not."""
     given = list(headers)
+    if are_secured(given):
+        return given
     present = {name for name, _ in given}
     return given + [header for header in _RAW_HEADERS if header[0] not in present]
+
+
+def are_secured(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Say whether `secured` made this list."""
+    return headers[-len(_RAW_HEADERS) :] == _RAW_LIST
 
 
 def problem_response(problem: Problem) -> Response:
@@ -240,9 +248,9 @@ def _refuse_repeated(request: Request) -> None:
 
 def _refuse_declared(request: Request, limit: int) -> None:
     """Refuse by the declared length before reading anything. What is not declared, or falsely, `_limited` counts."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > limit:
-        raise TooLargeProblem(limit)
+    for name, declared in request.scope["headers"]:
+        if name == b"content-length" and declared.isdigit() and int(declared[:20]) > limit:
+            raise TooLargeProblem(limit)
 
 
 def _limited(receive: Receive, limit: int) -> Receive:

@@ -4,7 +4,7 @@ Owns: the translation between HTTP and the services.
 Does not know about: the rules.
 """
 
-from typing import Final, TypedDict, TypeVar
+from typing import Final, NamedTuple, TypedDict, TypeVar
 
 from fastapi import APIRouter
 
@@ -15,7 +15,7 @@ from e2ee.wire.prekey_bundle import KemPreKey, KemPreKeyKind, OneTimePreKey, Sig
 from keyserver.deps import Context, ContextDep, DeviceDep
 from keyserver.routes.guarded import problem_responses
 from keyserver.schemas import ClaimIn, ClaimOut, PreKeyCountsOut, PreKeysIn
-from keyserver.service.claims import Question
+from keyserver.service.claims import Doubt, Question
 from keyserver.service.prekeys import Counts, PublishedPreKey
 
 P = TypeVar("P", SignedPreKey, OneTimePreKey, KemPreKey)
@@ -72,14 +72,31 @@ async def count_prekeys(device: DeviceDep, context: ContextDep) -> PreKeyCountsO
 
 async def claim_bundles(body: ClaimIn, device: DeviceDep, context: ContextDep) -> ClaimOut:
     """Claim one bundle per active device of a user. Consumes one-time prekeys, hence POST."""
-    return ClaimOut(**await answer_claim(context, device, body))
+    return ClaimOut(**await answer_claim(context, device, read_claim(body)))
 
 
-async def answer_claim(context: Context, device: DeviceAddress, body: ClaimIn) -> ClaimAnswer:
-    """Claim, and return the members of the answer's JSON."""
+class Claim(NamedTuple):
+    """What a claim asks, under which id."""
+
+    question: Question
+    request_id: bytes
+
+
+def read_claim(body: ClaimIn) -> Claim:
+    """Read a claim's body.
+
+    Raises:
+        MalformedMessageError: an id in it is none.
+    """
     ids = None if body.device_ids is None else frozenset(DeviceId.from_hex(each) for each in body.device_ids)
-    question = Question(parse_user_id(body.user_id), ids)
-    answer = await context.claims.claim(device, question, bytes.fromhex(body.request_id))
+    return Claim(Question(parse_user_id(body.user_id), ids), bytes.fromhex(body.request_id))
+
+
+async def answer_claim(
+    context: Context, device: DeviceAddress, claim: Claim, doubt: Doubt | None = None
+) -> ClaimAnswer:
+    """Claim, and return the members of the answer's JSON."""
+    answer = await context.claims.claim(device, claim.question, claim.request_id, doubt)
     context.metrics.claimed(answer.bundles)
     return {
         "device_list": None if answer.device_list is None else to_base64url(answer.device_list),

@@ -9,6 +9,7 @@ unusual way goes the other. Inside another application there is the other way al
 """
 
 import json
+from functools import partial
 from typing import Final, final
 
 from fastapi import Request, Response
@@ -16,12 +17,14 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from e2ee.errors import MalformedMessageError
 from keyserver.deps import Context, token_device, token_of
 from keyserver.problems import InvalidRequestProblem
 from keyserver.routes.api import Watching
 from keyserver.routes.guarded import Guard, places
-from keyserver.routes.prekeys import CLAIMS_OPERATION, CLAIMS_PATH, answer_claim
+from keyserver.routes.prekeys import CLAIMS_OPERATION, CLAIMS_PATH, Claim, ClaimAnswer, answer_claim, read_claim
 from keyserver.schemas import ClaimIn
+from keyserver.service.claims import Doubt
 
 _JSON: Final = b"application/json"
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
@@ -51,13 +54,25 @@ class Shortcut:
             raise InvalidRequestProblem(f"body.{error.pos}: JSON decode error") from None
         except ClientDisconnect:  # who asked has left: no fault of ours, to be logged and counted as one
             raise InvalidRequestProblem from None
-        device = await token_device(self._context, token_of(request))
+        token = token_of(request)
         try:
-            claim = ClaimIn.model_validate(read, from_attributes=True)
-        except ValidationError as error:
-            raise InvalidRequestProblem(places(error.errors(), "body")) from None
-        answer = await answer_claim(self._context, device, claim)
+            claim = read_claim(ClaimIn.model_validate(read, from_attributes=True))
+        except (ValidationError, MalformedMessageError) as error:
+            await token_device(self._context, token)  # what is wrong with a token is said first
+            if isinstance(error, ValidationError):
+                raise InvalidRequestProblem(places(error.errors(), "body")) from None
+            raise
+        answer = await self._answer(token, claim)
         return Response(_ENCODE(answer), media_type="application/json")
+
+    async def _answer(self, token: str, claim: Claim) -> ClaimAnswer:
+        context = self._context
+        unproven = context.authenticator.presume(token)
+        if unproven is None or not context.allowances.has_request_of_user(unproven.principal.address.user_id):
+            return await answer_claim(context, await token_device(context, token), claim)
+        # Nothing can be wrong any more but the token: whether it stands is looked up by the claim's own statement.
+        doubt = Doubt(unproven.presumed, partial(context.authenticator.prove, unproven))
+        return await answer_claim(context, unproven.principal.address, claim, doubt)
 
 
 def _is_usual(scope: Scope) -> bool:

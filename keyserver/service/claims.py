@@ -5,7 +5,7 @@ Does not know about: HTTP, SQL.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, final
 
@@ -22,6 +22,7 @@ from keyserver.problems import RateLimitedProblem, RequestIdReusedProblem
 from keyserver.repository import claim_groups, claims, device_lists, devices, prekeys, rate_limits
 from keyserver.repository.claim_groups import Buckets, Given, Wanted
 from keyserver.repository.claims import ClaimedBundle, ClaimRequest
+from keyserver.repository.logins import Presumed
 from keyserver.repository.rate_limits import RateLimit
 from keyserver.service.policy import NOBODY, ContactPolicy
 from keyserver.tables import PreKeyKind
@@ -57,12 +58,21 @@ class ClaimLimits(NamedTuple):
     per_target: RateLimit
 
 
+class Doubt(NamedTuple):
+    """A claimer whose token is good if its login stands: a group's first statement looks, or `settle` by itself."""
+
+    presumed: Presumed
+    settle: Callable[[], Awaitable[None]]
+    """Looks, and raises what is wrong."""
+
+
 class _Ask(NamedTuple):
     """One claim, once it is known whether it is allowed."""
 
     request: ClaimRequest
     wanted: Wanted
     buckets: Buckets
+    doubt: Doubt | None
 
 
 class _RefusedError(Exception):
@@ -89,23 +99,34 @@ class ClaimService:
         hastily = partial(self._alone, lock_ms=HASTY_LOCK_MS)
         self._grouped = Grouped(self._together, self._alone, database.patience, hastily)
 
-    async def claim(self, claimer: DeviceAddress, question: Question, request_id: bytes) -> Answer:
+    async def claim(
+        self, claimer: DeviceAddress, question: Question, request_id: bytes, doubt: Doubt | None = None
+    ) -> Answer:
         """Claim bundles under a request id of 16 bytes; the same id again gets the same bundles.
 
-        A user that the claimer may not contact looks like one that does not exist.
+        A user that the claimer may not contact looks like one that does not exist. With a doubt about the claimer, it
+        is settled before anything is recorded, and before anything else is refused.
 
         Raises:
             RequestIdReusedProblem: the id was used for another question.
             RateLimitedProblem: too often.
         """
-        allowed = await self._policy.may_contact(claimer.user_id, question.user_id)
+        try:
+            allowed = await self._policy.may_contact(claimer.user_id, question.user_id)
+        except Exception:
+            if doubt is not None:
+                await doubt.settle()
+            raise
         whom = question.user_id if allowed else NOBODY
         request = ClaimRequest(claimer, request_id, question.digest())
         buckets = _buckets(claimer.user_id, question.user_id, allowed=allowed)
-        ask = _Ask(request, Wanted(whom, question.device_ids), buckets)
+        ask = _Ask(request, Wanted(whom, question.device_ids), buckets, doubt)
         return await (self._alone(ask) if self._database.is_sqlite else self._grouped.ask(ask))
 
     async def _alone(self, ask: _Ask, lock_ms: int | None = None) -> Answer:
+        if ask.doubt is not None:
+            await ask.doubt.settle()
+
         def work(connection: Connection) -> Answer:
             if lock_ms is not None:
                 wait_for_rows(connection, lock_ms)
@@ -136,9 +157,12 @@ class ClaimService:
         return [ASIDE] * len(group)
 
     def _claim_all(self, group: Sequence[_Ask], connection: Connection) -> dict[int, Answer]:
-        """Claim for all whose request is new. By the identity of the asks; who is missing is a repetition."""
+        """Claim for all whose request is new. By the identity of the asks.
+
+        Who is missing is a repetition, or does not stand.
+        """
         now = self._now()
-        asked = [(each.request, each.buckets) for each in group]
+        asked = [(each.request, each.buckets, None if each.doubt is None else each.doubt.presumed) for each in group]
         outcomes = claim_groups.begin(connection, asked, self._limits, now, GROUP_LOCK_MS)
         refused = [each for each, outcome in zip(group, outcomes, strict=True) if outcome is False]
         if refused:

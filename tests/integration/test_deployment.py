@@ -1,7 +1,10 @@
 """The processes of deploy/compose.yaml without containers: PostgreSQL, Redis, TLS, secrets from files, signals."""
 
 import asyncio
+import importlib.util
+import resource
 import signal
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -98,3 +101,32 @@ async def test_a_reload_without_a_certificate_ends_nothing(tmp_path: Path) -> No
         assert await asyncio.to_thread(process.stop) == 0
     finally:
         process.kill()
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
+def test_a_server_that_ran_out_of_files_takes_connections_again_and_did_not_fill_its_log(tmp_path: Path) -> None:
+    process = ServerProcess(tmp_path)
+    process.start()
+    try:
+        if uvloop_is_there():
+            assert "uvloop" in Path(f"/proc/{process.pid}/maps").read_text()
+        before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, before[1]))  # it has more open already
+        with socket.create_connection(("127.0.0.1", process.port)) as waiting:
+            waiting.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            waiting.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                waiting.recv(1)
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+            waiting.settimeout(10)
+            assert waiting.recv(12) == b"HTTP/1.1 200"
+        assert process.answers()
+        assert process.stop() == 0
+        if uvloop_is_there():  # asyncio's loop writes thousands of lines in that time
+            assert process.log.stat().st_size < 10_000
+    finally:
+        process.kill()
+
+
+def uvloop_is_there() -> bool:
+    return importlib.util.find_spec("uvloop") is not None

@@ -102,7 +102,7 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
 def test_the_pins_of_the_image_hold_what_the_server_needs_at_the_versions_that_are_tested() -> None:
     everything = pins("constraints.txt")
     server = pins("constraints-server.txt")
-    assert {"fastapi", "uvicorn", "psycopg-binary", "redis", "prometheus-client", "hatchling"} <= set(server)
+    assert {"fastapi", "uvicorn", "uvloop", "psycopg-binary", "redis", "prometheus-client", "hatchling"} <= set(server)
     assert not {"pytest", "schemathesis", "mypy"} & set(server)
     assert {name: version for name, version in server.items() if everything.get(name) != version} == {}
 

@@ -1,0 +1,107 @@
+"""What the HTTP protocol under the application bounds and joins, whatever the application does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+import websockets
+from starlette.types import Receive, Scope, Send
+
+from tests.contract.relay_world import eventually, within
+from tests.contract.socketio_server import served
+from transport_adapters.server import http_protocol
+from transport_adapters.server.http_protocol import BoundedHttp, _Joining
+
+LARGE = 8 << 20
+"""Bytes that fit in no buffer of the kernel."""
+ASK = b"GET /%s HTTP/1.1\r\nHost: server\r\n\r\n"
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        await send({"type": "websocket.send", "text": "heard"})
+        await send({"type": "websocket.close"})
+        return
+    headers = [(b"content-length", b"4")] if scope["path"] == "/small" else []
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if scope["path"] == "/broken":
+        raise ArithmeticError
+    body = bytes(LARGE) if scope["path"] == "/large" else b"body"
+    await send({"type": "http.response.body", "body": body})
+
+
+Site = tuple[int, uvicorn.Server]
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    async with served(application, timeout_keep_alive=600) as (url, server):
+        yield int(url.rpartition(":")[2]), server
+
+
+async def ask(port: int, path: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1_024)
+    writer.write(ASK % path)
+    return reader, writer
+
+
+async def test_a_small_response_is_one_write(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+
+    class Noting(_Joining):  # type: ignore[misc]
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            if data and not self.hold:
+                written.append(data)
+
+    monkeypatch.setattr(http_protocol, "_Joining", Noting)
+    reader, writer = await ask(site[0], b"small")
+    assert (await within(reader.readuntil(b"\r\n\r\n"))).startswith(b"HTTP/1.1 200")
+    assert await within(reader.readexactly(4)) == b"body"
+    writer.close()
+    assert written == [b"body"], "the head was kept until then"
+
+
+async def test_the_head_of_a_response_without_end_is_seen_before_the_connection_closes(site: Site) -> None:
+    reader, writer = await ask(site[0], b"broken")
+    assert (await within(reader.read())).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_who_says_no_more_and_reads_nothing_is_dropped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "LINGER", 0.1)
+    port, server = site
+    reader, writer = await ask(port, b"large")
+    await within(reader.readexactly(1))
+    assert len(server.server_state.connections) == 1
+    writer.write_eof()
+    try:
+        await eventually(lambda: not server.server_state.connections)
+    finally:
+        writer.transport.abort()
+
+
+async def test_the_head_of_a_second_request_is_not_waited_for_either(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedHttp, "head_timeout", 0.1)
+    reader, writer = await ask(site[0], b"small")
+    await within(reader.readuntil(b"body"))
+    writer.write(ASK[:9])
+    try:
+        assert await within(reader.read()) == b""
+    except ConnectionResetError:
+        pass
+    writer.close()
+
+
+async def test_a_websocket_is_no_head_that_takes_too_long(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedHttp, "head_timeout", 0.05)
+    async with websockets.connect(f"ws://127.0.0.1:{site[0]}/", ping_interval=None) as connection:
+        await asyncio.sleep(0.15)
+        await connection.send("hello")
+        assert await within(connection.recv()) == "heard"
