@@ -7,7 +7,7 @@ What a limit protects by itself (claims, lists, uploads, registrations) is count
 services, and rolled back with it. This here bounds everything, before anything else is done.
 
 A node that took tokens spends them within ten seconds or loses them: all nodes together give at most the limit, and a
-client whose requests are spread over nodes gets a little less.
+client whose requests are spread over nodes gets a little less. Who spends them in time gets more of them at once.
 """
 
 from collections import OrderedDict
@@ -22,12 +22,15 @@ from keyserver.peers import Peer
 from keyserver.problems import RateLimitedProblem
 from keyserver.repository.rate_limits import RateLimit, RequestLimits
 
-MAX_AT_ONCE: Final = 20
+AT_ONCE: Final = 20
+MAX_AT_ONCE: Final = 80
 HELD_MS: Final = 10 * SECOND_MS
 
 
 class _Held(NamedTuple):
     left: int
+    taken: int
+    """At once, the last time."""
     until: int
 
 
@@ -69,8 +72,7 @@ class Allowances:
     async def _count(self, name: str, limit: RateLimit) -> None:
         if self._spend(name):
             return
-        # A small part of a bucket at once, so that the last tokens are not stuck on one node.
-        number = max(1, min(MAX_AT_ONCE, limit.burst // 50))
+        number = self._portion(name, limit)
         wait = await self._buckets.take(name, limit, number)
         if wait and number > 1:
             number = 1
@@ -78,19 +80,27 @@ class Allowances:
         if wait:
             raise RateLimitedProblem(wait)
         if number > 1:
-            self._hold(name, number - 1)
+            self._hold(name, number)
+
+    def _portion(self, name: str, limit: RateLimit) -> int:
+        """Say how many to take: a small part of the bucket, so that its last tokens are not stuck on one node."""
+        least = max(1, min(AT_ONCE, limit.burst // 50))
+        before = self._held.get(name)
+        if before is None:
+            return least
+        return max(least, min(2 * before.taken, MAX_AT_ONCE, limit.burst // 10))
 
     def _spend(self, name: str) -> bool:
         held = self._held.pop(name, None)
         if held is None or not 0 < held.until - self._now() <= HELD_MS:
             return False
-        if held.left > 1:
-            self._held[name] = _Held(held.left - 1, held.until)
-        return True
+        self._held[name] = held._replace(left=max(0, held.left - 1))
+        return held.left > 0
 
     def _hold(self, name: str, number: int) -> None:
-        before = self._held.pop(name, _Held(0, 0))
-        self._held[name] = _Held(before.left + number, self._now() + HELD_MS)
+        before = self._held.pop(name, None)  # of another request, which came while this one asked
+        left = number - 1 if before is None else before.left + number - 1
+        self._held[name] = _Held(left, number, self._now() + HELD_MS)
         if len(self._held) > MAX_NAMES:
             self._held.popitem(last=False)
 

@@ -40,13 +40,13 @@ def test_padme_values_worked_out_by_hand(length: int, rounded: int) -> None:
 
 
 @pytest.mark.parametrize("at", [-1, -2, -100, -251])
-@pytest.mark.parametrize("filler", [0x01, 0x7F, 0xFF])
-def test_a_filler_byte_other_than_zero_is_refused(at: int, filler: int) -> None:
-    padded = bytearray(pad(b"hello"))
-    padded[at] = filler
+def test_a_filler_byte_other_than_zero_is_refused(at: int) -> None:
+    for filler in {*range(1, 256)} - {0x80}:  # which would be a mark, and what stands before it the content
+        padded = bytearray(pad(b"hello"))
+        padded[at] = filler
 
-    with pytest.raises(MalformedMessageError):
-        unpad(bytes(padded))
+        with pytest.raises(MalformedMessageError):
+            unpad(bytes(padded))
 
 
 @pytest.mark.parametrize("length", [0, 1, 255, 257, 271, 273, 512, 1_088])
