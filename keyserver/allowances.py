@@ -10,6 +10,7 @@ A node that took tokens spends them within ten seconds or loses them: all nodes 
 client whose requests are spread over nodes gets a little less. Who spends them in time gets more of them at once.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, final
@@ -43,6 +44,7 @@ class Allowances:
         self._limits = limits
         self._now = now
         self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._bringing: dict[str, asyncio.Task[None]] = {}
 
     async def request_of_address(self, peer: Peer) -> None:
         """Count a request of a client, before it is known who that is.
@@ -70,23 +72,33 @@ class Allowances:
         await self._buckets.close()
 
     async def _count(self, name: str, limit: RateLimit) -> None:
-        if self._spend(name):
-            return
-        number = self._portion(name, limit)
-        wait = await self._buckets.take(name, limit, number)
-        if wait and number > 1:
-            number = 1
+        while not self._spend(name):
+            # One at a time asks for all who came meanwhile. Did each, they took the whole bucket to this node at once,
+            # and were refused beside what the others brought.
+            bringing = self._bringing.get(name)
+            if bringing is None:
+                bringing = asyncio.get_running_loop().create_task(self._bring(name, limit))
+                self._bringing[name] = bringing
+            await asyncio.shield(bringing)  # who leaves takes nothing along that others wait for
+
+    async def _bring(self, name: str, limit: RateLimit) -> None:
+        try:
+            number = self._portion(name, limit)
             wait = await self._buckets.take(name, limit, number)
-        if wait:
-            raise RateLimitedProblem(wait)
-        if number > 1:
+            if wait and number > 1:
+                number = 1
+                wait = await self._buckets.take(name, limit, number)
+            if wait:
+                raise RateLimitedProblem(wait)
             self._hold(name, number)
+        finally:
+            del self._bringing[name]
 
     def _portion(self, name: str, limit: RateLimit) -> int:
         """Say how many to take: a small part of the bucket, so that its last tokens are not stuck on one node."""
         least = max(1, min(AT_ONCE, limit.burst // 50))
         before = self._held.get(name)
-        if before is None:
+        if before is None or before.taken == 1:
             return least
         return max(least, min(2 * before.taken, MAX_AT_ONCE, limit.burst // 10))
 
@@ -98,9 +110,8 @@ class Allowances:
         return held.left > 0
 
     def _hold(self, name: str, number: int) -> None:
-        before = self._held.pop(name, None)  # of another request, which came while this one asked
-        left = number - 1 if before is None else before.left + number - 1
-        self._held[name] = _Held(left, number, self._now() + HELD_MS)
+        self._held.pop(name, None)
+        self._held[name] = _Held(number, number, self._now() + HELD_MS)
         if len(self._held) > MAX_NAMES:
             self._held.popitem(last=False)
 

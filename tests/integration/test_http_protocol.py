@@ -1,6 +1,7 @@
 """What the HTTP protocol under the application bounds and joins, whatever the application does."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -28,7 +29,11 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         return
     headers = [(b"content-length", b"4")] if scope["path"] == "/small" else []
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    if scope["path"] == "/broken":
+    if scope["path"] == "/left":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await asyncio.sleep(0.02)  # until the transport has let go of the socket as well
+    if scope["path"] in ("/broken", "/left"):
         raise ArithmeticError
     body = bytes(LARGE) if scope["path"] == "/large" else b"body"
     await send({"type": "http.response.body", "body": body})
@@ -70,6 +75,18 @@ async def test_the_head_of_a_response_without_end_is_seen_before_the_connection_
     reader, writer = await ask(site[0], b"broken")
     assert (await within(reader.read())).startswith(b"HTTP/1.1 200")
     writer.close()
+
+
+async def test_an_application_that_fails_after_its_client_has_left_harms_nothing_else(site: Site) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    port, server = site
+    _, writer = await ask(port, b"left")
+    await eventually(lambda: len(server.server_state.tasks) == 1)
+    writer.transport.abort()
+    await eventually(lambda: not server.server_state.tasks)
+    gc.collect()  # an error that nobody took is told when its task is forgotten
+    assert complaints == []
 
 
 async def test_who_says_no_more_and_reads_nothing_is_dropped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Requests are counted over all nodes, in the database and in Redis alike, and few of them cost a write."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -71,6 +72,15 @@ class Counting:
         await self.inner.close()
 
 
+class Far(Counting):
+    """Answers after everybody who is there has asked."""
+
+    async def take(self, name: str, limit: RateLimit, number: int) -> int:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await super().take(name, limit, number)
+
+
 class Broken:
     async def take(self, name: str, limit: RateLimit, number: int) -> int:
         raise ConnectionError
@@ -130,6 +140,36 @@ async def test_a_user_who_sends_fast_costs_few_writes_and_gets_exactly_the_burst
     assert refused.value.retry_after == 1
     clock.pass_ms(300)
     assert await requests(counted, 10) == 3
+
+
+async def test_requests_of_one_moment_wait_for_one_portion_and_leave_the_rest_to_other_nodes() -> None:
+    clock = Clock()
+    far = Far(OwnBuckets(clock))
+    node, other = [Allowances(far, limits(RateLimit(1_000, 100)), clock) for _ in range(2)]
+    for _ in range(5):
+        await asyncio.gather(*(node.request_of_user(ALICE) for _ in range(100)))
+    assert far.asked == [20, 40, 80, 80, 80, 80, 80, 80]
+    assert await requests(other, 500) == 460
+
+
+async def test_as_many_requests_of_one_moment_pass_as_there_are_tokens() -> None:
+    clock = Clock()
+    far = Far(OwnBuckets(clock))
+    nodes = [Allowances(far, limits(RateLimit(150, 60_000)), clock) for _ in range(2)]
+    asked = (nodes[number % 2].request_of_user(ALICE) for number in range(300))
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert answers.count(None) == 150
+    assert len([each for each in answers if isinstance(each, RateLimitedProblem)]) == 150
+
+
+async def test_who_leaves_takes_no_tokens_along_that_others_wait_for() -> None:
+    clock = Clock()
+    counted = Allowances(Far(OwnBuckets(clock)), limits(RateLimit(1_000, 100)), clock)
+    first, second = [asyncio.create_task(counted.request_of_user(ALICE)) for _ in range(2)]
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    assert first.cancelled()
 
 
 async def test_tokens_that_a_node_took_are_not_kept_for_later() -> None:

@@ -137,7 +137,8 @@ class _Joining:
     def close(self) -> None:
         """Write what was kept, and close."""
         self.hold = False
-        self.write(b"")
+        if self._held and not self.is_closing():  # uvloop raises when nothing is written to what is closed
+            self.write(b"")
         self.transport.close()
 
     def abort(self) -> None:
