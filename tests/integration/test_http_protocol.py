@@ -16,6 +16,7 @@ from transport_adapters.server.http_protocol import BoundedHttp, _Joining
 
 LARGE = 8 << 20
 """Bytes that fit in no buffer of the kernel."""
+PART = LARGE // 16
 ASK = b"GET /%s HTTP/1.1\r\nHost: server\r\n\r\n"
 
 
@@ -100,6 +101,28 @@ async def test_who_says_no_more_and_reads_nothing_is_dropped(site: Site, monkeyp
         await eventually(lambda: not server.server_state.connections)
     finally:
         writer.transport.abort()
+
+
+async def test_who_asks_and_asks_and_reads_nothing_is_dropped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedHttp, "read_timeout", 0.05, raising=False)
+    port, server = site
+    reader, writer = await ask(port, b"large")
+    await within(reader.readexactly(1))
+    writer.write(ASK % b"large")
+    try:
+        await eventually(lambda: not server.server_state.connections and not server.server_state.tasks)
+    finally:
+        writer.transport.abort()
+
+
+async def test_who_reads_slowly_gets_all_of_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedHttp, "read_timeout", 0.2, raising=False)
+    reader, writer = await ask(site[0], b"large")
+    await within(reader.readuntil(b"\r\n\r\n"))
+    for _ in range(LARGE // PART):
+        await within(reader.readexactly(PART))
+        await asyncio.sleep(0.05)
+    writer.close()
 
 
 async def test_the_head_of_a_second_request_is_not_waited_for_either(

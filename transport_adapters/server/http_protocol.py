@@ -1,11 +1,10 @@
 """uvicorn's HTTP protocol, with gaps closed that an ASGI application cannot see.
 
-Owns: how long a peer may take for the head of a request, how much of a response waits in the server, for how long a
-finished connection may linger, that a small response is one write.
+Owns: how long a peer may take for the head of a request, how much of a response waits in the server and for how long
+if nobody reads it, for how long a finished connection may linger, that a small response is one write.
 Does not know about: requests and responses. `uvicorn.Config(app, http=BoundedHttp)`.
 
-uvicorn waits without end for the head of a request, and for a peer to read what is left of a response when a connection
-is closed. A peer that does neither would hold a socket and its buffers for as long as it likes.
+uvicorn waits without end for the head of a request, and for a peer to read, also when a connection is closed. A peer that does neither would hold a socket and its buffers for as long as it likes.
 
 And it writes a response in two parts, head and body: two system calls and two packets where one does. ASGI has a server
 wait with the head until there is something of the body.
@@ -23,6 +22,8 @@ HIGH_WATER: Final = 32 * 1024
 """Bytes not taken by the kernel yet, above which the next write waits."""
 HEAD_TIMEOUT: Final = 10.0
 """Seconds for the head of a request, from its first byte; for the first request, from the connection on."""
+READ_TIMEOUT: Final = 20.0
+"""Seconds in which a peer takes something of what waits for it. The relay gives up what it sends sooner, and says so."""
 LINGER: Final = 2.0
 """Seconds for the last bytes, once a connection is to be closed."""
 
@@ -32,6 +33,7 @@ class BoundedHttp(H11Protocol):
     """Drops peers that take too long to ask, or to read the end."""
 
     head_timeout = HEAD_TIMEOUT
+    read_timeout = READ_TIMEOUT
     _is_websocket = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -41,6 +43,7 @@ class BoundedHttp(H11Protocol):
         transport.set_write_buffer_limits(high=HIGH_WATER)
         without_delay(transport)
         self._head: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._inner = self.app
         self.app = self._served
         self._expect_head()
@@ -61,12 +64,24 @@ class BoundedHttp(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go."""
         self._forget_head()
+        self._forget_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Write no more until the peer has read; it has to go on reading."""
+        super().pause_writing()
+        self._expect_reading(None)
+
+    def resume_writing(self) -> None:
+        """Write again."""
+        self._forget_unread()
+        super().resume_writing()
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         """Hand over to the WebSocket protocol."""
         self._is_websocket = True
         self._forget_head()
+        self._forget_unread()
         self.transport = self._joining.transport
         super().handle_websocket_upgrade(event)
 
@@ -87,6 +102,18 @@ class BoundedHttp(H11Protocol):
         if self._head is not None:
             self._head.cancel()
             self._head = None
+
+    def _expect_reading(self, before: int | None) -> None:
+        left = self.transport.get_write_buffer_size()
+        if before is not None and left >= before:
+            self.transport.abort()
+        else:
+            self._unread = self.loop.call_later(self.read_timeout, self._expect_reading, left)
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     async def _served(
         self,
