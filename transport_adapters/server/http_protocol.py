@@ -4,7 +4,8 @@ Owns: how long a peer may take for the head of a request, how much of a response
 if nobody reads it, for how long a finished connection may linger, that a small response is one write.
 Does not know about: requests and responses. `uvicorn.Config(app, http=BoundedHttp)`.
 
-uvicorn waits without end for the head of a request, and for a peer to read, also when a connection is closed. A peer that does neither would hold a socket and its buffers for as long as it likes.
+uvicorn waits without end for the head of a request, and for a peer to read, also when a connection is closed. A peer
+that does neither would hold a socket and its buffers for as long as it likes.
 
 And it writes a response in two parts, head and body: two system calls and two packets where one does. ASGI has a server
 wait with the head until there is something of the body.
@@ -23,7 +24,7 @@ HIGH_WATER: Final = 32 * 1024
 HEAD_TIMEOUT: Final = 10.0
 """Seconds for the head of a request, from its first byte; for the first request, from the connection on."""
 READ_TIMEOUT: Final = 20.0
-"""Seconds in which a peer takes something of what waits for it. The relay gives up what it sends sooner, and says so."""
+"""Seconds in which a peer takes something of what waits for it. The relay gives up sooner, and says so."""
 LINGER: Final = 2.0
 """Seconds for the last bytes, once a connection is to be closed."""
 
