@@ -7,6 +7,8 @@ Not exported: prekeys, sessions, skipped keys, the outbox. A ratchet that exists
 follow as a section of its own.
 """
 
+from collections.abc import Iterator
+
 from e2ee import contact_sharing
 from e2ee.account import Account
 from e2ee.errors import MalformedMessageError
@@ -51,7 +53,7 @@ def new_device(user_id: UserId, payload: ExportPayload, rng: Rng) -> LinkedAccou
 
 
 def restore(tx: Transaction, owner: UserId, payload: ExportPayload) -> None:
-    """Put contacts, decisions and policy into a store that knows nobody yet.
+    """Put contacts, decisions and policy into a store that knows nobody yet; of each history what it has room for.
 
     Raises:
         InvalidSignatureError: a contact's list does not verify under its pinned key.
@@ -70,5 +72,22 @@ def restore(tx: Transaction, owner: UserId, payload: ExportPayload) -> None:
             contact.user_id, contact.account_key, device_list, forked=contact.forked, verified=contact.verified
         )
         records.save_contact(tx, restored)
-    for decision in decisions:
+    for decision in _worth_restoring(payload, decisions):
         trust_records.record(tx, decision)
+
+
+def _worth_restoring(payload: ExportPayload, decisions: list[TrustDecision]) -> Iterator[TrustDecision]:
+    """Return, in their order, the lines that a history has room for: `record` may read all of a full one for each more.
+
+    What is about nobody among the contacts means nothing, as in a link content.
+    """
+    histories: dict[UserId, list[TrustDecision]] = {each.user_id: [] for each in payload.contacts}
+    for each in decisions:
+        if each.user_id in histories:
+            histories[each.user_id].append(each)
+    kept = {
+        line
+        for contact in payload.contacts
+        for line in trust_records.worth_restoring(histories[contact.user_id], contact.account_key)
+    }
+    return (each for each in dict.fromkeys(decisions) if each in kept)

@@ -234,7 +234,9 @@ def _remember(tx: Transaction, contact: Contact, said: list[TrustDecision], now:
     """Enter into the history of a contact what it lacks. When there is no room, only what counts."""
     present = trust_records.decisions(tx, contact.user_id)
     known, shut = set(present), {each.key for each in present if each.decision is Decision.KEY_CLOSED}
-    if contact.device_list.content.closes and contact.account_key not in shut:
+    # A device may have had the pinned key pinned here by its word, and the next one, and so on: these count, too.
+    closes = contact.device_list.content.closes and len(shut) < MAX_CLOSED_KEYS_TOLD
+    if closes and contact.account_key not in shut:
         trust_records.record(tx, TrustDecision(contact.user_id, Decision.KEY_CLOSED, contact.account_key, now))
         shut.add(contact.account_key)
     number, latest = len(present), max(_verification_at(each, contact) for each in (present, said))

@@ -45,8 +45,7 @@ def learn_device_list(tx: Transaction, user_id: UserId, signed: SignedDeviceList
     save_contact(tx, contact)
     if is_new:
         note_first_use(tx, contact, now)
-    if contact.device_list.content.closes and not trust_records.was_closed(tx, user_id, contact.account_key):
-        _record(tx, contact, Decision.KEY_CLOSED, now)
+    _note_closed(tx, contact, now)
     return contact
 
 
@@ -202,6 +201,7 @@ def accept_changed_key(tx: Transaction, user_id: UserId, account_key: AccountKey
     if contact.changed is None or contact.changed.content.account_key != account_key:
         raise SafetyNumberMismatchError(user_id)
     _refuse_closed_key(tx, user_id, account_key)
+    _note_closed(tx, contact, now)  # of a list that a device of ours told of, it may not have been noted
     end_with_key(tx, contact.changed)
     contact = Contact(user_id, account_key, contact.changed, queried_at=now)
     save_contact(tx, contact)
@@ -270,6 +270,12 @@ def _refuse_closed_key(tx: ReadTransaction, user_id: UserId, account_key: Accoun
     """
     if trust_records.was_closed(tx, user_id, account_key):
         raise InvalidSignatureError("device list: under an account key that was closed")
+
+
+def _note_closed(tx: Transaction, contact: Contact, now: int) -> None:
+    """Enter into the history that the pinned key has signed its last list, if it has, unless that is known."""
+    if contact.device_list.content.closes and not trust_records.was_closed(tx, contact.user_id, contact.account_key):
+        _record(tx, contact, Decision.KEY_CLOSED, now)
 
 
 def _is_ourselves(tx: ReadTransaction, user_id: UserId) -> bool:

@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Final, final
 
 from e2ee.errors import CorruptStateError, ProtocolError
-from e2ee.limits import MAX_PENDING_TRUST, MAX_TIMESTAMP, MAX_TRUST_DECISIONS
+from e2ee.limits import MAX_CLOSED_KEYS_TOLD, MAX_PENDING_TRUST, MAX_TIMESTAMP, MAX_TRUST_DECISIONS
 from e2ee.ports import ReadTransaction, Record, Table, Transaction
 from e2ee.stores.records import counter, load_contact, next_counter, set_counter
 from e2ee.wire.codec import Reader, Writer
@@ -129,6 +129,33 @@ def _make_room(tx: Transaction, new: TrustDecision) -> None:
     others = [(key, each) for key, each in open_lines if contact is None or each.key != contact.account_key]
     for key, _ in (*superseded, *seen, *others)[:1]:
         tx.delete(Table.TRUST_DECISIONS, key)
+
+
+def worth_restoring(history: Iterable[TrustDecision], pinned: AccountKey) -> list[TrustDecision]:
+    """Choose what a new device takes over of the history of one contact, as another one wrote it: at most 128 lines.
+
+    Each line once, in its order; in a time that grows with their number alone. Of more than 128 the first 64 closed
+    keys stay, and the latest word on each question about a key, so far as there is room: first what was decided about
+    the pinned key, then the newest about others, then changes that were merely seen.
+    """
+    lines = list(dict.fromkeys(history))
+    if len(lines) <= MAX_TRUST_DECISIONS:
+        return lines
+    closed, latest = dict[AccountKey, int](), dict[tuple[AccountKey, Decision], int]()
+    for at, each in enumerate(lines):
+        if each.decision is Decision.KEY_CLOSED:
+            closed.setdefault(each.key, at)
+        else:
+            question = each.key, Decision.VERIFIED if each.decision in ABOUT_VERIFICATION else each.decision
+            if question not in latest or lines[latest[question]].at <= each.at:
+                latest[question] = at
+
+    def rank(at: int) -> tuple[bool, bool, int]:
+        return lines[at].decision is Decision.CHANGE_SEEN, lines[at].key != pinned, -at
+
+    kept = list(closed.values())[:MAX_CLOSED_KEYS_TOLD]
+    kept += sorted(latest.values(), key=rank)[: MAX_TRUST_DECISIONS - len(kept)]
+    return [lines[at] for at in sorted(kept)]
 
 
 def decisions(tx: ReadTransaction, user_id: UserId | None = None) -> list[TrustDecision]:

@@ -18,14 +18,15 @@ from e2ee.stores import records, session_records, trust_records
 from e2ee.stores.history_records import FOREVER
 from e2ee.stores.records import Contact
 from e2ee.stores.trust_records import Decision, TrustDecision
-from e2ee.wire.contacts import DecisionEntry, LinkedContacts, decode_linked
-from e2ee.wire.device_list import SignedDeviceList
+from e2ee.wire.contacts import ContactEntry, DecisionEntry, LinkedContacts, decode_linked
+from e2ee.wire.device_list import DeviceListHash, SignedDeviceList
 from e2ee.wire.identifiers import MessageId, UserId
 from e2ee.wire.public_keys import AccountKey
 from tests.world import START, Device, World, talk
 
-ALICE, BOB = UserId("alice"), UserId("bob")
+ALICE, BOB, CAROL = UserId("alice"), UserId("bob"), UserId("carol")
 FLOOD: Final = 3 * MAX_TRUST_DECISIONS
+SOME_HASH: Final = DeviceListHash(b"\x01" * 32)
 
 
 @pytest.fixture
@@ -145,6 +146,41 @@ def test_an_accepted_key_stays_known_as_accepted_in_a_full_history(phone: Device
                 trust_records.record(tx, TrustDecision(BOB, kind, a_key(at), START + at))
     assert TrustDecision(BOB, Decision.CHANGE_ACCEPTED, key, START) in lines(phone)
     assert len(lines(phone)) == MAX_TRUST_DECISIONS
+
+
+def last_list(device: Device, seq: int) -> SignedDeviceList:
+    """A list without devices, under a new key of carol's."""
+    account = Account.generate(CAROL, device.world.random.randbytes)
+    closing = replace(account.first_device_list(START).content, seq=seq, devices=(), previous_hash=SOME_HASH)
+    return account.sign_device_list(closing).signed
+
+
+def hear_of_carol(device: Device, signed: SignedDeviceList, decisions: tuple[DecisionEntry, ...] = ()) -> None:
+    entry = ContactEntry(CAROL, signed.unverified.account_key, False, False, signed)
+    with device.store.write() as tx:
+        contact_sharing.believe(tx, ALICE, LinkedContacts(0, (entry,), decisions), device.world.now)
+
+
+def test_keys_that_were_pinned_by_a_devices_word_and_have_closed_are_bounded(phone: Device) -> None:
+    """Each with a lower seq than the one before, which makes it the older one of the two: it gets pinned."""
+    for at in range(MAX_CLOSED_KEYS_TOLD + 10):
+        hear_of_carol(phone, last_list(phone, FLOOD - at))
+    decisions = phone.messenger.contact_book.decisions(CAROL)
+    assert sum(each.decision is Decision.KEY_CLOSED for each in decisions) == MAX_CLOSED_KEYS_TOLD
+
+
+def test_a_pinned_key_that_has_closed_does_not_come_back_however_many_closed_keys_a_device_told(phone: Device) -> None:
+    account = Account.generate(CAROL, phone.world.random.randbytes)
+    first = account.first_device_list(START)
+    last = replace(first.content, seq=first.content.seq + 1, devices=(), previous_hash=first.content.hash())
+    told = tuple(DecisionEntry(CAROL, Decision.KEY_CLOSED, a_key(at), START) for at in range(FLOOD))
+    hear_of_carol(phone, first.signed, told)
+    hear_of_carol(phone, account.sign_device_list(last).signed)
+    with pytest.raises(AccountKeyChangedError) as waits:
+        phone.messenger.learn_device_lists(CAROL, [last_list(phone, 8)])
+    phone.messenger.contact_book.accept_change(CAROL, waits.value.new_safety_number)
+    with pytest.raises(InvalidSignatureError):
+        phone.messenger.learn_device_lists(CAROL, [account.sign_device_list(last).signed])
 
 
 def test_contacts_that_a_device_tells_of_are_bounded(phone: Device, monkeypatch: pytest.MonkeyPatch) -> None:

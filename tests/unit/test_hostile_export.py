@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from e2ee import contact_sharing
+from e2ee import account_export, contact_sharing
 from e2ee.errors import E2EEError
 from e2ee.export_file import ExportReader, seal_pieces
 from e2ee.history_book import FOREVER, EntryState, HistoryEntry
+from e2ee.limits import MAX_TRUST_DECISIONS
 from e2ee.messenger import Messenger
 from e2ee.ports import Table, Transaction
 from e2ee.primitives import aead
 from e2ee.recovery import Purpose, RecoveryCode, export_header, export_key
+from e2ee.stores import trust_records
 from e2ee.stores.memory import MemoryStore
-from e2ee.stores.trust_records import Decision
+from e2ee.stores.trust_records import Decision, TrustDecision
 from e2ee.transfer import MAX_POSITION, ExportedMessage, ExportPayload
 from e2ee.wire.codec import Writer
 from e2ee.wire.contacts import DecisionEntry, LinkedContacts
@@ -120,10 +122,10 @@ def test_an_export_of_a_history_whose_positions_are_used_up_can_still_be_opened_
 
 
 class Counting:
-    """A transaction that counts the scans of a table."""
+    """A transaction that counts the scans of a table, and what is put there."""
 
     def __init__(self, inside: Transaction, table: Table) -> None:
-        self._inside, self._table, self.scans = inside, table, 0
+        self._inside, self._table, self.scans, self.puts = inside, table, 0, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inside, name)
@@ -131,6 +133,10 @@ class Counting:
     def scan(self, table: Table, *arguments: Any, **options: Any) -> Any:
         self.scans += table is self._table
         return self._inside.scan(table, *arguments, **options)
+
+    def put(self, table: Table, *arguments: Any, **options: Any) -> None:
+        self.puts += table is self._table
+        self._inside.put(table, *arguments, **options)
 
 
 class Walked(tuple[DecisionEntry, ...]):
@@ -161,6 +167,65 @@ def test_many_contacts_with_many_decisions_are_judged_in_linear_time(pair: tuple
         contact_sharing.believe(counting, ALICE, LinkedContacts(0, contacts, decisions), alice.clock())
     assert counting.scans <= 3 * len(contacts)
     assert Walked.walks == 1
+
+
+def of_bob(payload: ExportPayload, *lines: tuple[int, AccountKey, int]) -> ExportPayload:
+    return replace(payload, decisions=tuple(DecisionEntry(BOB, *line) for line in lines))
+
+
+def key(number: int) -> AccountKey:
+    return AccountKey(bytes(28) + number.to_bytes(4, "big"))
+
+
+def restored(payload: ExportPayload) -> tuple[Counting, list[TrustDecision]]:
+    """Put contacts and decisions into an empty store; return what that took, and the history of bob."""
+    counting: Any = None
+    with MemoryStore().write() as tx:
+        counting = Counting(tx, Table.TRUST_DECISIONS)
+        account_export.restore(counting, ALICE, payload)
+        scans, history = counting.scans, trust_records.decisions(tx, BOB)
+    counting.scans = scans
+    return counting, history
+
+
+def test_a_history_of_any_length_is_restored_without_being_read_and_within_its_bound(
+    pair: tuple[Device, Device],
+) -> None:
+    """A file of 64 MiB has room for 1,500,000 lines of one contact. None of these may go once it is there."""
+    payload = opened(exported(pair[0]))[0]
+    pinned = payload.contacts[0].account_key
+    closed = [(Decision.KEY_CLOSED, key(at), at) for at in range(300)]
+    ever_earlier = [(Decision.PINNED, pinned, 10_000 - at) for at in range(300)]
+    for lines in (closed, ever_earlier, closed + ever_earlier):
+        work, history = restored(of_bob(payload, *lines))
+        assert work.scans == 0
+        assert work.puts == len(history) <= MAX_TRUST_DECISIONS
+
+
+def test_of_a_history_beyond_its_bound_what_counts_is_restored_in_its_order(pair: tuple[Device, Device]) -> None:
+    payload = opened(exported(pair[0]))[0]
+    pinned = payload.contacts[0].account_key
+    closed = [(Decision.KEY_CLOSED, key(at), at) for at in range(100)]
+    counts = [
+        (Decision.PINNED, pinned, 1),
+        (Decision.VERIFIED, pinned, 900),
+        (Decision.CHANGE_ACCEPTED, pinned, 2),
+        (Decision.VERIFICATION_WITHDRAWN, pinned, 3),
+    ]
+    declined = [(Decision.CHANGE_DECLINED, key(at), at) for at in range(1000, 1100)]
+    seen = [(Decision.CHANGE_SEEN, key(at), at) for at in range(1000, 1200)]
+    _, history = restored(of_bob(payload, *counts, *closed, *declined, *seen))
+    kept = [*counts[:3], *closed[:64], *declined[-61:]]
+    assert [(each.decision, each.key, each.at) for each in history] == kept
+
+
+def test_lines_that_say_the_same_and_lines_about_nobody_are_not_restored(pair: tuple[Device, Device]) -> None:
+    payload, messages = opened(exported(pair[0]))
+    line = (Decision.KEY_CLOSED, key(1), 1)
+    nobody = DecisionEntry(UserId("nobody"), *line)
+    many = replace(payload, decisions=(*[DecisionEntry(BOB, *line)] * 2000, nobody))
+    again = Messenger.recover(MemoryStore(), sealed(many, encoded(messages)), CODE)
+    assert [(each.user_id, each.key) for each in again.contact_book.decisions()] == [(BOB, key(1))]
 
 
 # --- contacts that are told of -------------------------------------------------------------------------------
