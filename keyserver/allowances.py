@@ -78,6 +78,7 @@ class Allowances:
             bringing = self._bringing.get(name)
             if bringing is None:
                 bringing = asyncio.get_running_loop().create_task(self._bring(name, limit))
+                bringing.add_done_callback(_look_at)
                 self._bringing[name] = bringing
             await asyncio.shield(bringing)  # who leaves takes nothing along that others wait for
 
@@ -114,6 +115,11 @@ class Allowances:
         self._held[name] = _Held(number, number, self._now() + HELD_MS)
         if len(self._held) > MAX_NAMES:
             self._held.popitem(last=False)
+
+
+def _look_at(brought: "asyncio.Task[None]") -> None:
+    if not brought.cancelled():
+        brought.exception()  # looked at, so that nobody logs it when all who waited have left
 
 
 def _by_user(user_id: UserId) -> str:
