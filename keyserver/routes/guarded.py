@@ -10,10 +10,9 @@ router is mounted in somebody else's application.
 import asyncio
 import json
 import logging
-import math
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, NoReturn, Protocol, final
@@ -23,7 +22,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive, Scope
+from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from e2ee.errors import E2EEError
 from keyserver.postgresql import DatabaseUnavailableError
@@ -114,7 +114,7 @@ class Guard:
             await self.watch.admit(request.scope)
             _refuse_declared(request, self.limit)
             _refuse_repeated(request)
-            response = await handler(StrictRequest(request.scope, _limited(request.receive, self.limit)))
+            response = await handler(StrictRequest(request, self.limit))
         except Exception as error:  # noqa: BLE001  # the last resort turns it into a bare 500
             problem = to_problem(error, self.path)
             response, code = problem_response(problem), problem.code
@@ -207,7 +207,47 @@ _BY_STATUS: Final[Mapping[int, type[Problem]]] = {404: NotFoundProblem, 405: Met
 
 @final
 class StrictRequest(Request):
-    """A request whose body is read in one way only."""
+    """A request whose body is read in one way only: whole, within the limits of length and time."""
+
+    def __init__(self, request: Request, limit: int) -> None:
+        """`limit` is in bytes."""
+        super().__init__(request.scope, request.receive)
+        self._limit = limit
+
+    async def body(self) -> bytes:
+        """Read the body.
+
+        Raises:
+            TooLargeProblem: it is longer than the limit.
+            BodyTimeoutProblem: its end does not come.
+            ClientDisconnect: whoever sent it has left.
+        """
+        if not hasattr(self, "_body"):
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    self._body = await self._whole_body()
+            except TimeoutError:
+                raise BodyTimeoutProblem from None
+        return self._body
+
+    async def _whole_body(self) -> bytes:
+        parts, length, is_whole = [], 0, False
+        while not is_whole:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part = message.get("body", b"")
+            parts.append(part)
+            length += len(part)
+            if length > self._limit:
+                raise TooLargeProblem(self._limit)
+            is_whole = not message.get("more_body", False)
+        return b"".join(parts)
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body, whole, and the end."""
+        yield await self.body()
+        yield b""
 
     async def json(self) -> Any:
         """Parse the body: UTF-8, no name twice in an object, no NaN or Infinity.
@@ -247,30 +287,10 @@ def _refuse_repeated(request: Request) -> None:
 
 
 def _refuse_declared(request: Request, limit: int) -> None:
-    """Refuse by the declared length before reading anything. What is not declared, or falsely, `_limited` counts."""
+    """Refuse by the declared length before reading anything. What is not declared, or falsely, is counted later."""
     for name, declared in request.scope["headers"]:
         if name == b"content-length" and declared.isdigit() and int(declared[:20]) > limit:
             raise TooLargeProblem(limit)
-
-
-def _limited(receive: Receive, limit: int) -> Receive:
-    taken, deadline = 0, asyncio.get_running_loop().time() + BODY_SECONDS
-
-    async def limited() -> Message:
-        nonlocal taken, deadline
-        try:
-            async with asyncio.timeout_at(deadline):
-                message = await receive()
-        except TimeoutError:
-            raise BodyTimeoutProblem from None
-        if not message.get("more_body", False):
-            deadline = math.inf  # what is waited for now is the client's leaving
-        taken += len(message.get("body", b""))
-        if taken > limit:
-            raise TooLargeProblem(limit)
-        return message
-
-    return limited
 
 
 def places(errors: Sequence[Any], *above: str) -> str:
