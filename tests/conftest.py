@@ -2,14 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from importlib import import_module, util
 
 import pytest
 from hypothesis import settings
-
-try:
-    import uvloop
-except ImportError:  # there is none for this platform
-    uvloop = None  # type: ignore[assignment]
 
 # The same examples on every machine and in every run: a red build is red for everybody.
 settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
@@ -34,6 +30,7 @@ All others run on asyncio's, which a host application may use as well; processes
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    if uvloop is None or item.path.stem not in ON_UVLOOP:
-        return {"asyncio": asyncio.new_event_loop}
-    return {"uvloop": uvloop.new_event_loop}
+    there_is_one = util.find_spec("uvloop") is not None  # not for every platform
+    if item.path.stem in ON_UVLOOP and there_is_one:
+        return {"uvloop": import_module("uvloop").new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}

@@ -4,7 +4,7 @@ Owns: the names. The ratchets return plain tuples, which their one caller takes 
 Does not know about: what a step does.
 """
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from e2ee.limits import MAX_SKIP
 from e2ee.primitives.rng import Rng
@@ -15,6 +15,8 @@ from e2ee.ratchet.skipped_keys import FindSkipped, SkippedKey, SkippedPosition
 from e2ee.ratchet.state import DoubleRatchetState, PqRatchetState, RatchetState
 from e2ee.ratchet.triple_ratchet import Arrival
 from e2ee.wire.message import RatchetMessage
+
+S = TypeVar("S", DoubleRatchetState, PqRatchetState)
 
 
 class Sent(NamedTuple):
@@ -33,23 +35,10 @@ class PqSent(NamedTuple):
     header: PqHeader
 
 
-class Received(NamedTuple):
-    """A receive step of the Double Ratchet."""
+class Received(NamedTuple, Generic[S]):
+    """A receive step of either."""
 
-    state: DoubleRatchetState
-    message_key: bytes
-    gaps: tuple[chains.Gap, ...]
-    used: SkippedPosition | None
-
-    @property
-    def skipped(self) -> tuple[SkippedKey, ...]:
-        return chains.skipped_keys(self.gaps)
-
-
-class PqReceived(NamedTuple):
-    """A receive step of the post-quantum ratchet."""
-
-    state: PqRatchetState
+    state: S
     message_key: bytes
     gaps: tuple[chains.Gap, ...]
     used: SkippedPosition | None
@@ -76,7 +65,7 @@ def send(state: DoubleRatchetState, rng: Rng) -> Sent:
 
 def receive(
     state: DoubleRatchetState, header: double_ratchet.Header, find: FindSkipped, max_skip: int = MAX_SKIP
-) -> Received:
+) -> Received[DoubleRatchetState]:
     """Take the step of `double_ratchet.receive`."""
     return Received(*double_ratchet.receive(state, header, find, max_skip))
 
@@ -89,9 +78,9 @@ def pq_send(state: PqRatchetState) -> PqSent:
 
 def pq_receive(
     state: PqRatchetState, header: pq_ratchet.Header, find: FindSkipped, max_skip: int = MAX_SKIP
-) -> PqReceived:
+) -> Received[PqRatchetState]:
     """Take the step of `pq_ratchet.receive`."""
-    return PqReceived(*pq_ratchet.receive(state, header, find, max_skip))
+    return Received(*pq_ratchet.receive(state, header, find, max_skip))
 
 
 def decrypt(state: RatchetState, associated_data: bytes, message: RatchetMessage, arrival: Arrival) -> Decrypted:

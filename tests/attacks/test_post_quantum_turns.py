@@ -16,7 +16,7 @@ from e2ee.primitives.kdf import kdf, mac
 from e2ee.private_keys import RatchetKemSeed
 from e2ee.ratchet.skipped_keys import Ratchet
 from e2ee.ratchet.state import Answering, PqPhase, ProposeIdle, Waiting
-from e2ee.wire.message import PqPayloadType, RatchetMessage, encode_prefix
+from e2ee.wire.message import HeaderFields, PqPayloadType, RatchetMessage, encode_prefix
 from tests import ratchet_steps
 from tests.ratchet_pair import ASSOCIATED_DATA, End, pair
 from tests.wire_objects import seeded_rng
@@ -26,10 +26,10 @@ LENGTHS: Final = {NONE: 0, EK: 1216, CT: 1120, REQUEST: 0}
 RNG: Final = seeded_rng("attacks on turns")
 
 
-def seal(header: tuple[object, ...], pq_key: bytes, double_key: bytes) -> RatchetMessage:
+def seal(header: HeaderFields, pq_key: bytes, double_key: bytes) -> RatchetMessage:
     """Seal 256 bytes under a header, as whoever knows both keys of a message can."""
     keys = kdf(pq_key, b"E2EE/1 message", double_key)
-    prefix = encode_prefix(header, keys[32:], bytes(12))  # type: ignore[arg-type]  # a header's fields
+    prefix = encode_prefix(header, keys[32:], bytes(12))
     return RatchetMessage.decode(prefix + aead.seal(keys[:32], bytes(12), bytes(256), ASSOCIATED_DATA + prefix))
 
 

@@ -23,6 +23,7 @@ class Answers:
         self.hasty: list[int] = []
         self.hasty_at_once = 0
         self._hasty_now = 0
+        self.begun = asyncio.Event()
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.grouped = Grouped(self._together, self._one, lambda: patience, self._hastily if is_hasty else None)
@@ -33,6 +34,7 @@ class Answers:
     async def _together(self, group: Sequence[int], patience: float) -> Sequence[int | Aside]:
         self.groups.append([*group])
         self.patience.append(patience)
+        self.begun.set()
         await self.go_on.wait()
         if self.unavailable & {*group}:
             raise DatabaseUnavailableError
@@ -111,8 +113,7 @@ async def test_somebody_who_leaves_takes_nobodys_answer_with_him() -> None:
     answers.go_on.clear()
     leaving = asyncio.create_task(answers.grouped.ask(1))
     staying = asyncio.create_task(answers.grouped.ask(2))
-    while not answers.groups:  # noqa: ASYNC110 - a few steps of this loop
-        await asyncio.sleep(0)
+    await answers.begun.wait()
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
@@ -124,8 +125,7 @@ async def test_patience_counts_from_the_asking_and_not_from_the_group() -> None:
     answers = Answers()
     answers.go_on.clear()
     first = asyncio.create_task(answers.grouped.ask(1))
-    while not answers.groups:  # noqa: ASYNC110 - a few steps of this loop
-        await asyncio.sleep(0)
+    await answers.begun.wait()
     late = asyncio.create_task(answers.grouped.ask(2))
     before = asyncio.get_running_loop().time()
     await asyncio.sleep(0.02)
@@ -157,8 +157,7 @@ async def test_a_newcomer_is_not_given_the_patience_that_the_oldest_of_the_group
     answers = Answers()
     answers.go_on.clear()
     first = asyncio.create_task(answers.grouped.ask(1))
-    while not answers.groups:  # noqa: ASYNC110 - a few steps of this loop
-        await asyncio.sleep(0)
+    await answers.begun.wait()
     oldest = asyncio.create_task(answers.grouped.ask(2))
     await asyncio.sleep(0.02)
     asked_at = asyncio.get_running_loop().time()
@@ -174,8 +173,7 @@ async def test_who_loses_patience_is_told_so_and_what_he_asked_is_not_begun_any_
     answers = Answers(patience=0.02)
     answers.go_on.clear()
     first = asyncio.create_task(answers.ask(1))
-    while not answers.groups:  # noqa: ASYNC110 - a few steps of this loop
-        await asyncio.sleep(0)
+    await answers.begun.wait()
     (late,) = await answers.ask(2)
     assert isinstance(late, DatabaseUnavailableError)
     answers.go_on.set()

@@ -37,7 +37,7 @@ class End:
         self.state = sending.state
         return sending.header, sending.message_key
 
-    def peek(self, header: DoubleRatchetHeader, max_skip: int = MAX_SKIP) -> ratchet_steps.Received:
+    def peek(self, header: DoubleRatchetHeader, max_skip: int = MAX_SKIP) -> ratchet_steps.Received[DoubleRatchetState]:
         return ratchet_steps.receive(self.state, header, self.skipped.get, max_skip)
 
     def receive(self, header: DoubleRatchetHeader, max_skip: int = MAX_SKIP) -> bytes:
