@@ -165,7 +165,7 @@ class DeviceAuthenticator:
         await self.prove(unproven)
         return unproven.principal
 
-    def presume(self, token: str) -> "Unproven | None":
+    def presume(self, token: str) -> Unproven | None:
         """Verify a token without looking whether it stands: for those who look by themselves before they do anything.
 
         None for one that did not stand when it was last looked up, or was not yet: so whoever has a token that ended
@@ -177,7 +177,7 @@ class DeviceAuthenticator:
         unproven = Unproven(*self._tokens.read(token))
         return unproven if unproven in self._stood else None
 
-    async def prove(self, unproven: "Unproven") -> None:
+    async def prove(self, unproven: Unproven) -> None:
         """Look whether a token stands.
 
         Raises:

@@ -51,10 +51,10 @@ def encrypt(state: Ratchets, associated_data: bytes, plaintext: bytes, now: int,
     The associated data of the AEAD is T (`associated_data`, 32 bytes) and the message's bytes before the ciphertext.
     """
     double, pq, receives = state
-    double, key, ratchet_key, previous, index = double_ratchet.send(double, rng)
+    double, double_key, ratchet_key, previous, index = double_ratchet.send(double, rng)
     pq, pq_type, payload = pq_turns.before_sending(pq, now, rng)
     pq, pq_key, pq_epoch, pq_index = pq_ratchet.send(pq)
-    key, commitment = kdf_pair(pq_key, _MESSAGE + key)
+    key, commitment = kdf_pair(pq_key, _MESSAGE + double_key)
     # Each key seals one message, and yet the nonce is random: if a store is ever rolled back or cloned, no (key,
     # nonce) repeats.
     nonce = rng(NONCE_LENGTH)
@@ -77,14 +77,14 @@ def decrypt(state: Ratchets, associated_data: bytes, message: RatchetMessage, ar
     fields, sent_commitment, nonce, ciphertext, prefix = message
     header, pq_header = fields[:3], fields[3:]
     double, pq, receives = state
-    double, key, gaps, used_of_double = double_ratchet.receive(double, header, find, max_skip)
+    double, double_key, gaps, used_of_double = double_ratchet.receive(double, header, find, max_skip)
     try:
         pq, pq_key, pq_gaps, used_of_pq = pq_ratchet.receive(pq, pq_header, find, max_skip)
     except DuplicateMessageError:
         # The Double Ratchet had a key, so the message is no duplicate: the two halves of the header belong to different
         # messages, or to another session.
         raise AuthenticationError from None
-    key, commitment = kdf_pair(pq_key, _MESSAGE + key)
+    key, commitment = kdf_pair(pq_key, _MESSAGE + double_key)
     if not hmac.compare_digest(commitment, sent_commitment):
         raise AuthenticationError
     plaintext = aead.unseal(key, nonce, ciphertext, associated_data + prefix)
