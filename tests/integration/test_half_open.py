@@ -28,12 +28,15 @@ from tests.contract.socketio_server import served
 from tests.servers.mosquitto import Mosquitto
 from tests.servers.prosody import Prosody
 from transport_adapters.base import TransportUnavailableError
+from transport_adapters.exchange import LinkOptions
 from transport_adapters.server.guard import guard
 from transport_adapters.server.mount import endpoints
 from transport_adapters.server.socketio import attach
 
 HEARTBEAT = 0.05
 PATIENCE = replace(EAGER_LINK, silence_timeout=0.5, connect_timeout=0.5, hello_timeout=0.5)
+LONGER = replace(PATIENCE, silence_timeout=2.0)
+"""Where heartbeats have to come: forty in that time, so that a machine that stands still for a second is no silence."""
 
 
 @dataclass
@@ -59,8 +62,17 @@ async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield made
 
 
+@pytest.fixture(params=NETWORKED)
+async def idle(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    brokers = request.getfixturevalue("brokers") if request.param in BROKERED else None
+    async with opened(tmp_path, request.param, brokers, LONGER) as made:
+        yield made
+
+
 @asynccontextmanager
-async def opened(directory: Path, name: str, brokers: Brokers) -> AsyncIterator[Scene]:
+async def opened(
+    directory: Path, name: str, brokers: Brokers, patience: LinkOptions = PATIENCE
+) -> AsyncIterator[Scene]:
     settings = replace(PATIENT, ping_interval=HEARTBEAT)
     async with relay_world(directory, settings) as world, joined(name, brokers, world) as (bridge, port):
         alice, bob = await world.device("alice"), await world.device("bob")
@@ -69,7 +81,7 @@ async def opened(directory: Path, name: str, brokers: Brokers) -> AsyncIterator[
         app = guard(socketio.ASGIApp(sio, Starlette(routes=endpoints(world.relay, mqtt=bridge))), world.relay)
         async with (
             served(app) as (url, _),
-            road(name, port or int(url.rpartition(":")[2]), None, PATIENCE) as way,
+            road(name, port or int(url.rpartition(":")[2]), None, patience) as way,
         ):
 
             async def token() -> str:
@@ -112,7 +124,7 @@ async def test_a_server_that_accepts_and_says_nothing_is_given_up(scene: Scene) 
     await scene.peer.online()
 
 
-async def test_an_idle_connection_is_kept_alive_by_the_heartbeat(scene: Scene) -> None:
-    await asyncio.sleep(2 * PATIENCE.silence_timeout)
-    await within(scene.peer.transport.send(scene.world.outgoing(scene.alice, scene.bob)))
-    assert scene.peer.connected.empty()
+async def test_an_idle_connection_is_kept_alive_by_the_heartbeat(idle: Scene) -> None:
+    await asyncio.sleep(1.2 * LONGER.silence_timeout)
+    await within(idle.peer.transport.send(idle.world.outgoing(idle.alice, idle.bob)))
+    assert idle.peer.connected.empty()
